@@ -1,0 +1,136 @@
+//! The words that both sides of guard share: the layout of every map and ring-buffer record, and the
+//! pure functions (hashing, rule progress, verdict order) whose result must be the same in the kernel
+//! and in userspace.
+//!
+//! Nothing here allocates, blocks or depends on another crate of ours.
+#![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod event;
+pub mod matching;
+pub mod offsets;
+pub mod rule;
+pub mod state;
+
+#[cfg(feature = "user")]
+mod pod {
+    macro_rules! pod {
+        ($($ty:ty),* $(,)?) => {
+            // SAFETY: repr(C), no padding bytes that matter (explicit `pad` fields), valid for any bits.
+            $(unsafe impl aya::Pod for $ty {})*
+        };
+    }
+
+    use crate::{matching as m, rule as r, state as s};
+
+    pod!(
+        s::Task,
+        s::Session,
+        s::LeaseKey,
+        s::Answer,
+        s::AnswerKey,
+        s::Held,
+        s::Waiting,
+        s::RuleTable,
+        s::Names,
+        s::Config,
+        s::Counter,
+        r::Progress,
+        r::ProgressKey,
+        m::NameKey,
+        m::Candidates,
+        m::Pattern,
+        m::FileKey,
+        m::KnownFile,
+        m::AddressKey,
+        m::KnownAddress,
+        m::EnvKey,
+    );
+}
+
+/// Labels a policy may name. A label is one bit of a `u64`, so that a set of labels is one word.
+pub const MAX_LABELS: usize = 64;
+/// Groups (label tables with exceptions of their own) a policy may have; again one bit each.
+pub const MAX_GROUPS: usize = 64;
+/// Rules a policy may have.
+pub const MAX_RULES: usize = 64;
+/// Ordered steps in one rule.
+pub const MAX_STEPS: usize = 8;
+/// Sessions inside sessions that a fact is passed up through, the innermost included.
+pub const MAX_NESTING: usize = 4;
+/// Compiled path patterns per policy generation.
+pub const MAX_PATTERNS: u32 = 4096;
+/// Patterns that may share one final-component key.
+pub const MAX_CANDIDATES: usize = 16;
+/// Bytes of a command line that the kernel copies at exec.
+pub const MAX_ARGV: usize = 4096;
+/// Bytes of a resolved path that an event carries.
+pub const MAX_PATH: usize = 4096;
+/// Directory levels that are walked to verify a pattern or to name a file.
+pub const MAX_DEPTH: usize = 32;
+
+/// Limits on kernels without `bpf_loop` (before 5.17), where the verifier follows every step.
+pub mod plain {
+    /// Rules that are judged.
+    pub const RULES: u32 = 8;
+    /// Sessions inside sessions that are judged.
+    pub const NESTING: u32 = 2;
+    /// Rules that fire on one call and are looked at.
+    pub const TRIES: u32 = 3;
+    /// Directory levels that are walked.
+    pub const DEPTH: u32 = 12;
+    /// Blocks of 64 bytes of an environment that are searched.
+    pub const ENV_BLOCKS: u32 = 16;
+    /// Blocks of 64 bytes of a command line that are searched for a script.
+    pub const ARG_BLOCKS: u32 = 2;
+    /// Blocks of 64 bytes of a path as executed.
+    pub const NAME_BLOCKS: u32 = 2;
+}
+
+/// The verdict on one call, in rising order of severity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Verdict {
+    /// The call goes on and nothing is told.
+    Allow = 0,
+    /// The call goes on; it is recorded and told.
+    Flag = 1,
+    /// The process is stopped before it sees the call's result, until a person answers.
+    Hold = 2,
+    /// The call fails with `EPERM`.
+    Deny = 3,
+    /// The process is killed before it sees the call's result.
+    Kill = 4,
+}
+
+impl Verdict {
+    /// The verdict with this number; anything unknown counts as the mildest.
+    pub const fn from_u8(n: u8) -> Self {
+        match n {
+            1 => Self::Flag,
+            2 => Self::Hold,
+            3 => Self::Deny,
+            4 => Self::Kill,
+            _ => Self::Allow,
+        }
+    }
+
+    /// The word in policies and events.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Flag => "flag",
+            Self::Hold => "hold",
+            Self::Deny => "deny",
+            Self::Kill => "kill",
+        }
+    }
+}
+
+/// USER_HZ on every architecture guard supports: `/proc/PID/stat` counts start times in these.
+/// <https://github.com/torvalds/linux/blob/v6.12/include/asm-generic/param.h#L8>
+pub const USER_HZ: u64 = 100;
+/// Nanoseconds in one tick of `/proc/PID/stat`.
+pub const NS_PER_TICK: u64 = 1_000_000_000 / USER_HZ;

@@ -1,0 +1,230 @@
+//! What the kernel keeps: the lineage table, sessions, leases and answers, and the two halves of the
+//! double-buffered policy. A reload fills the half that is not in use and then flips
+//! [`Config::generation`], so no call is ever judged by a mixture of two policies.
+
+use crate::{MAX_LABELS, MAX_RULES, rule::Rule};
+
+/// A process (thread group) that belongs to a session. Key: its tgid in the initial pid namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Task {
+    /// `group_leader->start_boottime`, nanoseconds. With [`TASK_COARSE`] only the tick is known.
+    pub start_ns: u64,
+    /// Groups whose exception this program falls under, decided at its exec.
+    pub excepted: u64,
+    /// The innermost session.
+    pub session: u32,
+    /// Set of `TASK_*`.
+    pub flags: u32,
+    /// tgid of the process that forked it.
+    pub parent: u32,
+    /// Unused.
+    pub pad: u32,
+}
+
+/// `start_ns` was read from /proc and is a multiple of [`crate::NS_PER_TICK`].
+pub const TASK_COARSE: u32 = 1;
+
+impl Task {
+    /// Whether a live process with this start time is the one that was recorded, and not a later
+    /// one with the same pid.
+    #[inline(always)]
+    pub fn is(&self, start_ns: u64) -> bool {
+        self.start_ns == start_ns
+            || (self.flags & TASK_COARSE != 0
+                && self.start_ns / crate::NS_PER_TICK == start_ns / crate::NS_PER_TICK)
+    }
+}
+
+/// A session, as the kernel knows it. Key: session number, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Session {
+    /// Processes alive (of this session itself, not of those inside it).
+    pub live: i64,
+    /// `CLOCK_REALTIME` seconds at its beginning: a program changed after that is trusted with no
+    /// exception.
+    pub began_s: u64,
+    /// The session that this one runs inside, or 0.
+    pub parent: u32,
+    /// One of `POSTURE_*`.
+    pub posture: u32,
+    /// Last touch of each label, nanoseconds of `CLOCK_MONOTONIC`; 0 for never.
+    pub last_ns: [u64; MAX_LABELS],
+}
+
+/// Calls are judged by the rules.
+pub const POSTURE_NORMAL: u32 = 0;
+/// Every process is stopped, and is stopped again wherever it is seen running.
+pub const POSTURE_PAUSED: u32 = 1;
+/// Every process is killed wherever it is seen.
+pub const POSTURE_KILLED: u32 = 2;
+
+/// A time-limited permission. Key of the lease map; the value is its end, ns of `CLOCK_MONOTONIC`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct LeaseKey {
+    /// Session that holds the lease (and all sessions inside it).
+    pub session: u32,
+    /// Label number.
+    pub label: u32,
+}
+
+/// A person's answer to one hold, waiting for the restarted call. Key: [`AnswerKey`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Answer {
+    /// End of its validity, ns of `CLOCK_MONOTONIC`.
+    pub expires_ns: u64,
+    /// What the held call was about ([`Held::object`]): an answer is for that and nothing else.
+    pub object: u64,
+    /// [`crate::Verdict::Allow`] or [`crate::Verdict::Deny`]. An approval is used up by the call.
+    pub verdict: u32,
+    /// Unused.
+    pub pad: u32,
+}
+
+/// Which process and rule an [`Answer`] is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct AnswerKey {
+    /// The held process.
+    pub tgid: u32,
+    /// Index in the rule table.
+    pub rule: u16,
+    /// Half of the policy that the index belongs to.
+    pub generation: u16,
+}
+
+/// A process that the kernel has stopped and that waits for a person. Key: tgid. The map is the
+/// truth; the event is only its doorbell, so a lost event loses no hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Held {
+    /// Start time of the process, as in [`Task::start_ns`].
+    pub start_ns: u64,
+    /// When, ns of `CLOCK_MONOTONIC`.
+    pub time_ns: u64,
+    /// When silence decides, ns of `CLOCK_MONOTONIC`.
+    pub deadline_ns: u64,
+    /// Labels that the call touched.
+    pub labels: u64,
+    /// What the call is about: a hash of address and port, or 0.
+    pub object: u64,
+    /// Innermost session of the process.
+    pub session: u32,
+    /// Rule index.
+    pub rule: u16,
+    /// Half of the policy that the index belongs to.
+    pub generation: u16,
+    /// The kind of call, one of [`crate::event::kind`].
+    pub kind: u8,
+    /// What silence means, a [`crate::Verdict`] (allow: go on).
+    pub on_timeout: u8,
+    /// Unused.
+    pub pad: [u8; 6],
+}
+
+/// A process that the kernel has stopped only so that guardd can look at it (a possible agent, a
+/// gated command). Key: tgid. Whoever finds guardd gone lets it go on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Waiting {
+    /// Start time of the process, as in [`Task::start_ns`].
+    pub start_ns: u64,
+    /// When, ns of `CLOCK_MONOTONIC`.
+    pub time_ns: u64,
+}
+
+/// What connect's cgroup program decided and a later tracepoint of the same thread must carry out,
+/// since cgroup programs cannot send signals. Key: pid_tgid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Pending {
+    /// A [`crate::Verdict`].
+    pub verdict: u32,
+    /// Unused.
+    pub pad: u32,
+}
+
+/// The one rule table of a generation.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct RuleTable {
+    /// Rules in use.
+    pub count: u32,
+    /// Unused.
+    pub pad: u32,
+    /// The first `count` are in use.
+    pub rules: [Rule; MAX_RULES],
+}
+
+/// Words of [`Names::bloom`].
+pub const BLOOM_WORDS: usize = 128;
+
+/// Per generation: what the kernel must know to look a name up with few map look-ups.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Names {
+    /// Bit `n` is set when some pattern fixes the first `n` bytes of a final component (1 to 31).
+    pub prefix_lens: u32,
+    /// Bit `n` is set when some pattern fixes the last `n` bytes of a final component (1 to 31).
+    pub suffix_lens: u32,
+    /// Parent levels to look up by name: 0 when no pattern ends in `*` or `**`.
+    pub dir_levels: u32,
+    /// Unused.
+    pub pad: u32,
+    /// One bit per known hash (see [`crate::matching::bloom_bit`]): spares most look-ups.
+    pub bloom: [u64; BLOOM_WORDS],
+}
+
+/// The kernel side's only switchboard; one entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Config {
+    /// 0 or 1: the half of every policy table that is in force.
+    pub generation: u32,
+    /// 0: verdicts are carried out. 1: they are only recorded.
+    pub observe: u32,
+    /// Report every fork on the machine, while guardd reads /proc.
+    pub trace_forks: u32,
+    /// Unused.
+    pub pad: u32,
+    /// Last sign of life of guardd, ns of `CLOCK_MONOTONIC`. Nothing is stopped *for guardd to look
+    /// at* when it is older than [`HEARTBEAT_LIMIT_NS`]; rules go on without it.
+    pub heartbeat_ns: u64,
+    /// Always 0, which the verifier cannot know: what is XORed with it, it no longer follows value by
+    /// value.
+    pub zero: u64,
+    /// Per generation: one bit per known environment marker (see [`crate::matching::env_bit`]).
+    pub env_bloom: [u64; 2],
+}
+
+/// See [`Config::heartbeat_ns`]. guardd writes it several times a second.
+pub const HEARTBEAT_LIMIT_NS: u64 = 5_000_000_000;
+
+/// Classes of records whose loss is counted apart.
+pub mod class {
+    /// Lineage: sessions beginning and ending, entries of the lineage table.
+    pub const LINEAGE: u32 = 0;
+    /// Verdicts above allow.
+    pub const VERDICT: u32 = 1;
+    /// Everything else that is told: labelled opens, execs, connects.
+    pub const ACTIVITY: u32 = 2;
+    /// Rule progress that found no room in its table.
+    pub const FACT: u32 = 3;
+    /// How many there are.
+    pub const COUNT: u32 = 4;
+    /// Their names in `lost` events, by number.
+    pub const NAMES: [&str; COUNT as usize] = ["lineage", "verdict", "activity", "fact"];
+}
+
+/// Per class and per CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Counter {
+    /// Handed to a ring buffer.
+    pub emitted: u64,
+    /// Not recorded because a buffer or table was full.
+    pub lost: u64,
+}
