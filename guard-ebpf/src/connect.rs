@@ -1,0 +1,372 @@
+//! Connections and datagrams. The decision falls in the root cgroup's socket-address programs, on the
+//! kernel's own copy of the address: a denial means that no SYN leaves.
+//!
+//! Those programs cannot send signals. For a hold or a kill they make the call fail on the spot and
+//! leave word in [`PENDING`] for the `sys_exit_connect` tracepoint of the same thread, which sends the
+//! signal. A held call fails with `ERESTARTNOINTR`: the thread stops on its way out of the kernel, and
+//! when it is resumed the kernel itself repeats the call, which is then judged anew. So nothing has
+//! left the machine while a person thinks, and "approve" and "deny" are both exact.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::bpf_sock_addr,
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_get_current_task, bpf_ktime_get_ns, generated::bpf_set_retval,
+    },
+    macros::{cgroup_sock_addr, tracepoint},
+    maps::lpm_trie::Key,
+    programs::{SockAddrContext, TracePointContext},
+};
+use guard_common::{
+    Verdict,
+    event::{ConnectRecord, FLAG_DATAGRAM, FLAG_SIGNAL_NEEDED, FLAG_STOPPED, kind, tier},
+    matching::{ADDRESS_FIXED_BITS, AddressKey, FNV_OFFSET, KnownAddress, fold},
+    state::{Pending, Task, class},
+};
+
+use crate::{
+    emit,
+    judge::{self, Judgement},
+    kernel::{
+        self, CAN_SET_RETVAL, DENTRY_INODE, FILE_PRIVATE, SOCK_FAMILY, SOCKET_SK, UNIX_DENTRY,
+        UNIX_MNT, UNIX_PEER,
+    },
+    lineage,
+    maps::{ACTIVITY, ADDRESSES, CONNECTING, CRITICAL, PENDING},
+    open::{self, SYS_EXIT_RET},
+    path::Place,
+};
+
+const AF_UNIX: u16 = 1;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+/// `-ERESTARTNOINTR`: repeat the call when the thread runs again, handler or no handler.
+/// <https://github.com/torvalds/linux/blob/v6.12/include/linux/errno.h#L15>
+const ERESTARTNOINTR: i32 = -513;
+/// What a cgroup program returns.
+const LET_PASS: i32 = 1;
+const REFUSE: i32 = 0;
+
+/// `connect(2)` to IPv4.
+#[cgroup_sock_addr(connect4)]
+pub fn guard_connect4(ctx: SockAddrContext) -> i32 {
+    let answer = judge_address(ctx.sock_addr, AF_INET, false);
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(&ctx, "connect4: {}", answer);
+    answer
+}
+/// `connect(2)` to IPv6.
+#[cgroup_sock_addr(connect6)]
+pub fn guard_connect6(ctx: SockAddrContext) -> i32 {
+    judge_address(ctx.sock_addr, AF_INET6, false)
+}
+/// A datagram to IPv4 on a socket that is not connected.
+#[cgroup_sock_addr(sendmsg4)]
+pub fn guard_sendmsg4(ctx: SockAddrContext) -> i32 {
+    judge_address(ctx.sock_addr, AF_INET, true)
+}
+/// A datagram to IPv6 on a socket that is not connected.
+#[cgroup_sock_addr(sendmsg6)]
+pub fn guard_sendmsg6(ctx: SockAddrContext) -> i32 {
+    judge_address(ctx.sock_addr, AF_INET6, true)
+}
+
+#[inline(always)]
+fn judge_address(ctx: *mut bpf_sock_addr, family: u16, datagram: bool) -> i32 {
+    // Not bpf_get_current_pid_tgid: older kernels do not offer it to this program type.
+    // SAFETY: the helper has no precondition.
+    let task = unsafe { bpf_get_current_task() };
+    let Some(tgid) = kernel::read::<u32>(task, &kernel::TASK_TGID) else {
+        return LET_PASS;
+    };
+    let Some((tgid, entry)) = lineage::lookup(tgid, task) else {
+        return LET_PASS;
+    };
+    let pid = kernel::read::<u32>(task, &kernel::TASK_PID).unwrap_or(tgid);
+    judge_tagged(ctx, family, datagram, tgid, pid, entry).unwrap_or(LET_PASS)
+}
+
+/// The destination as IPv6, IPv4 mapped; and what the kernel makes of the unspecified address, which
+/// is this host.
+#[inline(always)]
+fn destination(ctx: *mut bpf_sock_addr, family: u16) -> [u32; 4] {
+    const MAPPED: u32 = 0xffff_u32.to_be();
+    const ONE: u32 = 1_u32.to_be();
+    const LOOPBACK4: u32 = 0x7f00_0001_u32.to_be();
+    // SAFETY: these fields of the context are readable by these program types.
+    let mut addr = unsafe {
+        if family == AF_INET {
+            [0, 0, MAPPED, (*ctx).user_ip4]
+        } else {
+            [
+                core::ptr::read_volatile(&raw const (*ctx).user_ip6[0]),
+                core::ptr::read_volatile(&raw const (*ctx).user_ip6[1]),
+                core::ptr::read_volatile(&raw const (*ctx).user_ip6[2]),
+                core::ptr::read_volatile(&raw const (*ctx).user_ip6[3]),
+            ]
+        }
+    };
+    if addr[0] == 0 && addr[1] == 0 {
+        if addr[2] == MAPPED && addr[3] == 0 {
+            addr[3] = LOOPBACK4;
+        } else if addr[2] == 0 && addr[3] == 0 {
+            addr[3] = ONE;
+        }
+    }
+    addr
+}
+
+/// What an answer to this call is bound to.
+#[inline(always)]
+fn object_of(words: &[u32; 4], port_be: u16) -> u64 {
+    let high = words[0] as u64 | (words[1] as u64) << 32;
+    let low = words[2] as u64 | (words[3] as u64) << 32;
+    // Never 0, which stands for calls that are not repeated.
+    fold(fold(fold(FNV_OFFSET, high), low), port_be as u64) | 1
+}
+
+#[inline(always)]
+fn known(addr: &[u8; 16], port: u16, generation: u16) -> KnownAddress {
+    let mut key = Key::new(
+        ADDRESS_FIXED_BITS + 128,
+        AddressKey {
+            generation,
+            port,
+            addr: *addr,
+        },
+    );
+    let with_port = ADDRESSES.get(&key).copied();
+    key.data.port = 0;
+    let any_port = ADDRESSES.get(&key).copied();
+    match (with_port, any_port) {
+        (Some(with), Some(any)) => {
+            if with.prefix >= any.prefix {
+                with
+            } else {
+                any
+            }
+        }
+        (Some(one), None) | (None, Some(one)) => one,
+        (None, None) => KnownAddress::default(),
+    }
+}
+
+#[inline(always)]
+fn judge_tagged(
+    ctx: *mut bpf_sock_addr,
+    family: u16,
+    datagram: bool,
+    tgid: u32,
+    pid: u32,
+    task: &mut Task,
+) -> Option<i32> {
+    let generation = judge::config()?.generation & 1;
+    let words = destination(ctx, family);
+    // SAFETY: four words are sixteen bytes; both in network order.
+    let addr: [u8; 16] = unsafe { core::mem::transmute(words) };
+    // SAFETY: the field is readable by these program types. Network order in the low half.
+    let port_be = unsafe { (*ctx).user_port } as u16;
+    let known = known(&addr, port_be, generation as u16);
+    let labels = if known.groups & task.excepted != 0 {
+        0
+    } else {
+        known.labels
+    };
+    // Every connection of a session is told; of datagrams only the labelled ones, or a name server's
+    // client would fill the ring.
+    if labels == 0 && datagram {
+        return None;
+    }
+    // SAFETY: the helper has no precondition.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let mut judgement = Judgement::new(true, object_of(&words, port_be));
+    if labels != 0 {
+        judge::judge(task.session, labels, now_ns, tgid, &mut judgement);
+    }
+    let verdict = judgement.verdict;
+    let pid_tgid = (tgid as u64) << 32 | pid as u64;
+    let mut flags = if datagram { FLAG_DATAGRAM } else { 0 };
+    let mut answer = LET_PASS;
+    if verdict == Verdict::Hold as u8 {
+        judge::enter_hold(
+            tgid,
+            task.start_ns,
+            now_ns,
+            labels,
+            task.session,
+            kind::CONNECT,
+            &judgement,
+        );
+        flags |= FLAG_STOPPED;
+    }
+    if verdict >= Verdict::Hold as u8 {
+        answer = REFUSE;
+    }
+    if verdict == Verdict::Hold as u8 || verdict == Verdict::Kill as u8 {
+        // Only connect(2) itself ends at our tracepoint; a fast-open sendto or an io_uring connect comes
+        // by here too, and would leave the word behind for an innocent call.
+        let left_word = CONNECTING.get_ptr(pid_tgid).is_some()
+            && PENDING
+                .insert(
+                    pid_tgid,
+                    Pending {
+                        verdict: verdict as u32,
+                        pad: 0,
+                    },
+                    0,
+                )
+                .is_ok();
+        if !left_word {
+            // No hook of ours sees this call end, so guardd sends the signal. The call itself fails
+            // here and now: nothing leaves.
+            flags |= FLAG_SIGNAL_NEEDED;
+        } else if verdict == Verdict::Hold as u8 {
+            if CAN_SET_RETVAL.load() != 0 {
+                // SAFETY: the helper takes any errno. The signal that PENDING promises makes the
+                // kernel repeat the call instead of showing this number to the program.
+                unsafe { bpf_set_retval(ERESTARTNOINTR) };
+            } else {
+                // Without it a failed call would not be repeated: let the handshake begin and stop
+                // the process before it can send anything.
+                answer = LET_PASS;
+            }
+        }
+    }
+    tell(
+        &addr,
+        u16::from_be(port_be),
+        family,
+        ctx,
+        task,
+        tgid,
+        pid,
+        now_ns,
+        flags,
+        labels,
+        &judgement,
+    );
+    Some(answer)
+}
+
+#[inline(always)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "inlined: these are registers, not a design"
+)]
+fn tell(
+    addr: &[u8; 16],
+    port: u16,
+    family: u16,
+    ctx: *mut bpf_sock_addr,
+    task: &Task,
+    tgid: u32,
+    pid: u32,
+    now_ns: u64,
+    flags: u32,
+    labels: u64,
+    judgement: &Judgement,
+) {
+    let critical = emit::is_critical(judgement);
+    let class = if critical {
+        class::VERDICT
+    } else {
+        class::ACTIVITY
+    };
+    let entry = if critical {
+        CRITICAL.reserve::<ConnectRecord>(0)
+    } else {
+        ACTIVITY.reserve::<ConnectRecord>(0)
+    };
+    let Some(mut entry) = entry else {
+        emit::count(class, false);
+        return;
+    };
+    // SAFETY: every field is written before the record is submitted.
+    let record = unsafe { &mut *entry.as_mut_ptr() };
+    emit::fill_for(
+        &mut record.header,
+        kind::CONNECT,
+        tier::CGROUP,
+        task,
+        tgid,
+        pid,
+        now_ns,
+    );
+    emit::fill_judgement(&mut record.header, labels, judgement);
+    record.header.flags |= flags;
+    record.header.latency_ns = emit::since(now_ns);
+    record.addr = *addr;
+    record.family = family;
+    record.port = port;
+    // SAFETY: the field is readable by these program types.
+    record.socket_type = unsafe { (*ctx).type_ };
+    entry.submit(0);
+    emit::count(class, true);
+}
+
+/// `sys_enter_connect`: remembers the descriptor, which the exit does not show, and that this thread is
+/// inside connect(2).
+#[tracepoint]
+pub fn guard_connect_enter(ctx: TracePointContext) -> u32 {
+    if lineage::current().is_none() {
+        return 0;
+    }
+    // SAFETY: the first argument of a syscall is at offset 16 of every sys_enter_* format.
+    let fd = unsafe { *ctx.as_ptr().cast::<u8>().add(16).cast::<u64>() };
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let _ = PENDING.remove(pid_tgid);
+    let _ = CONNECTING.insert(pid_tgid, fd, 0);
+    0
+}
+
+/// `sys_exit_connect`: sends the signal that the cgroup program decided on, and judges AF_UNIX, which
+/// the cgroup programs do not see before 6.7.
+#[tracepoint]
+pub fn guard_connect_exit(ctx: TracePointContext) -> u32 {
+    let Some((tgid, task)) = lineage::current() else {
+        return 0;
+    };
+    let pid_tgid = bpf_get_current_pid_tgid();
+    // SAFETY: written by this very thread, before.
+    let fd = unsafe { CONNECTING.get(pid_tgid) }.copied();
+    let _ = CONNECTING.remove(pid_tgid);
+    // SAFETY: written by this very thread, before.
+    if let Some(pending) = unsafe { PENDING.get(pid_tgid) } {
+        let verdict = pending.verdict as u8;
+        let _ = PENDING.remove(pid_tgid);
+        judge::signal(verdict);
+        return 0;
+    }
+    // SAFETY: as for opens.
+    let ret = unsafe { *ctx.as_ptr().cast::<u8>().add(SYS_EXIT_RET).cast::<i64>() };
+    if ret == 0
+        && let Some(fd) = fd
+    {
+        let _ = unix_peer(tgid, task, fd);
+    }
+    0
+}
+
+#[inline(always)]
+fn unix_peer(tgid: u32, task: &mut Task, fd: u64) -> Option<u8> {
+    let file = open::file_of(fd)?;
+    let sk = kernel::pointer(kernel::pointer(file, &FILE_PRIVATE)?, &SOCKET_SK)?;
+    if kernel::read::<u16>(sk, &SOCK_FAMILY)? != AF_UNIX {
+        return None;
+    }
+    // struct unix_sock begins with its struct sock.
+    let peer = kernel::pointer(sk, &UNIX_PEER)?;
+    let dentry = kernel::pointer(peer, &UNIX_DENTRY)?;
+    let mnt = kernel::pointer(peer, &UNIX_MNT)?;
+    let inode = kernel::pointer(dentry, &DENTRY_INODE)?;
+    open::judge_inode(
+        inode,
+        Place { dentry, mnt },
+        None,
+        kind::CONNECT,
+        tgid,
+        task,
+        tier::TRACEPOINT,
+        false,
+    )
+}

@@ -1,0 +1,771 @@
+//! Programs. After the exec has happened and before the new program's first instruction: agents are
+//! recognised, exceptions are settled for the program's life, and command lines are told.
+//!
+//! The kernel only finds *candidates* for an agent or a labelled command (by the final components of
+//! names, by environment markers) and stops the process; guardd looks closer and lets it go on. With
+//! no sign of life from guardd nobody is stopped for it.
+
+use aya_ebpf::{
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_ktime_get_ns,
+        generated::{bpf_probe_read_kernel_str, bpf_probe_read_user},
+    },
+    macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
+use guard_common::{
+    MAX_ARGV, MAX_PATH,
+    event::{FLAG_BY_ENV, FLAG_GATED, FLAG_JOB, FLAG_STOPPED, FLAG_TRUNCATED, Header, kind, tier},
+    matching::{EnvKey, FNV_OFFSET, domain, env_bit, fold},
+    plain,
+    state::{Config, HEARTBEAT_LIMIT_NS, Task, Waiting, class},
+};
+
+use crate::{
+    emit, judge,
+    kernel::{
+        self, Address, BPRM_FILENAME, BPRM_INTERP, FILE_DENTRY, FILE_INODE, FILE_MNT, INODE_CTIME,
+        MM_ARG_END, MM_ARG_START, MM_ENV_END, MM_ENV_START, MM_EXE_FILE, SIGNAL_PIDS, SIGNAL_TTY,
+        TASK_MM, TASK_REAL_PARENT, TASK_SIGNAL,
+    },
+    lineage,
+    maps::{CRITICAL, MARKERS, SCRATCH, SESSIONS, Scratch, WAITING, use_of},
+    path::{self, Place},
+};
+
+/// Bytes of the environment that are searched for markers.
+const MAX_ENV: usize = 8192;
+/// Bytes of the command line that are searched for an interpreter's script.
+const SCRIPT_WINDOW: usize = 512;
+/// Arguments of an interpreter that are looked at.
+const SCRIPT_ARGS: u32 = 6;
+
+/// `TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`, since 3.4.
+/// <https://github.com/torvalds/linux/blob/v6.12/include/trace/events/sched.h#L399>
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn guard_exec(ctx: BtfTracePointContext) -> i32 {
+    let task: *const u8 = ctx.arg(0);
+    let bprm: *const u8 = ctx.arg(2);
+    let _ = exec(task as Address, bprm as Address);
+    0
+}
+
+#[inline(always)]
+fn exec(task: Address, bprm: Address) -> Option<()> {
+    let config = judge::config()?;
+    // SAFETY: the helper has no precondition.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    let scratch = SCRATCH.get_ptr_mut(use_of::EXEC)?;
+    // SAFETY: the slot is this CPU's own, and scheduler tracepoints run with preemption off.
+    let scratch = unsafe { &mut *scratch };
+    let generation = (config.generation & 1) as u8;
+    let mm = kernel::pointer(task, &TASK_MM)?;
+    let exe = kernel::pointer(mm, &MM_EXE_FILE)?;
+    let place = Place {
+        dentry: kernel::pointer(exe, &FILE_DENTRY)?,
+        mnt: kernel::pointer(exe, &FILE_MNT)?,
+    };
+
+    let tagged = lineage::lookup(tgid, task);
+    // Whatever way it came about, from here on it is just a word to the verifier.
+    let names = names_of(scratch, bprm, mm, place, generation) ^ config.zero as u32;
+    match tagged {
+        Some((tgid, entry)) => {
+            in_session(
+                scratch, config, tgid, entry, exe, mm, place, names, generation, now_ns,
+            );
+        }
+        None => {
+            let by_env = names & AGENT == 0 && marked(scratch, mm, config, generation);
+            if names & AGENT != 0 || by_env {
+                let start_ns = kernel::start_of(task)?;
+                let flags = if by_env { FLAG_BY_ENV } else { 0 };
+                report_agent(config, task, 0, tgid, start_ns, flags, now_ns);
+            }
+        }
+    }
+    Some(())
+}
+
+/// The program may be an agent.
+const AGENT: u32 = path::bit(domain::AGENT);
+/// A label names command lines of this program.
+const COMMAND: u32 = path::bit(domain::COMMAND);
+/// The program is an interpreter, or a script was executed.
+const INTERPRETER: u32 = path::bit(domain::INTERPRETER);
+/// A script was executed by its own path, so its name is known for sure.
+const SHEBANG: u32 = 1 << 16;
+
+/// Looks up every name the program goes by: the file that runs, the path as executed, argv[0], and for
+/// an interpreter the script. Leaves in `scratch.groups` the exceptions that its script's name gives.
+#[inline(always)]
+fn names_of(
+    scratch: &mut Scratch,
+    bprm: Address,
+    mm: Address,
+    place: Place,
+    generation: u8,
+) -> u32 {
+    let found = Found::of(scratch);
+    scratch.groups = 0;
+    path::look_up(
+        scratch,
+        place,
+        AGENT | COMMAND | INTERPRETER | path::bit(domain::PROGRAM),
+        generation,
+    );
+    executed_as(scratch, bprm, generation);
+    if let (Some(start), Some(end)) = (
+        kernel::read::<u64>(mm, &MM_ARG_START),
+        kernel::read::<u64>(mm, &MM_ARG_END),
+    ) {
+        let len = (end.saturating_sub(start) as usize).min(SCRIPT_WINDOW);
+        // SAFETY: `tail` is longer than SCRIPT_WINDOW; the helper checks the source.
+        let failed = unsafe {
+            bpf_probe_read_user(
+                scratch.tail.as_mut_ptr().cast(),
+                len as u32,
+                start as *const _,
+            )
+        };
+        if failed == 0 {
+            scratch.count = len as u32;
+            arguments(scratch, generation);
+        }
+    }
+    found.get()
+}
+
+/// Looks up the base name of the path as executed; for a script that is the script's.
+#[inline(never)]
+fn executed_as(scratch: &mut Scratch, bprm: Address, generation: u8) -> u32 {
+    let Some(filename) = kernel::pointer(bprm, &BPRM_FILENAME) else {
+        return 0;
+    };
+    let script = kernel::pointer(bprm, &BPRM_INTERP).unwrap_or(filename) != filename;
+    // SAFETY: the target is as long as the size says; the helper checks the source.
+    let len = unsafe {
+        bpf_probe_read_kernel_str(scratch.name.as_mut_ptr().cast(), 256, filename as *const _)
+    };
+    if len < 2 {
+        return 0;
+    }
+    scratch.count = len as u32 - 1;
+    base_name(scratch);
+    let (hash, count) = (scratch.hash, scratch.count);
+    let found = Found::of(scratch);
+    found.add(look_up(hash, count, generation));
+    if script {
+        found.add(INTERPRETER | SHEBANG);
+        if scratch.sticky & DOTDOT == 0 && is_system(scratch.name.as_ptr().cast(), 0) {
+            scratch.groups |= exceptions(hash, count, generation);
+        }
+    }
+    0
+}
+
+/// The names found so far. In memory for the reason given at [`State`].
+#[derive(Clone, Copy)]
+struct Found(*mut u32);
+
+impl Found {
+    #[inline(always)]
+    fn of(scratch: &mut Scratch) -> Self {
+        Self(&raw mut scratch.found)
+    }
+
+    #[inline(always)]
+    fn get(self) -> u32 {
+        // SAFETY: points into this CPU's scratch for the program's run.
+        unsafe { core::ptr::read_volatile(self.0) }
+    }
+
+    #[inline(always)]
+    fn add(self, bits: u32) {
+        // SAFETY: as for `get`.
+        unsafe { core::ptr::write_volatile(self.0, self.get() | bits) }
+    }
+}
+
+/// Leaves hash and length of the last component of the path in `scratch.name` (`scratch.count` bytes) in
+/// `scratch.hash` and `scratch.count`.
+#[inline(always)]
+fn base_name(scratch: &mut Scratch) {
+    let state = State::of(scratch);
+    state.reset();
+    state.begin();
+    let len = path::forget(&scratch.count).min(255);
+    let mut context = Bytes {
+        scratch,
+        len,
+        pad: 0,
+    };
+    kernel::repeat::<{ plain::NAME_BLOCKS }, _>(len / BLOCK as u32 + 1, name_block, &mut context);
+    state.finish();
+    scratch.count = state.count() as u32 & 0xffff;
+}
+
+/// What goes through bytes block by block; on the stack.
+#[repr(C)]
+struct Bytes {
+    scratch: *mut Scratch,
+    len: u32,
+    pad: u32,
+}
+
+/// One block of a path in `scratch.name`.
+extern "C" fn name_block(block: u32, context: &mut Bytes) -> i64 {
+    // SAFETY: points to this CPU's scratch for as long as `context` lives.
+    let scratch = unsafe { &mut *context.scratch };
+    let state = State::of(scratch);
+    let base = block as usize * BLOCK;
+    if base > 256 - BLOCK {
+        return 1;
+    }
+    for i in 0..BLOCK {
+        if base + i >= path::forget(&context.len) as usize {
+            return 1;
+        }
+        // SAFETY: base + i < 256, inside the array; every byte of it is initialised.
+        let byte = unsafe { *scratch.name.as_ptr().cast::<u8>().add(base + i) };
+        if byte == b'/' {
+            state.note_dotdot();
+            state.reset();
+        } else {
+            state.take(byte);
+        }
+    }
+    0
+}
+
+#[inline(always)]
+fn look_up(hash: u64, len: u32, generation: u8) -> u32 {
+    let mut found = 0;
+    if path::exact(hash, len, domain::AGENT, generation).is_some() {
+        found |= AGENT;
+    }
+    if path::exact(hash, len, domain::COMMAND, generation).is_some() {
+        found |= COMMAND;
+    }
+    found
+}
+
+/// Groups whose exception names a script by its base name alone. The script's own file is not at hand
+/// here, so only patterns without directories count.
+#[inline(always)]
+fn exceptions(hash: u64, len: u32, generation: u8) -> u64 {
+    let Some(candidates) = path::exact(hash, len, domain::PROGRAM, generation) else {
+        return 0;
+    };
+    let mut groups = 0;
+    for slot in 0..guard_common::MAX_CANDIDATES {
+        if slot >= candidates.count as usize {
+            break;
+        }
+        if let Some(pattern) = path::pattern(candidates.index[slot], generation)
+            && pattern.above_len == 0
+            && pattern.flags == 0
+        {
+            groups |= pattern.groups;
+        }
+    }
+    groups
+}
+
+/// Goes through the command line in `scratch.tail` (`scratch.count` bytes): the base names of argv[0] and, for an interpreter
+/// of its script. Leaves the exceptions that the script's name gives in
+/// `scratch.groups`.
+#[inline(never)]
+fn arguments(scratch: &mut Scratch, generation: u8) -> u32 {
+    let found = Found::of(scratch);
+    let names = found.get();
+    // First the base name of each argument: `components` takes the hash, `prefix` the length, with
+    // OPTION where it begins with a dash.
+    let state = State::of(scratch);
+    state.reset();
+    state.begin();
+    state.set_index(0);
+    scratch.suffix[0] = 0;
+    let len = path::forget(&scratch.count);
+    let mut context = Bytes {
+        scratch,
+        len,
+        pad: 0,
+    };
+    kernel::repeat::<{ plain::ARG_BLOCKS }, _>(
+        len / BLOCK as u32 + 1,
+        argument_block,
+        &mut context,
+    );
+    let given = state.index();
+    let mut script = false;
+    for slot in 0..SCRIPT_ARGS as usize {
+        if slot >= given as usize {
+            break;
+        }
+        let flags = scratch.prefix[slot];
+        let hash = scratch.components[slot];
+        if slot == 0 {
+            found.add(look_up(hash, flags as u32 & 0xffff, generation));
+            continue;
+        }
+        if names & INTERPRETER == 0 {
+            break;
+        }
+        if flags & OPTION != 0 {
+            // `-c TEXT`: what follows is a program, not the name of one.
+            if hash == DASH_C {
+                break;
+            }
+            continue;
+        }
+        // Which of them is the script, options with values make hard to tell: guardd looks closer.
+        found.add(look_up(hash, flags as u32 & 0xffff, generation));
+        if !script && names & SHEBANG == 0 {
+            script = true;
+            let start = scratch.suffix[slot] as usize & (SCRIPT_WINDOW - 1);
+            if flags & DOTDOT == 0 && is_system(scratch.tail.as_ptr(), start) {
+                scratch.groups |= exceptions(hash, flags as u32 & 0xffff, generation);
+            }
+        }
+    }
+    0
+}
+
+/// Whether a path begins with a directory that only root writes. A script is trusted with an exception
+/// by its path alone, since its file is not at hand here: anywhere else, the agent could have put it
+/// there.
+#[inline(always)]
+fn is_system(bytes: *const u8, at: usize) -> bool {
+    // SAFETY: both callers pass a buffer with at least `at` + 8 bytes.
+    let byte = |n: usize| unsafe { *bytes.add(at + n) };
+    byte(0) == b'/'
+        && byte(4) == b'/'
+        && ((byte(1) == b'u' && byte(2) == b's' && byte(3) == b'r')
+            || (byte(1) == b'o' && byte(2) == b'p' && byte(3) == b't'))
+}
+
+/// `component(b"-c")`, which a test compares.
+const DASH_C: u64 = guard_common::matching::DASH_C;
+
+/// One block of the command line in `scratch.tail`.
+extern "C" fn argument_block(block: u32, context: &mut Bytes) -> i64 {
+    // SAFETY: points to this CPU's scratch for as long as `context` lives.
+    let scratch = unsafe { &mut *context.scratch };
+    let state = State::of(scratch);
+    let base = block as usize * BLOCK;
+    if base > SCRIPT_WINDOW - BLOCK {
+        return 1;
+    }
+    for i in 0..BLOCK {
+        if base + i >= path::forget(&context.len) as usize {
+            return 1;
+        }
+        let byte = scratch.tail[base + i];
+        if byte == 0 {
+            let slot = (state.index() & 7) as usize;
+            state.finish();
+            scratch.components[slot] = state.hash();
+            scratch.prefix[slot] = state.count() | state.sticky();
+            state.set_index(state.index() + 1);
+            scratch.suffix[(state.index() & 7) as usize] = (base + i + 1) as u64;
+            state.reset();
+            state.begin();
+        } else if byte == b'/' {
+            state.note_dotdot();
+            state.reset();
+        } else {
+            state.take(byte);
+        }
+    }
+    0
+}
+
+/// An argument that begins with a dash, in [`arguments`].
+const OPTION: u64 = 1 << 32;
+/// A path with a `..` component, in [`arguments`].
+const DOTDOT: u64 = 1 << 33;
+
+/// The state of a loop over bytes, kept in memory so that the verifier does not follow its values:
+/// with them in registers it would explore every string there can be.
+#[derive(Clone, Copy)]
+struct State(*mut Scratch);
+
+impl State {
+    #[inline(always)]
+    fn of(scratch: &mut Scratch) -> Self {
+        Self(scratch)
+    }
+
+    #[inline(always)]
+    fn hash(self) -> u64 {
+        // SAFETY: points to this CPU's scratch for the program's run; the same below.
+        unsafe { core::ptr::read_volatile(&raw const (*self.0).hash) }
+    }
+
+    #[inline(always)]
+    fn count(self) -> u64 {
+        // SAFETY: as for `hash`.
+        unsafe { core::ptr::read_volatile(&raw const (*self.0).word) }
+    }
+
+    #[inline(always)]
+    fn index(self) -> u32 {
+        // SAFETY: as for `hash`.
+        unsafe { core::ptr::read_volatile(&raw const (*self.0).index) }
+    }
+
+    #[inline(always)]
+    fn set_index(self, index: u32) {
+        // SAFETY: as for `hash`.
+        unsafe { core::ptr::write_volatile(&raw mut (*self.0).index, index) }
+    }
+
+    #[inline(always)]
+    fn reset(self) {
+        // SAFETY: as for `hash`.
+        unsafe {
+            core::ptr::write_volatile(&raw mut (*self.0).hash, FNV_OFFSET);
+            core::ptr::write_volatile(&raw mut (*self.0).word, 0);
+            core::ptr::write_volatile(&raw mut (*self.0).part, 0);
+        }
+    }
+
+    /// Begins another argument.
+    #[inline(always)]
+    fn begin(self) {
+        // SAFETY: as for `hash`.
+        unsafe { core::ptr::write_volatile(&raw mut (*self.0).sticky, 0) };
+    }
+
+    #[inline(always)]
+    fn sticky(self) -> u64 {
+        // SAFETY: as for `hash`.
+        unsafe { core::ptr::read_volatile(&raw const (*self.0).sticky) }
+    }
+
+    /// At the end of a component: remembers whether it was `..`.
+    #[inline(always)]
+    fn note_dotdot(self) {
+        if self.count() & 0xffff == 2 && self.part() == 0x2e2e {
+            // SAFETY: as for `hash`.
+            unsafe { core::ptr::write_volatile(&raw mut (*self.0).sticky, DOTDOT) };
+        }
+    }
+
+    #[inline(always)]
+    fn part(self) -> u64 {
+        // SAFETY: as for `hash`.
+        unsafe { core::ptr::read_volatile(&raw const (*self.0).part) }
+    }
+
+    /// One more byte of a name, for [`guard_common::matching::component`] in steps.
+    #[inline(always)]
+    fn take(self, byte: u8) {
+        let count = self.count();
+        let dash = (byte == b'-' && count == 0) as u64 * OPTION;
+        let part = self.part() | (byte as u64) << ((count & 7) * 8);
+        let full = count & 7 == 7;
+        // SAFETY: as for `hash`.
+        unsafe {
+            if full {
+                core::ptr::write_volatile(&raw mut (*self.0).hash, fold(self.hash(), part));
+            }
+            core::ptr::write_volatile(&raw mut (*self.0).part, if full { 0 } else { part });
+            core::ptr::write_volatile(&raw mut (*self.0).word, (count + 1) | dash);
+        }
+    }
+
+    /// The last, incomplete word.
+    #[inline(always)]
+    fn finish(self) {
+        if self.count() & 7 != 0 {
+            // SAFETY: as for `hash`.
+            unsafe {
+                core::ptr::write_volatile(&raw mut (*self.0).hash, fold(self.hash(), self.part()))
+            };
+        }
+    }
+}
+
+/// What [`scan_block`] needs. On the stack, since that is what `bpf_loop` passes on.
+#[repr(C)]
+struct Scan {
+    scratch: *mut Scratch,
+    bloom: u64,
+    len: u32,
+    generation: u32,
+    found: u32,
+}
+
+/// Bytes of the environment that one step goes through.
+const BLOCK: usize = 64;
+
+/// Whether the environment carries an agent's marker (its first eight bytes; guardd compares the
+/// rest).
+#[inline(always)]
+fn marked(scratch: &mut Scratch, mm: Address, config: &Config, generation: u8) -> bool {
+    let bloom = config.env_bloom[generation as usize & 1];
+    if bloom == 0 {
+        return false;
+    }
+    let (Some(start), Some(end)) = (
+        kernel::read::<u64>(mm, &MM_ENV_START),
+        kernel::read::<u64>(mm, &MM_ENV_END),
+    ) else {
+        return false;
+    };
+    let len = (end.saturating_sub(start) as usize).min(MAX_ENV) as u32;
+    // SAFETY: `tail` is longer than MAX_ENV; the helper checks the source.
+    let failed =
+        unsafe { bpf_probe_read_user(scratch.tail.as_mut_ptr().cast(), len, start as *const _) };
+    if failed != 0 {
+        return false;
+    }
+    scratch.word = 0;
+    scratch.count = 0;
+    let blocks = len / BLOCK as u32 + 1;
+    let mut scan = Scan {
+        scratch,
+        bloom,
+        len,
+        generation: generation as u32,
+        found: 0,
+    };
+    kernel::repeat::<{ plain::ENV_BLOCKS }, _>(blocks, scan_block, &mut scan);
+    scan.found != 0
+}
+
+/// Goes through one block of the environment. The state at its end (`word`, `count`) is where the
+/// next block begins. Returns 1 to stop.
+extern "C" fn scan_block(block: u32, scan: &mut Scan) -> i64 {
+    // SAFETY: points to this CPU's scratch for as long as `scan` lives.
+    let scratch = unsafe { &mut *scan.scratch };
+    let base = block as usize * BLOCK;
+    if base > MAX_ENV - BLOCK {
+        return 1;
+    }
+    for i in 0..BLOCK {
+        if base + i >= scan.len as usize {
+            return 1;
+        }
+        let byte = scratch.tail[base + i];
+        if byte == 0 {
+            scratch.word = 0;
+            scratch.count = 0;
+            continue;
+        }
+        // SAFETY: a plain field; volatile for the reason given at `State`.
+        let n = unsafe { core::ptr::read_volatile(&raw const scratch.count) };
+        if n >= 8 {
+            continue;
+        }
+        let word = scratch.word | (byte as u64) << ((n & 7) * 8);
+        scratch.word = word;
+        scratch.count = n + 1;
+        if byte == b'=' || n == 7 {
+            scratch.count = 8;
+            if scan.bloom >> env_bit(word) & 1 != 0
+                && MARKERS
+                    .get_ptr(EnvKey {
+                        word,
+                        generation: scan.generation as u64,
+                    })
+                    .is_some()
+            {
+                scan.found = 1;
+                return 1;
+            }
+        }
+    }
+    0
+}
+
+/// Hands a possible agent to guardd and stops it meanwhile, where that is safe.
+#[inline(always)]
+fn report_agent(
+    config: &Config,
+    task: Address,
+    session: u32,
+    tgid: u32,
+    start_ns: u64,
+    flags: u32,
+    now_ns: u64,
+) {
+    let Some(mut entry) = CRITICAL.reserve::<Header>(0) else {
+        // Not stopped: nobody would let it go on.
+        emit::count(class::LINEAGE, false);
+        return;
+    };
+    // SAFETY: every field is written before the record is submitted.
+    let header = unsafe { &mut *entry.as_mut_ptr() };
+    emit::fill(header, kind::AGENT, tier::TP_BTF, session, start_ns, now_ns);
+    header.flags = flags;
+    if is_job(task) {
+        header.flags |= FLAG_JOB;
+    } else if stop_for_guardd(config, tgid, start_ns, now_ns) {
+        header.flags |= FLAG_STOPPED;
+    }
+    header.latency_ns = emit::since(now_ns);
+    entry.submit(0);
+    emit::count(class::LINEAGE, true);
+}
+
+/// Stops the current process until guardd has looked at it, if guardd is there to look.
+#[inline(always)]
+fn stop_for_guardd(config: &Config, tgid: u32, start_ns: u64, now_ns: u64) -> bool {
+    if now_ns.saturating_sub(config.heartbeat_ns) > HEARTBEAT_LIMIT_NS {
+        return false;
+    }
+    if WAITING
+        .insert(
+            tgid,
+            Waiting {
+                start_ns,
+                time_ns: now_ns,
+            },
+            0,
+        )
+        .is_err()
+    {
+        return false;
+    }
+    judge::stop();
+    true
+}
+
+/// Whether the process is a job of an interactive shell: it has a terminal and a process group of its
+/// own, other than its parent's, in the parent's terminal session. Such a shell waits for stops
+/// (`WUNTRACED`) and would take ours for the user's Ctrl-Z: it would put the agent in the background
+/// and take the terminal from it. It is adopted while it runs instead.
+#[inline(always)]
+fn is_job(task: Address) -> bool {
+    job(task).unwrap_or(false)
+}
+
+#[inline(always)]
+fn job(task: Address) -> Option<bool> {
+    /// Indices in `enum pid_type`.
+    /// <https://github.com/torvalds/linux/blob/v6.12/include/linux/pid_types.h>
+    const PGID: u64 = 2;
+    const SID: u64 = 3;
+    let signal = kernel::pointer(task, &TASK_SIGNAL)?;
+    kernel::pointer(signal, &SIGNAL_TTY)?;
+    let pids = SIGNAL_PIDS.load();
+    let above = kernel::pointer(kernel::pointer(task, &TASK_REAL_PARENT)?, &TASK_SIGNAL)?;
+    if pids == guard_common::offsets::MISSING {
+        return None;
+    }
+    let of = |signal: Address, which: u64| {
+        kernel::read_at::<u64>(signal.wrapping_add(pids as u64 + which * 8))
+    };
+    Some(of(signal, PGID)? != of(above, PGID)? && of(signal, SID)? == of(above, SID)?)
+}
+
+#[inline(always)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "inlined: these are registers, not a design"
+)]
+fn in_session(
+    scratch: &mut Scratch,
+    config: &Config,
+    tgid: u32,
+    entry: &mut Task,
+    exe: Address,
+    mm: Address,
+    place: Place,
+    names: u32,
+    generation: u8,
+    now_ns: u64,
+) {
+    let by_script = scratch.groups;
+    let walked =
+        path::judge_names(scratch, place, domain::PROGRAM, generation) ^ config.zero as u32;
+    let groups = by_script | scratch.groups;
+    entry.excepted = if groups != 0 && is_older(exe, entry.session) {
+        groups
+    } else {
+        0
+    };
+    // The record: path of the program and command line.
+    let complete = (if walked & 1 != 0 {
+        walked >> 1
+    } else {
+        path::walk(scratch, place.dentry, place.mnt)
+    }) ^ config.zero as u32;
+    emit::fill(
+        &mut scratch.head.header,
+        kind::EXEC,
+        tier::TP_BTF,
+        entry.session,
+        entry.start_ns,
+        now_ns,
+    );
+    if complete == 0 {
+        scratch.head.header.flags |= FLAG_TRUNCATED;
+    }
+    scratch.head.ino = 0;
+    scratch.head.dev = 0;
+    scratch.head.open_flags = 0;
+    scratch.head.arg_len = 0;
+    if let (Some(start), Some(end)) = (
+        kernel::read::<u64>(mm, &MM_ARG_START),
+        kernel::read::<u64>(mm, &MM_ARG_END),
+    ) {
+        let whole = end.saturating_sub(start);
+        let len = (whole as usize).min(MAX_ARGV);
+        let at = (scratch.head.path_len as usize).min(MAX_PATH);
+        // SAFETY: at <= MAX_PATH and len <= MAX_ARGV, and `tail` is as long as both; the helper checks
+        // the source.
+        let failed = unsafe {
+            bpf_probe_read_user(
+                scratch.tail.as_mut_ptr().add(at).cast(),
+                len as u32,
+                start as *const _,
+            )
+        };
+        if failed == 0 {
+            scratch.head.arg_len = len as u32;
+            if whole > MAX_ARGV as u64 {
+                scratch.head.header.flags |= FLAG_TRUNCATED;
+            }
+        }
+    }
+    lineage::enforce_posture(entry.session);
+    if names & COMMAND != 0 {
+        scratch.head.header.flags |= FLAG_GATED;
+        if stop_for_guardd(config, tgid, entry.start_ns, now_ns) {
+            scratch.head.header.flags |= FLAG_STOPPED;
+        }
+        scratch.head.header.latency_ns = emit::since(now_ns);
+        // guardd goes through WAITING too, so a lost record only delays the process.
+        emit::send(scratch, true, class::VERDICT);
+    } else {
+        emit::send(scratch, false, class::ACTIVITY);
+    }
+    if names & AGENT != 0 {
+        let (session, start_ns) = (entry.session, entry.start_ns);
+        // SAFETY: the helper has no precondition.
+        let task = unsafe { aya_ebpf::helpers::bpf_get_current_task() };
+        report_agent(config, task, session, tgid, start_ns, 0, now_ns);
+    }
+}
+
+/// Whether the program was there, as it is, before the session began: an agent that writes itself a
+/// program called `ssh` gains no exception by it. Unknown counts as not.
+#[inline(always)]
+fn is_older(exe: Address, session: u32) -> bool {
+    let Some(inode) = kernel::pointer(exe, &FILE_INODE) else {
+        return false;
+    };
+    let Some(changed_s) = kernel::read::<i64>(inode, &INODE_CTIME) else {
+        return false;
+    };
+    let Some(state) = SESSIONS.get_ptr(session) else {
+        return false;
+    };
+    // SAFETY: the pointer was checked.
+    (changed_s as u64) < unsafe { (*state).began_s }
+}

@@ -1,0 +1,447 @@
+//! The verdict: facts of the session and of the sessions around it, rules, leases and answers. The
+//! only place that decides; what userspace finds out comes in through [`guard_inject`].
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    Global,
+    helpers::{bpf_ktime_get_ns, bpf_send_signal},
+    programs::RawTracePointContext,
+};
+use guard_common::{
+    MAX_LABELS, MAX_NESTING, MAX_RULES, MAX_STEPS, Verdict,
+    event::{FLAG_FALLBACK, FLAG_LEASED, NO_RULE},
+    plain,
+    rule::{Progress, ProgressKey, RULE_OBSERVE, Rule, advance},
+    state::{AnswerKey, Config, Held, LeaseKey, RuleTable, class},
+};
+
+use crate::{
+    emit, kernel,
+    maps::{ANSWERS, CONFIG, HELD, LEASES, PROGRESS, RULES, SESSIONS},
+    path,
+};
+
+const SIGKILL: u32 = 9;
+const SIGSTOP: u32 = 19;
+
+/// What the rules say of one call.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Judgement {
+    /// End of the hold, if it is one, ns of `CLOCK_MONOTONIC`.
+    pub deadline_ns: u64,
+    /// What the call is about: a hash of address and port, or 0.
+    pub object: u64,
+    /// Session whose rule it was.
+    pub judged_in: u32,
+    /// Set of `FLAG_*`.
+    pub flags: u32,
+    /// Rule index.
+    pub rule: u16,
+    /// Half of the policy.
+    pub generation: u16,
+    /// What to do, a [`Verdict`].
+    pub verdict: u8,
+    /// What would be done outside observe mode.
+    pub would: u8,
+    /// What silence means.
+    pub on_timeout: u8,
+    /// The caller can make the call fail.
+    pub can_deny: u8,
+}
+
+impl Judgement {
+    /// Nothing yet.
+    #[inline(always)]
+    pub const fn new(can_deny: bool, object: u64) -> Self {
+        Self {
+            deadline_ns: 0,
+            object,
+            judged_in: 0,
+            flags: 0,
+            rule: NO_RULE,
+            generation: 0,
+            verdict: 0,
+            would: 0,
+            on_timeout: 0,
+            can_deny: can_deny as u8,
+        }
+    }
+}
+
+impl Judgement {
+    /// Makes every field something that the verifier does not know (see [`Config::zero`]). Otherwise it
+    /// would follow each combination of fields that have and have not been set.
+    #[inline(always)]
+    fn hide(&mut self, zero: u64) {
+        self.deadline_ns ^= zero;
+        self.judged_in ^= zero as u32;
+        self.flags ^= zero as u32;
+        self.rule ^= zero as u16;
+        self.verdict ^= zero as u8;
+        self.would ^= zero as u8;
+        self.on_timeout ^= zero as u8;
+    }
+}
+
+/// The switchboard.
+#[inline(always)]
+pub fn config() -> Option<&'static Config> {
+    CONFIG.get(0)
+}
+
+/// One call being judged; on the stack, for the steps of [`kernel::repeat`].
+#[repr(C)]
+struct Judging {
+    table: *const RuleTable,
+    config: *const Config,
+    out: *mut Judgement,
+    labels: u64,
+    now_ns: u64,
+    /// Rules that fire in the session `id` and have not been looked at.
+    firing: u64,
+    /// The session whose rules are judged now: the innermost, then those around it.
+    id: u32,
+    /// The innermost session.
+    session: u32,
+    tgid: u32,
+    pad: u32,
+}
+
+/// Records that `session` touched `labels` at `now_ns` and says what the rules make of it.
+#[inline(never)]
+pub fn judge(session: u32, labels: u64, now_ns: u64, tgid: u32, out: &mut Judgement) -> u32 {
+    let Some(config) = config() else { return 0 };
+    let generation = config.generation & 1;
+    out.generation = generation as u16;
+    let Some(table) = RULES.get(generation) else {
+        return 0;
+    };
+    let zero = config.zero;
+    out.hide(zero);
+    let mut judging = Judging {
+        table,
+        config,
+        out,
+        labels,
+        now_ns,
+        firing: zero,
+        id: session,
+        session,
+        tgid,
+        pad: zero as u32,
+    };
+    kernel::repeat::<{ plain::NESTING }, _>(MAX_NESTING as u32, judge_level, &mut judging);
+    out.verdict as u32
+}
+
+/// One session: first every rule moves on, then those that fire are looked at, the strictest first
+/// (the table is in that order). Returns 1 behind the outermost.
+extern "C" fn judge_level(_: u32, judging: &mut Judging) -> i64 {
+    let Some(state) = SESSIONS.get_ptr_mut(judging.id) else {
+        return 1;
+    };
+    for label in 0..MAX_LABELS {
+        if judging.labels >> label & 1 != 0 {
+            // SAFETY: the pointer was checked; a torn time between two CPUs is impossible for an
+            // aligned word, and either time is a true one.
+            unsafe { (*state).last_ns[label] = judging.now_ns };
+        }
+    }
+    // SAFETY: a map value.
+    judging.firing = unsafe { (*judging.config).zero };
+    kernel::repeat::<{ plain::RULES }, _>(MAX_RULES as u32, advance_one, judging);
+    kernel::repeat::<{ plain::TRIES }, _>(MAX_TRIES, next_fired, judging);
+    // SAFETY: as above.
+    judging.id = unsafe { (*state).parent };
+    0
+}
+
+/// Moves one rule. Returns 1 behind the last.
+extern "C" fn advance_one(index: u32, judging: &mut Judging) -> i64 {
+    // SAFETY: the table is a map value that lives as long as the program.
+    let table = unsafe { &*judging.table };
+    if index >= table.count || index >= MAX_RULES as u32 {
+        return 1;
+    }
+    // Read back, so that the compiler keeps the mask, which the verifier needs to see.
+    let index = path::forget(&index) & (MAX_RULES as u32 - 1);
+    let rule = &table.rules[index as usize];
+    if !rule.concerns(judging.labels) {
+        return 0;
+    }
+    // SAFETY: a reference handed down by `judge` through the pointer.
+    let generation = unsafe { (*judging.out).generation };
+    let key = ProgressKey {
+        session: judging.id,
+        rule: index as u16,
+        generation,
+    };
+    let progress = match PROGRESS.get_ptr_mut(key) {
+        Some(progress) => progress,
+        None => {
+            // NOEXIST: another CPU may just have made it.
+            let _ = PROGRESS.insert(key, &NOT_BEGUN, 1);
+            match PROGRESS.get_ptr_mut(key) {
+                Some(progress) => progress,
+                None => {
+                    emit::count(class::FACT, false);
+                    return 0;
+                }
+            }
+        }
+    };
+    // SAFETY: the pointer was checked. Two CPUs may advance the same progress at once: each word is
+    // written whole and every value written is a true start of a chain.
+    let fires = advance(
+        rule,
+        unsafe { &mut *progress },
+        judging.labels,
+        judging.now_ns,
+    );
+    judging.firing |= (fires as u64) << index;
+    0
+}
+
+/// In read-only memory instead of on the stack.
+static NOT_BEGUN: Progress = Progress {
+    start: [0; MAX_STEPS],
+};
+
+/// Looks at the strictest rule that fired and has not been looked at. Returns 1 when there is none.
+extern "C" fn next_fired(_: u32, judging: &mut Judging) -> i64 {
+    let firing = judging.firing;
+    if firing == 0 {
+        return 1;
+    }
+    let lowest = firing & firing.wrapping_neg();
+    judging.firing = firing ^ lowest;
+    // Read back, so that the compiler keeps the mask, which the verifier needs to see.
+    let index = path::forget(&lowest_bit(lowest)) & (MAX_RULES as u32 - 1);
+    // SAFETY: all three live as long as the judging: map values and the caller's stack.
+    let (table, config, out) = unsafe { (&*judging.table, &*judging.config, &mut *judging.out) };
+    let rule = &table.rules[index as usize];
+    fired(
+        rule,
+        index as u16,
+        judging.id,
+        judging.session,
+        judging.now_ns,
+        judging.tgid,
+        config,
+        out,
+    );
+    0
+}
+
+/// Rules that fire on one call and are looked at: those beyond it would be milder than all of these.
+const MAX_TRIES: u32 = 16;
+
+/// Position of the only set bit. A table, since BPF cannot count zeros and every branch would double
+/// the verifier's work: <https://www.chessprogramming.org/De_Bruijn_Sequence_Generator>
+#[inline(always)]
+fn lowest_bit(bit: u64) -> u32 {
+    const SEQUENCE: u64 = 0x03f7_9d71_b4cb_0a89;
+    static POSITION: Global<[u8; 64]> = Global::new({
+        let mut table = [0u8; 64];
+        let mut n = 0;
+        while n < 64 {
+            table[((SEQUENCE << n) >> 58) as usize] = n as u8;
+            n += 1;
+        }
+        table
+    });
+    let at = (bit.wrapping_mul(SEQUENCE) >> 58) as usize & 63;
+    // SAFETY: `at` is below 64.
+    unsafe { core::ptr::read_volatile((&raw const POSITION).cast::<u8>().add(at)) as u32 }
+}
+
+/// What one rule that fired means for this call, after leases, answers and observe mode.
+#[inline(always)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "inlined: these are registers, not a design"
+)]
+fn fired(
+    rule: &Rule,
+    index: u16,
+    judged_in: u32,
+    session: u32,
+    now_ns: u64,
+    tgid: u32,
+    config: &Config,
+    out: &mut Judgement,
+) {
+    let mut action = rule.action;
+    let trigger = rule.steps[(rule.len as usize).wrapping_sub(1) & 7] as u32;
+    if action > Verdict::Flag as u8
+        && (leased(judged_in, trigger, now_ns) || leased(session, trigger, now_ns))
+    {
+        out.flags |= FLAG_LEASED;
+        action = Verdict::Allow as u8;
+    }
+    if action == Verdict::Hold as u8 {
+        let key = AnswerKey {
+            tgid,
+            rule: index,
+            generation: out.generation,
+        };
+        // SAFETY: answers are written by userspace only, before the process is resumed.
+        if let Some(answer) = unsafe { ANSWERS.get(key) }
+            && answer.expires_ns > now_ns
+            && answer.object == out.object
+        {
+            action = answer.verdict as u8;
+            if action == Verdict::Allow as u8 {
+                out.flags |= FLAG_LEASED;
+                // Used up: the next call asks again.
+                let _ = ANSWERS.remove(key);
+            }
+        }
+    }
+    if action == Verdict::Deny as u8 && out.can_deny == 0 {
+        action = rule.fallback;
+        out.flags |= FLAG_FALLBACK;
+    }
+    let mut done = action;
+    // A flag touches nothing, so it is given in observe mode too.
+    if (config.observe != 0 || rule.flags & RULE_OBSERVE != 0) && action > Verdict::Flag as u8 {
+        done = Verdict::Allow as u8;
+    }
+    // The rule that is named is that of the strictest verdict; at the same verdict, of the strictest
+    // one that observe mode held back.
+    let stricter =
+        done > out.verdict || (done == out.verdict && action > out.would) || out.rule == NO_RULE;
+    let zero = config.zero;
+    if action > out.would {
+        out.would = action ^ zero as u8;
+    }
+    out.flags ^= zero as u32;
+    if stricter {
+        out.verdict = done ^ zero as u8;
+        out.rule = index;
+        out.judged_in = judged_in;
+        out.on_timeout = rule.on_timeout;
+        out.deadline_ns = now_ns.wrapping_add(rule.timeout_ns);
+    }
+}
+
+#[inline(always)]
+fn leased(session: u32, label: u32, now_ns: u64) -> bool {
+    // SAFETY: leases are written by userspace only; a stale value is one that was true.
+    matches!(unsafe { LEASES.get(LeaseKey { session, label }) }, Some(&until) if until > now_ns)
+}
+
+/// Enters a hold into the table that guardd (or, without it, the next start) settles.
+#[inline(always)]
+pub fn enter_hold(
+    tgid: u32,
+    start_ns: u64,
+    time_ns: u64,
+    labels: u64,
+    session: u32,
+    kind: u8,
+    judgement: &Judgement,
+) {
+    // Somebody let it go on and it came back: the deadline stays what the person was shown.
+    if let Some(old) = HELD.get_ptr(tgid) {
+        // SAFETY: the pointer was checked.
+        let same = unsafe {
+            (*old).start_ns == start_ns
+                && (*old).object == judgement.object
+                && (*old).rule == judgement.rule
+        };
+        if same {
+            return;
+        }
+    }
+    let held = Held {
+        start_ns,
+        time_ns,
+        deadline_ns: judgement.deadline_ns,
+        labels,
+        object: judgement.object,
+        session,
+        rule: judgement.rule,
+        generation: judgement.generation,
+        kind,
+        on_timeout: judgement.on_timeout,
+        pad: [0; 6],
+    };
+    let _ = HELD.insert(tgid, held, 0);
+}
+
+/// Sends the signal that carries a verdict out, from a program type that may.
+#[inline(always)]
+pub fn signal(verdict: u8) {
+    // SAFETY: the helper has no precondition; it fails where no signal can be sent.
+    unsafe {
+        if verdict == Verdict::Kill as u8 {
+            bpf_send_signal(SIGKILL);
+        } else if verdict == Verdict::Hold as u8 {
+            bpf_send_signal(SIGSTOP);
+        }
+    }
+}
+
+/// Stops the current process so that guardd can look at it.
+#[inline(always)]
+pub fn stop() {
+    signal(Verdict::Hold as u8);
+}
+
+/// Not attached to anything (and without aya's macro, which would make the result 0): userspace runs it
+/// (`BPF_PROG_TEST_RUN`) to feed back a fact that only it
+/// can see, so that every fact is judged by the same code on the same tables.
+///
+/// Arguments: session, labels, tgid, 1 if the call can still be made to fail.
+/// Result: verdict | would << 8 | rule << 16.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp")]
+pub fn guard_inject(ctx: *mut c_void) -> i32 {
+    let ctx = RawTracePointContext::new(ctx);
+    let session: u64 = ctx.arg(0);
+    let labels: u64 = ctx.arg(1);
+    let tgid: u64 = ctx.arg(2);
+    let can_deny: u64 = ctx.arg(3);
+    // SAFETY: the helper has no precondition.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let mut judgement = Judgement::new(can_deny != 0, 0);
+    judge(session as u32, labels, now_ns, tgid as u32, &mut judgement);
+    (judgement.verdict as u32 | (judgement.would as u32) << 8 | (judgement.rule as u32) << 16)
+        as i32
+}
+
+/// Not attached to anything either: userspace runs it to put a process it found (in /proc, or through
+/// `guardctl run`) into a session, or to move it to one inside, so that the counts stay exact.
+///
+/// Arguments: tgid, session (0 takes the process out), start time in ns (to the tick), parent's tgid.
+/// Result: 1 if the table changed, 0 if not, 2 if the table is full.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp")]
+pub fn guard_tag(ctx: *mut c_void) -> i32 {
+    let ctx = RawTracePointContext::new(ctx);
+    let tgid: u64 = ctx.arg(0);
+    let session: u64 = ctx.arg(1);
+    let start_ns: u64 = ctx.arg(2);
+    let parent: u64 = ctx.arg(3);
+    crate::lineage::tag(tgid as u32, session as u32, start_ns, parent as u32)
+}
+
+/// Not attached to anything either: sets a session's posture without touching the counts beside it.
+///
+/// Arguments: session, posture. Result: 1 if there is such a session.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp")]
+pub fn guard_posture(ctx: *mut c_void) -> i32 {
+    let ctx = RawTracePointContext::new(ctx);
+    let session: u64 = ctx.arg(0);
+    let posture: u64 = ctx.arg(1);
+    let Some(state) = SESSIONS.get_ptr_mut(session as u32) else {
+        return 0;
+    };
+    // SAFETY: the pointer was checked; the word is aligned.
+    unsafe { (*state).posture = posture as u32 };
+    1
+}

@@ -1,0 +1,267 @@
+//! Who belongs to which session: fork and exit. The table is the truth about lineage; userspace reads
+//! it, so that no event needs to arrive for a process to be tagged.
+
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_ktime_get_ns},
+    macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
+use guard_common::{
+    NS_PER_TICK, Verdict,
+    event::{Header, kind, tier},
+    state::{POSTURE_KILLED, POSTURE_NORMAL, TASK_COARSE, Task, class},
+};
+
+use crate::{
+    emit, judge,
+    kernel::{self, Address, SIGNAL_LIVE, TASK_SIGNAL, TASK_START, TASK_TGID},
+    maps::{CRITICAL, HELD, SESSIONS, TASKS, WAITING},
+};
+
+/// Negated errno of an insertion with `BPF_NOEXIST` that found something.
+const EEXIST: i32 = -17;
+
+/// The current process's entry, if it belongs to a session. A reused pid has another start time.
+#[inline(always)]
+pub fn current() -> Option<(u32, &'static mut Task)> {
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    // SAFETY: the helper has no precondition.
+    lookup(tgid, unsafe { bpf_get_current_task() })
+}
+
+/// The entry of `tgid`, whose task (any thread) is `task`.
+#[inline(always)]
+pub fn lookup(tgid: u32, task: Address) -> Option<(u32, &'static mut Task)> {
+    let entry = TASKS.get_ptr_mut(tgid)?;
+    // SAFETY: a map value pointer that was checked for null is valid for the program's run.
+    let entry = unsafe { &mut *entry };
+    if !entry.is(kernel::start_of(task)?) {
+        return None;
+    }
+    Some((tgid, entry))
+}
+
+/// A session's posture reaches every process of it that comes by here.
+#[inline(always)]
+pub fn enforce_posture(session: u32) {
+    if let Some(state) = SESSIONS.get_ptr(session) {
+        // SAFETY: the pointer was checked.
+        let posture = unsafe { (*state).posture };
+        if posture == POSTURE_NORMAL {
+            return;
+        }
+        judge::signal(if posture == POSTURE_KILLED {
+            Verdict::Kill as u8
+        } else {
+            Verdict::Hold as u8
+        });
+    }
+}
+
+/// Adds to a session's count of processes and gives the count afterwards. Of two processes that leave
+/// at once, at least one reads 0.
+#[inline(always)]
+fn count_live(session: u32, by: i64) -> Option<i64> {
+    let live = SESSIONS.get_ptr_mut(session).map(|state| {
+        // SAFETY: the pointer was checked for null.
+        unsafe { &raw mut (*state).live }
+    })?;
+    atomic_add(live, by);
+    // SAFETY: as above.
+    Some(unsafe { core::ptr::read_volatile(live) })
+}
+
+/// The plain atomic add, which every kernel has; the compiler offers this target no read-modify-write
+/// of its own.
+#[inline(always)]
+fn atomic_add(target: *mut i64, by: i64) {
+    // SAFETY: `target` points to an aligned word of a map value.
+    unsafe {
+        core::arch::asm!(
+            "lock *(u64 *)({target} + 0) += {by}",
+            target = in(reg) target,
+            by = in(reg) by,
+        );
+    }
+}
+
+/// `TP_PROTO(struct task_struct *parent, struct task_struct *child)`, since 2.6.33; the child does
+/// not run before it returns.
+/// <https://github.com/torvalds/linux/blob/v6.12/include/trace/events/sched.h#L368>
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn guard_fork(ctx: BtfTracePointContext) -> i32 {
+    let child: *const u8 = ctx.arg(1);
+    let _ = fork(child as Address);
+    0
+}
+
+#[inline(always)]
+fn fork(child: Address) -> Option<()> {
+    let config = judge::config()?;
+    if config.trace_forks != 0 {
+        report_fork(child);
+    }
+    // current and not real_parent: with CLONE_PARENT the child's parent is somebody else.
+    let (parent, entry) = current()?;
+    let tgid: u32 = kernel::read(child, &TASK_TGID)?;
+    if tgid == parent {
+        return None; // a thread
+    }
+    let task = Task {
+        start_ns: kernel::read(child, &TASK_START)?,
+        excepted: entry.excepted,
+        session: entry.session,
+        flags: 0,
+        parent,
+        pad: 0,
+    };
+    let ok = TASKS.insert(tgid, task, 0).is_ok();
+    emit::count(class::LINEAGE, ok);
+    if ok {
+        count_live(task.session, 1);
+    }
+    enforce_posture(task.session);
+    Some(())
+}
+
+#[inline(always)]
+fn report_fork(child: Address) {
+    let (Some(tgid), Some(start_ns)) = (
+        kernel::read::<u32>(child, &TASK_TGID),
+        kernel::read(child, &TASK_START),
+    ) else {
+        return;
+    };
+    let parent = (bpf_get_current_pid_tgid() >> 32) as u32;
+    if tgid == parent {
+        return;
+    }
+    let Some(mut entry) = CRITICAL.reserve::<Header>(0) else {
+        emit::count(class::LINEAGE, false);
+        return;
+    };
+    // SAFETY: every field is written before the record is submitted.
+    let header = unsafe { &mut *entry.as_mut_ptr() };
+    // SAFETY: the helper has no precondition.
+    emit::fill(header, kind::FORK, tier::TP_BTF, 0, start_ns, unsafe {
+        bpf_ktime_get_ns()
+    });
+    header.tgid = tgid;
+    header.pid = tgid;
+    header.ppid = parent;
+    entry.submit(0);
+    emit::count(class::LINEAGE, true);
+}
+
+/// See [`crate::judge::guard_tag`].
+#[inline(always)]
+pub fn tag(tgid: u32, session: u32, start_ns: u64, parent: u32) -> i32 {
+    if let Some(entry) = TASKS.get_ptr_mut(tgid) {
+        // SAFETY: the pointer was checked for null.
+        let entry = unsafe { &mut *entry };
+        let old = entry.session;
+        if session == 0 {
+            if TASKS.remove(tgid).is_err() {
+                return 0;
+            }
+        } else if old == session && entry.start_ns / NS_PER_TICK == start_ns / NS_PER_TICK {
+            return 0;
+        } else {
+            entry.session = session;
+            entry.start_ns = start_ns;
+            entry.flags = TASK_COARSE;
+            entry.excepted = 0;
+            count_live(session, 1);
+        }
+        count_live(old, -1);
+        return 1;
+    }
+    if session == 0 {
+        return 0;
+    }
+    let task = Task {
+        start_ns,
+        excepted: 0,
+        session,
+        flags: TASK_COARSE,
+        parent,
+        pad: 0,
+    };
+    // NOEXIST: the fork hook may just have been quicker, and knows better.
+    match TASKS.insert(tgid, task, 1) {
+        Ok(()) => {
+            count_live(session, 1);
+            1
+        }
+        Err(EEXIST) => 0,
+        Err(_) => {
+            emit::count(class::LINEAGE, false);
+            2
+        }
+    }
+}
+
+/// `TP_PROTO(struct task_struct *p)`, since 2.6.33 (with a second argument since 6.16).
+/// <https://github.com/torvalds/linux/blob/v6.12/include/trace/events/sched.h#L322>
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn guard_exit(ctx: BtfTracePointContext) -> i32 {
+    let task: *const u8 = ctx.arg(0);
+    let _ = exit(task as Address);
+    0
+}
+
+#[inline(always)]
+fn exit(task: Address) -> Option<()> {
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    // Before the lineage: a process can wait for guardd without being in a session yet.
+    let (tgid, entry) = match lookup(tgid, task) {
+        Some(found) => found,
+        None => {
+            if group_is_dead(task) {
+                let _ = WAITING.remove(tgid);
+            }
+            return None;
+        }
+    };
+    if !group_is_dead(task) {
+        return None;
+    }
+    let session = entry.session;
+    let start_ns = entry.start_ns;
+    let _ = WAITING.remove(tgid);
+    let _ = HELD.remove(tgid);
+    // The last threads of a group may all come by with the count at 0; one of them removes it.
+    if TASKS.remove(tgid).is_err() {
+        return None;
+    }
+    if count_live(session, -1)? == 0 {
+        let Some(mut entry) = CRITICAL.reserve::<Header>(0) else {
+            emit::count(class::LINEAGE, false);
+            return None;
+        };
+        // SAFETY: every field is written before the record is submitted.
+        let header = unsafe { &mut *entry.as_mut_ptr() };
+        // SAFETY: the helper has no precondition.
+        emit::fill(
+            header,
+            kind::EMPTY,
+            tier::TP_BTF,
+            session,
+            start_ns,
+            unsafe { bpf_ktime_get_ns() },
+        );
+        entry.submit(0);
+        emit::count(class::LINEAGE, true);
+    }
+    Some(())
+}
+
+/// `signal->live` is lowered before the tracepoint.
+/// <https://github.com/torvalds/linux/blob/v6.12/kernel/exit.c#L906>
+#[inline(always)]
+fn group_is_dead(task: Address) -> bool {
+    match kernel::pointer(task, &TASK_SIGNAL) {
+        Some(signal) => kernel::read::<i32>(signal, &SIGNAL_LIVE) == Some(0),
+        None => false,
+    }
+}

@@ -1,0 +1,173 @@
+//! Every map. The layouts are in guard-common; sizes that a setting overrides are set by userspace
+//! before loading.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+};
+use guard_common::{
+    MAX_PATTERNS,
+    event::{PathHeader, TAIL},
+    matching::{
+        AddressKey, Candidates, EnvKey, FileKey, KnownAddress, KnownFile, NAME_WORDS, NameKey,
+        Pattern,
+    },
+    rule::{Progress, ProgressKey},
+    state::{
+        Answer, AnswerKey, Config, Counter, Held, LeaseKey, Names, Pending, RuleTable, Session,
+        Task, Waiting, class,
+    },
+};
+
+/// The lineage: tgid → [`Task`]. Preallocated, since it is filled from the fork path.
+#[map]
+pub static TASKS: HashMap<u32, Task> = HashMap::with_max_entries(65_536, 0);
+/// Session number → [`Session`].
+#[map]
+pub static SESSIONS: HashMap<u32, Session> = HashMap::with_max_entries(4_096, 0);
+/// How far each session is with each rule.
+#[map]
+pub static PROGRESS: HashMap<ProgressKey, Progress> = HashMap::with_max_entries(65_536, 0);
+/// Leases; the value is the end, ns of `CLOCK_MONOTONIC`.
+#[map]
+pub static LEASES: HashMap<LeaseKey, u64> = HashMap::with_max_entries(4_096, 0);
+/// Answers that wait for the restarted call.
+#[map]
+pub static ANSWERS: HashMap<AnswerKey, Answer> = HashMap::with_max_entries(4_096, 0);
+/// Held processes. As large as TASKS, so that it cannot be full before that is.
+#[map]
+pub static HELD: HashMap<u32, Held> = HashMap::with_max_entries(65_536, 0);
+/// Processes stopped for guardd to look at.
+#[map]
+pub static WAITING: HashMap<u32, Waiting> = HashMap::with_max_entries(16_384, 0);
+/// pid_tgid → what connect's cgroup program decided.
+#[map]
+pub static PENDING: LruHashMap<u64, Pending> = LruHashMap::with_max_entries(8_192, 0);
+/// pid_tgid → descriptor of a connect under way, for AF_UNIX.
+#[map]
+pub static CONNECTING: LruHashMap<u64, u64> = LruHashMap::with_max_entries(8_192, 0);
+/// The switchboard.
+#[map]
+pub static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
+/// Per generation: which names are worth looking up.
+#[map]
+pub static NAMES: Array<Names> = Array::with_max_entries(2, 0);
+/// Final components of patterns.
+#[map]
+pub static KEYS: HashMap<NameKey, Candidates> = HashMap::with_max_entries(16_384, 0);
+/// Patterns: generation × [`MAX_PATTERNS`] + index.
+#[map]
+pub static PATTERNS: Array<Pattern> = Array::with_max_entries(2 * MAX_PATTERNS, 0);
+/// Home directories: [`guard_common::matching::join`] of their components (generation in the lowest
+/// bit) → number of components.
+#[map]
+pub static HOMES: HashMap<u64, u32> = HashMap::with_max_entries(8_192, 0);
+/// Known inodes.
+#[map]
+pub static FILES: HashMap<FileKey, KnownFile> = HashMap::with_max_entries(65_536, 0);
+/// Addresses, longest prefix first.
+#[map]
+pub static ADDRESSES: LpmTrie<AddressKey, KnownAddress> = LpmTrie::with_max_entries(16_384, 0);
+/// Environment markers.
+#[map]
+pub static MARKERS: HashMap<EnvKey, u32> = HashMap::with_max_entries(1_024, 0);
+/// Per generation: the rules.
+#[map]
+pub static RULES: Array<RuleTable> = Array::with_max_entries(2, 0);
+/// What must not be lost: sessions, agents, verdicts.
+#[map]
+pub static CRITICAL: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+/// Everything else that is told.
+#[map]
+pub static ACTIVITY: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+/// Emitted and lost records, by class.
+#[map]
+pub static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(class::COUNT, 0);
+/// Work memory, one per CPU and use (see [`use_of`]).
+#[map]
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(use_of::COUNT, 0);
+
+/// Who uses which [`SCRATCH`]. Tracepoint programs run with preemption off; the scheduler hooks nest
+/// inside nothing of ours, so two are enough.
+pub mod use_of {
+    /// Opens and connects.
+    pub const CALL: u32 = 0;
+    /// Exec.
+    pub const EXEC: u32 = 1;
+    /// How many there are.
+    pub const COUNT: u32 = 2;
+}
+
+/// Slack behind the tail so that a bounded copy at a bounded offset stays inside for the verifier.
+pub const SLACK: usize = 512;
+
+/// Work memory: what does not fit the 512 bytes of a BPF stack.
+#[repr(C)]
+pub struct Scratch {
+    /// The record being built.
+    pub head: PathHeader,
+    /// Path and argv of the record.
+    pub tail: [u8; TAIL + SLACK],
+    /// One name, padded with zeros to whole words, with one word to spare.
+    pub name: [u64; NAME_WORDS + 1],
+    /// FNV hash of the first `n` bytes of `name`.
+    pub prefix: [u64; 32],
+    /// FNV hash of its last `n` bytes, from the back.
+    pub suffix: [u64; 32],
+    /// Hashes of path components, leaf first.
+    pub components: [u64; 64],
+    /// Keys that hit, to be verified.
+    pub hits: [Hit; 8],
+    /// State of the loops over bytes, kept here so that the verifier does not follow its values.
+    pub hash: u64,
+    /// See `hash`.
+    pub word: u64,
+    /// See `hash`.
+    pub part: u64,
+    /// See `hash`.
+    pub sticky: u64,
+    /// See `hash`.
+    pub count: u32,
+    /// See `hash`.
+    pub index: u32,
+    /// Length of the final component.
+    pub name_len: u32,
+    /// Domains (as bits) that something was found in; see `hash`.
+    pub found: u32,
+    /// Number of `hits`.
+    pub hit_count: u32,
+    /// Components that make up the home directory the path lies in; 0 for none.
+    pub home: u32,
+    /// Whether the walk reached the root.
+    pub complete: u32,
+    /// Number of `components`.
+    pub depth: u32,
+    /// Groups that the program is excepted in, for matching.
+    pub excepted: u64,
+    /// Result of matching: labels whether excepted or not.
+    pub all: u64,
+    /// Result of matching: labels that no group spares.
+    pub plain: u64,
+    /// Result of matching: labels that count for this program.
+    pub labels: u64,
+    /// Result of matching.
+    pub groups: u64,
+    /// Result of matching.
+    pub excluded: u64,
+}
+
+/// One key that hit.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Hit {
+    /// Its hash, for the [`NameKey`] to be looked up again: cheaper than a copy of the candidates.
+    pub hash: u64,
+    /// Its length.
+    pub len: u32,
+    /// Its kind.
+    pub kind: u32,
+    /// Ancestor level of the component that hit: 0 for the final one.
+    pub level: u32,
+    /// What it was looked up for.
+    pub domain: u32,
+}

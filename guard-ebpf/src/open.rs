@@ -1,0 +1,266 @@
+//! Opens: the exit tracepoints of every system call that opens a file. The descriptor leads to the
+//! file, the file to its inode and dentry; what the program passed as a path is never read.
+//!
+//! A better tier (LSM, modify-return, fentry) comes in at [`judge_file`] with a `struct file` of its
+//! own and `can_deny`.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::{bpf_get_current_task, bpf_ktime_get_ns},
+    macros::tracepoint,
+    programs::TracePointContext,
+};
+use guard_common::{
+    Verdict,
+    event::{FLAG_STOPPED, FLAG_TRUNCATED, kind, tier},
+    matching::{FileKey, KnownFile, domain},
+    state::{Task, class},
+};
+
+use crate::{
+    emit,
+    judge::{self, Judgement},
+    kernel::{
+        self, Address, FDT_FD, FDT_MAX, FILE_DENTRY, FILE_FLAGS, FILE_INODE, FILE_MNT, FILES_FDT,
+        INODE_GENERATION, INODE_INO, INODE_SB, SB_DEV, TASK_FILES,
+    },
+    lineage,
+    maps::{FILES, SCRATCH, Scratch, use_of},
+    path::{self, Place},
+};
+
+/// `O_PATH`: nothing can be read through such a descriptor.
+const O_PATH: u32 = 0o10000000;
+/// Offset of `ret` in every `sys_exit_*` format: 8 bytes common, 4 syscall number, 4 padding.
+/// <https://github.com/torvalds/linux/blob/v6.12/kernel/trace/trace.h#L130>
+pub const SYS_EXIT_RET: usize = 16;
+
+/// Attached to `sys_exit_open`, `openat`, `openat2`, `creat` and `open_by_handle_at`: all of them return
+/// a descriptor and have the same format.
+#[tracepoint]
+pub fn guard_open(ctx: TracePointContext) -> u32 {
+    opened(&ctx)
+}
+
+#[inline(always)]
+fn opened(ctx: &TracePointContext) -> u32 {
+    let Some((tgid, task)) = lineage::current() else {
+        return 0;
+    };
+    // SAFETY: the context of a syscall tracepoint is readable at the offsets of its format, and the
+    // verifier checks that.
+    let ret = unsafe { *ctx.as_ptr().cast::<u8>().add(SYS_EXIT_RET).cast::<i64>() };
+    if ret < 0 {
+        return 0;
+    }
+    if let Some(file) = file_of(ret as u64) {
+        let _verdict = judge_file(file, tgid, task, tier::TRACEPOINT, false);
+        #[cfg(feature = "log")]
+        aya_log_ebpf::debug!(ctx, "open by {}: verdict {}", tgid, _verdict);
+    }
+    0
+}
+
+/// The `struct file` behind a descriptor of the current process.
+#[inline(always)]
+pub fn file_of(fd: u64) -> Option<Address> {
+    // SAFETY: the helper has no precondition.
+    let files = kernel::pointer(unsafe { bpf_get_current_task() }, &TASK_FILES)?;
+    let fdt = kernel::pointer(files, &FILES_FDT)?;
+    let max: u32 = kernel::read(fdt, &FDT_MAX)?;
+    if fd >= max as u64 {
+        return None;
+    }
+    let array = kernel::pointer(fdt, &FDT_FD)?;
+    match kernel::read_at::<u64>(array.wrapping_add(fd * 8)) {
+        Some(0) | None => None,
+        some => some,
+    }
+}
+
+/// Judges one opened file and acts. Returns the verdict.
+#[inline(always)]
+fn judge_file(file: Address, tgid: u32, task: &mut Task, tier: u8, can_deny: bool) -> u8 {
+    judge_file_inner(file, tgid, task, tier, can_deny).unwrap_or(0)
+}
+
+#[inline(always)]
+fn judge_file_inner(
+    file: Address,
+    tgid: u32,
+    task: &mut Task,
+    tier: u8,
+    can_deny: bool,
+) -> Option<u8> {
+    let inode = kernel::pointer(file, &FILE_INODE)?;
+    let dentry = kernel::pointer(file, &FILE_DENTRY)?;
+    let mnt = kernel::pointer(file, &FILE_MNT)?;
+    judge_inode(
+        inode,
+        Place { dentry, mnt },
+        Some(file),
+        kind::OPEN,
+        tgid,
+        task,
+        tier,
+        can_deny,
+    )
+}
+
+/// Judges a touch of a file system object: an open, or a connect to a socket file.
+#[inline(always)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "inlined: these are registers, not a design"
+)]
+pub fn judge_inode(
+    inode: Address,
+    place: Place,
+    file: Option<Address>,
+    record_kind: u8,
+    tgid: u32,
+    task: &mut Task,
+    tier: u8,
+    can_deny: bool,
+) -> Option<u8> {
+    let config = judge::config()?;
+    let generation = config.generation & 1;
+    let key = FileKey {
+        ino: kernel::read(inode, &INODE_INO)?,
+        dev: kernel::read(kernel::pointer(inode, &INODE_SB)?, &SB_DEV)?,
+        generation,
+    };
+    let scratch = SCRATCH.get_ptr_mut(use_of::CALL)?;
+    // SAFETY: the slot is this CPU's, and tracepoint programs run with preemption off.
+    let scratch = unsafe { &mut *scratch };
+    scratch.excepted = task.excepted;
+    let by_name =
+        path::matched(scratch, place, domain::FILE, generation as u8) ^ config.zero as u32;
+    // Nothing is asked of a file that no name gave a label, or the patterns would have been verified.
+    let mut labels = if by_name != 0 { scratch.labels } else { 0 };
+    let all = if by_name != 0 { scratch.all } else { 0 };
+    let mut known_labels = 0;
+    // SAFETY: written by this side only as whole values; a stale one was true.
+    if let Some(known) = unsafe { FILES.get(key) }
+        && (known.has_generation == 0
+            || kernel::read(inode, &INODE_GENERATION) == Some(known.inode_generation))
+    {
+        known_labels = known.labels;
+        // What its present name explains, the name has decided, with its exceptions. The rest it
+        // carries from another name: an exception must cover all of that.
+        if known.labels & !all != 0 {
+            let spared = known.groups != 0 && known.groups & !task.excepted == 0;
+            labels |= if spared { known.plain } else { known.labels };
+        }
+    }
+    if all & !known_labels != 0 {
+        // From now on it is known whatever it is renamed or linked to.
+        let known = KnownFile {
+            labels: all | known_labels,
+            groups: scratch.groups,
+            plain: scratch.plain,
+            inode_generation: kernel::read(inode, &INODE_GENERATION).unwrap_or(0),
+            has_generation: 1,
+        };
+        let _ = FILES.insert(key, known, 0);
+    }
+    // Whatever way they came about, from here on they are just a word to the verifier.
+    labels ^= config.zero;
+    if labels == 0 {
+        return None;
+    }
+    let flags = match file {
+        Some(file) => kernel::read(file, &FILE_FLAGS).unwrap_or(0),
+        None => 0,
+    };
+    if flags & O_PATH != 0 {
+        return None;
+    }
+    // SAFETY: the helper has no precondition.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let mut judgement = Judgement::new(can_deny, 0);
+    judge::judge(task.session, labels, now_ns, tgid, &mut judgement);
+    if judgement.verdict == Verdict::Hold as u8 {
+        judge::enter_hold(
+            tgid,
+            task.start_ns,
+            now_ns,
+            labels,
+            task.session,
+            record_kind,
+            &judgement,
+        );
+    }
+    // The signal before the record, so that whoever reads the record knows it has been sent.
+    judge::signal(judgement.verdict);
+    let latency = emit::since(now_ns);
+    let complete = if by_name & 1 != 0 {
+        by_name >> 1
+    } else {
+        path::walk(scratch, place.dentry, place.mnt)
+    };
+    tell(
+        scratch,
+        task,
+        key,
+        flags,
+        record_kind,
+        tier,
+        now_ns,
+        latency,
+        labels,
+        &judgement,
+        complete != 0,
+    );
+    Some(judgement.verdict)
+}
+
+#[inline(always)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "inlined: these are registers, not a design"
+)]
+fn tell(
+    scratch: &mut Scratch,
+    task: &Task,
+    key: FileKey,
+    flags: u32,
+    record_kind: u8,
+    tier: u8,
+    now_ns: u64,
+    latency: u32,
+    labels: u64,
+    judgement: &Judgement,
+    complete: bool,
+) {
+    emit::fill(
+        &mut scratch.head.header,
+        record_kind,
+        tier,
+        task.session,
+        task.start_ns,
+        now_ns,
+    );
+    emit::fill_judgement(&mut scratch.head.header, labels, judgement);
+    scratch.head.header.latency_ns = latency;
+    if judgement.verdict == Verdict::Hold as u8 {
+        scratch.head.header.flags |= FLAG_STOPPED;
+    }
+    if !complete {
+        scratch.head.header.flags |= FLAG_TRUNCATED;
+    }
+    scratch.head.ino = key.ino;
+    scratch.head.dev = key.dev;
+    scratch.head.open_flags = flags;
+    scratch.head.arg_len = 0;
+    let critical = emit::is_critical(judgement);
+    emit::send(
+        scratch,
+        critical,
+        if critical {
+            class::VERDICT
+        } else {
+            class::ACTIVITY
+        },
+    );
+}

@@ -1,0 +1,544 @@
+//! Recognising a file by what it is: its inode, then its name and the names of the directories above
+//! it, read from the dentries of the opened file and across mounts. The string in user memory is
+//! never looked at.
+
+use aya_ebpf::helpers::{bpf_probe_read_kernel_buf, generated::bpf_probe_read_kernel};
+use guard_common::{
+    MAX_CANDIDATES, MAX_DEPTH, MAX_PATH, MAX_PATTERNS,
+    matching::{
+        ANY, Candidates, FNV_OFFSET, NAME_WORDS, NameKey, PATTERN_ANCHOR_HOME, PATTERN_ANCHOR_ROOT,
+        PATTERN_EXCLUDE, PATTERN_GAP, PATTERN_PARTS, PATTERN_UNDER, Pattern, bloom_bit, fnv_step,
+        fold, join, kind,
+    },
+    plain,
+    state::{BLOOM_WORDS, Names},
+};
+
+use crate::{
+    kernel::{
+        self, Address, DENTRY_HASH_LEN, DENTRY_NAME, DENTRY_PARENT, MOUNT_MNT, MOUNT_PARENT,
+        MOUNT_POINT, VFSMOUNT_ROOT,
+    },
+    maps::{HOMES, KEYS, NAMES, PATTERNS, Scratch},
+};
+
+/// A place in the file system: what the kernel calls `struct path`.
+#[derive(Clone, Copy)]
+pub struct Place {
+    /// `struct dentry *`
+    pub dentry: Address,
+    /// `struct vfsmount *`
+    pub mnt: Address,
+}
+
+/// Reads the name of `dentry` into `scratch.name`, its length into `scratch.name_len`, and its hash
+/// into `scratch.hash`.
+#[inline(never)]
+fn read_name(dentry: Address, scratch: &mut Scratch) -> u32 {
+    let Some(hash_len) = kernel::read::<u64>(dentry, &DENTRY_HASH_LEN) else {
+        return 0;
+    };
+    let Some(name) = kernel::pointer(dentry, &DENTRY_NAME) else {
+        return 0;
+    };
+    let len = ((hash_len >> 32) as u32).min(255);
+    // The last word's padding; what comes in front of it is overwritten.
+    scratch.name[(len >> 3) as usize & (NAME_WORDS - 1)] = 0;
+    // SAFETY: `name` has room for more than 255 bytes; the helper checks the source.
+    let failed =
+        unsafe { bpf_probe_read_kernel(scratch.name.as_mut_ptr().cast(), len, name as *const _) };
+    if failed != 0 {
+        return 0;
+    }
+    scratch.name_len = len;
+    let words = (forget(&scratch.name_len) + 7) >> 3;
+    let mut hash = FNV_OFFSET;
+    for i in 0..NAME_WORDS {
+        if i >= words as usize {
+            break;
+        }
+        hash = fold(hash, scratch.name[i]);
+    }
+    scratch.hash = hash;
+    1
+}
+
+/// Byte `at` of `scratch.name`.
+#[inline(always)]
+fn name_byte(scratch: &Scratch, at: usize) -> u8 {
+    // SAFETY: the mask keeps it inside, and every byte of the array is initialised.
+    unsafe { *scratch.name.as_ptr().cast::<u8>().add(at & 255) }
+}
+
+#[inline(always)]
+fn bloom(names: &Names, hash: u64) -> bool {
+    let bit = bloom_bit(hash) as usize;
+    names.bloom[(bit >> 6) & (BLOOM_WORDS - 1)] >> (bit & 63) & 1 != 0
+}
+
+/// A domain as a bit of a set of domains.
+#[inline(always)]
+pub const fn bit(domain: u8) -> u32 {
+    1 << domain
+}
+
+/// What [`try_key`] looks up, packed: BPF functions take five words.
+#[inline(always)]
+const fn pack(kind: u8, level: u32, len: u32, generation: u8) -> u64 {
+    kind as u64 | (generation as u64) << 8 | (level as u64) << 16 | (len as u64) << 32
+}
+
+/// Looks up one key in each of `domains`, remembers those with patterns behind them, and notes the
+/// domains in `scratch.found`.
+#[inline(never)]
+fn try_key(scratch: &mut Scratch, hash: u64, packed: u64, domains: u32) -> u32 {
+    for domain in 0..5u8 {
+        if domains & bit(domain) == 0 {
+            continue;
+        }
+        let key = NameKey {
+            hash,
+            len: (packed >> 32) as u32,
+            kind: packed as u8,
+            domain,
+            generation: (packed >> 8) as u8,
+            pad: 0,
+        };
+        if KEYS.get_ptr(key).is_none() {
+            continue;
+        }
+        scratch.found = forget(&scratch.found) | bit(domain);
+        let slot = forget(&scratch.hit_count) as usize;
+        if slot < scratch.hits.len() {
+            let hit = &mut scratch.hits[slot & 7];
+            hit.hash = hash;
+            hit.len = (packed >> 32) as u32;
+            hit.kind = packed as u32 & 0xff;
+            hit.level = (packed >> 16) as u32 & 0xffff;
+            hit.domain = domain as u32;
+            scratch.hit_count = slot as u32 + 1;
+        }
+    }
+    0
+}
+
+/// Reads a word of the scratch memory so that the verifier forgets what it knew of it. Leaving a loop
+/// early teaches it the exact bound, once for every iteration, and it would follow all that comes
+/// after once for each of them.
+#[inline(always)]
+pub fn forget(word: &u32) -> u32 {
+    // SAFETY: a reference is valid for reads.
+    unsafe { core::ptr::read_volatile(word) }
+}
+
+/// Looks the name in `scratch.name` up as a final component in `domains`: whole, by prefix, by suffix.
+/// Hits are added to `scratch.hits`.
+#[inline(never)]
+fn match_name(scratch: &mut Scratch, domains: u32, generation: u8) -> u32 {
+    let Some(names) = NAMES.get(generation as u32 & 1) else {
+        return 0;
+    };
+    let hash = scratch.hash;
+    if bloom(names, hash) {
+        let len = forget(&scratch.name_len);
+        try_key(
+            scratch,
+            hash,
+            pack(kind::EXACT, 0, len, generation),
+            domains,
+        );
+    }
+    if names.prefix_lens | names.suffix_lens == 0 {
+        return 0;
+    }
+    hash_ends(scratch);
+    for n in 1..32u32 {
+        if n > forget(&scratch.name_len) {
+            break;
+        }
+        let hash = scratch.prefix[n as usize];
+        if names.prefix_lens >> n & 1 != 0 && bloom(names, hash) {
+            try_key(scratch, hash, pack(kind::PREFIX, 0, n, generation), domains);
+        }
+        let hash = scratch.suffix[n as usize];
+        if names.suffix_lens >> n & 1 != 0 && bloom(names, hash) {
+            try_key(scratch, hash, pack(kind::SUFFIX, 0, n, generation), domains);
+        }
+    }
+    0
+}
+
+/// Hashes each of the first 31 beginnings of the name into `scratch.prefix`, and of its last 31
+/// endings, from the back, into `scratch.suffix`.
+#[inline(always)]
+fn hash_ends(scratch: &mut Scratch) {
+    let mut prefix = FNV_OFFSET;
+    let mut suffix = FNV_OFFSET;
+    for n in 1..32usize {
+        let len = forget(&scratch.name_len) as usize;
+        if n > len {
+            break;
+        }
+        prefix = fnv_step(prefix, name_byte(scratch, n - 1));
+        scratch.prefix[n] = prefix;
+        suffix = fnv_step(suffix, name_byte(scratch, len.wrapping_sub(n)));
+        scratch.suffix[n] = suffix;
+    }
+}
+
+/// What [`step_up`] needs; on the stack.
+#[repr(C)]
+struct Walk {
+    scratch: *mut Scratch,
+    dentry: Address,
+    mnt: Address,
+    complete: u32,
+    pad: u32,
+}
+
+/// Walks from a place to the root of its mount namespace. Leaves the hashes of the components in
+/// `scratch.components` (leaf first, `scratch.depth` of them) and their names in `scratch.tail`
+/// (`scratch.head.path_len` bytes, each with a NUL). Returns whether it reached the root.
+#[inline(never)]
+pub fn walk(scratch: &mut Scratch, dentry: Address, mnt: Address) -> u32 {
+    scratch.depth = 0;
+    scratch.head.path_len = 0;
+    let mut context = Walk {
+        scratch,
+        dentry,
+        mnt,
+        complete: 0,
+        pad: 0,
+    };
+    // Every step takes a component or crosses a mount.
+    kernel::repeat::<{ plain::DEPTH }, _>(MAX_DEPTH as u32 + 8, step_up, &mut context);
+    context.complete
+}
+
+/// One step towards the root. Returns 1 at the end.
+extern "C" fn step_up(_: u32, context: &mut Walk) -> i64 {
+    // SAFETY: points to this CPU's scratch for as long as the walk takes.
+    let scratch = unsafe { &mut *context.scratch };
+    let (dentry, mnt) = (context.dentry, context.mnt);
+    let Some(parent) = kernel::pointer(dentry, &DENTRY_PARENT) else {
+        return 1;
+    };
+    let root = kernel::pointer(mnt, &VFSMOUNT_ROOT).unwrap_or(0);
+    if dentry == root || dentry == parent {
+        // The root of a mount: go on at the place it is mounted on.
+        if mnt == 0 {
+            return 1;
+        }
+        let mount_mnt = MOUNT_MNT.load();
+        let mount = mnt.wrapping_sub(mount_mnt as u64);
+        let Some(above) = kernel::pointer(mount, &MOUNT_PARENT) else {
+            return 1;
+        };
+        if above == mount || dentry != root {
+            context.complete = 1;
+            return 1;
+        }
+        let Some(point) = kernel::pointer(mount, &MOUNT_POINT) else {
+            return 1;
+        };
+        context.dentry = point;
+        context.mnt = above.wrapping_add(mount_mnt as u64);
+        return 0;
+    }
+    let at = forget(&scratch.head.path_len);
+    let depth = forget(&scratch.depth);
+    if depth >= MAX_DEPTH as u32 || at as usize > MAX_PATH - 256 {
+        return 1;
+    }
+    let Some(len) = read_component(scratch, dentry, at) else {
+        return 1;
+    };
+    scratch.head.path_len = at + len + 1;
+    scratch.components[depth as usize & 63] = scratch.hash;
+    scratch.depth = depth + 1;
+    context.dentry = parent;
+    0
+}
+
+/// Copies the name of `dentry` to `tail[at..]`, ends it with a NUL and leaves its hash in
+/// `scratch.hash`. Gives its length.
+#[inline(always)]
+fn read_component(scratch: &mut Scratch, dentry: Address, at: u32) -> Option<u32> {
+    let at = at as usize;
+    if at > MAX_PATH - 256 || read_name(dentry, scratch) == 0 {
+        return None;
+    }
+    let len = forget(&scratch.name_len) as usize & 255;
+    // SAFETY: at <= MAX_PATH - 256 and len <= 255, and `tail` is longer than MAX_PATH.
+    let target = unsafe { core::slice::from_raw_parts_mut(scratch.tail.as_mut_ptr().add(at), len) };
+    // SAFETY: both lie in the scratch memory.
+    unsafe { bpf_probe_read_kernel_buf(scratch.name.as_ptr().cast(), target).ok()? };
+    scratch.tail[at + len] = 0;
+    Some(len as u32)
+}
+
+/// After a walk: leaves the number of leading components (from the root) that make up a home directory
+/// in `scratch.home`.
+#[inline(always)]
+fn find_home(scratch: &mut Scratch, generation: u8) {
+    scratch.home = 0;
+    let mut joined = 0u64;
+    for j in 0..4usize {
+        let depth = forget(&scratch.depth) as usize;
+        if j >= depth {
+            break;
+        }
+        joined = join(joined, scratch.components[depth.wrapping_sub(1 + j) & 63]);
+        // SAFETY: a policy half is only written while it is not in force.
+        if unsafe { HOMES.get(home_key(joined, generation)) }.is_some() {
+            scratch.home = j as u32 + 1;
+        }
+    }
+}
+
+/// Key in [`HOMES`]: the generation takes the lowest bit's place.
+#[inline(always)]
+const fn home_key(joined: u64, generation: u8) -> u64 {
+    joined & !1 | (generation as u64 & 1)
+}
+
+/// What [`verify_candidate`] needs; on the stack.
+#[repr(C)]
+struct Verify {
+    scratch: *mut Scratch,
+    domain: u32,
+    generation: u32,
+}
+
+/// Adds what the hits in `domain` give for a file whose components have been walked.
+#[inline(never)]
+fn verify(scratch: &mut Scratch, complete: u32, domain: u8, generation: u8) -> u32 {
+    find_home(scratch, generation);
+    scratch.complete = complete;
+    let times = forget(&scratch.hit_count) * MAX_CANDIDATES as u32;
+    let mut context = Verify {
+        scratch,
+        domain: domain as u32,
+        generation: generation as u32,
+    };
+    kernel::repeat::<{ 3 * MAX_CANDIDATES as u32 }, _>(times, verify_candidate, &mut context);
+    0
+}
+
+/// Verifies one candidate of one hit.
+extern "C" fn verify_candidate(step: u32, context: &mut Verify) -> i64 {
+    // SAFETY: points to this CPU's scratch for as long as the verification takes.
+    let scratch = unsafe { &mut *context.scratch };
+    let (domain, generation) = (context.domain as u8, context.generation as u8);
+    let hit = &scratch.hits[(step as usize / MAX_CANDIDATES) & 7];
+    let index = step as usize % MAX_CANDIDATES;
+    if hit.domain != domain as u32 {
+        return 0;
+    }
+    let level = hit.level;
+    let key = NameKey {
+        hash: hit.hash,
+        len: hit.len,
+        kind: hit.kind as u8,
+        domain,
+        generation,
+        pad: 0,
+    };
+    // SAFETY: a policy half is only written while it is not in force.
+    let Some(candidates) = (unsafe { KEYS.get(key) }) else {
+        return 0;
+    };
+    if index >= candidates.count as usize {
+        return 0;
+    }
+    let Some(pattern) = pattern(candidates.index[index], generation) else {
+        return 0;
+    };
+    if verify_one(scratch, pattern, level) == 0 {
+        return 0;
+    }
+    if pattern.flags & PATTERN_EXCLUDE != 0 {
+        scratch.excluded |= pattern.labels;
+    } else {
+        scratch.all |= pattern.labels;
+        scratch.groups |= pattern.groups;
+        if pattern.groups == 0 {
+            scratch.plain |= pattern.labels;
+        }
+        if pattern.groups & scratch.excepted == 0 {
+            scratch.labels |= pattern.labels;
+        }
+    }
+    0
+}
+
+#[inline(never)]
+fn verify_one(scratch: &Scratch, pattern: &Pattern, level: u32) -> u32 {
+    let under = pattern.flags & PATTERN_UNDER != 0;
+    // Where `above` begins: the directory of the final component, or for `dir/**` the one that hit.
+    let first = if under { level } else { 1 };
+    for i in 0..PATTERN_PARTS {
+        if i < pattern.above_len as usize {
+            let at = first.wrapping_add(i as u32);
+            let wanted = pattern.above[i];
+            if at >= forget(&scratch.depth)
+                || (wanted != ANY && wanted != scratch.components[at as usize & 63])
+            {
+                return 0;
+            }
+        }
+    }
+    if pattern.flags & (PATTERN_ANCHOR_ROOT | PATTERN_ANCHOR_HOME) != 0 {
+        // Deeper than is walked: the root is not known.
+        if forget(&scratch.complete) == 0 {
+            return 0;
+        }
+        let in_home = pattern.flags & PATTERN_ANCHOR_HOME != 0;
+        if in_home && forget(&scratch.home) == 0 {
+            return 0;
+        }
+        let base = forget(&scratch.home) * in_home as u32;
+        let root_len = pattern.root_len as u32;
+        for j in 0..PATTERN_PARTS {
+            if (j as u32) < root_len {
+                let from_root = base.wrapping_add(j as u32 + 1);
+                let wanted = pattern.root[j];
+                let depth = forget(&scratch.depth);
+                let at = depth.wrapping_sub(from_root) as usize & 63;
+                if from_root > depth || (wanted != ANY && wanted != scratch.components[at]) {
+                    return 0;
+                }
+            }
+        }
+        let need = base
+            + root_len
+            + if under {
+                1
+            } else {
+                1 + pattern.above_len as u32
+            };
+        let depth = forget(&scratch.depth);
+        if depth < need || (depth != need && !under && pattern.flags & PATTERN_GAP == 0) {
+            return 0;
+        }
+    }
+    // The rest of a `PREFIX*SUFFIX`.
+    if forget(&scratch.name_len) < pattern.min_len as u32 {
+        return 0;
+    }
+    if pattern.tail_len != 0 && scratch.suffix[pattern.tail_len as usize & 31] != pattern.tail_hash
+    {
+        return 0;
+    }
+    1
+}
+
+/// What names say of the file at `place`: leaves labels and groups in `scratch`. Returns whether any
+/// pattern was verified (the path is then in `scratch.tail`), with bit 1 set if the walk reached the
+/// root.
+#[inline(always)]
+pub fn matched(scratch: &mut Scratch, place: Place, domain: u8, generation: u8) -> u32 {
+    look_up(scratch, place, bit(domain), generation);
+    judge_names(scratch, place, domain, generation)
+}
+
+/// First half of [`matched`]: the final component, in several domains at once. The domains that have
+/// it are in `scratch.found`.
+#[inline(always)]
+pub fn look_up(scratch: &mut Scratch, place: Place, domains: u32, generation: u8) {
+    scratch.hit_count = 0;
+    scratch.found = 0;
+    if read_name(place.dentry, scratch) != 0 {
+        match_name(scratch, domains, generation);
+    }
+}
+
+/// Second half of [`matched`]: the directories above.
+#[inline(always)]
+pub fn judge_names(scratch: &mut Scratch, place: Place, domain: u8, generation: u8) -> u32 {
+    scratch.labels = 0;
+    scratch.all = 0;
+    scratch.plain = 0;
+    scratch.groups = 0;
+    scratch.excluded = 0;
+    let levels = match NAMES.get(generation as u32 & 1) {
+        Some(names) => names.dir_levels,
+        None => return 0,
+    };
+    if forget(&scratch.found) & bit(domain) == 0 && levels == 0 {
+        return 0;
+    }
+    let len = forget(&scratch.name_len);
+    let complete = walk(scratch, place.dentry, place.mnt);
+    scratch.name_len = len;
+    if levels != 0 {
+        directories(scratch, levels, domain, generation);
+    }
+    if forget(&scratch.hit_count) == 0 {
+        return 0;
+    }
+    verify(scratch, complete, domain, generation);
+    scratch.labels &= !scratch.excluded;
+    scratch.all &= !scratch.excluded;
+    scratch.plain &= !scratch.excluded;
+    1 | complete << 1
+}
+
+/// Looks the directories above up, for `dir/*` and `dir/**`.
+#[inline(never)]
+fn directories(scratch: &mut Scratch, levels: u32, domain: u8, generation: u8) -> u32 {
+    let Some(names) = NAMES.get(generation as u32 & 1) else {
+        return 0;
+    };
+    for level in 1..9u32 {
+        if level > levels || level >= forget(&scratch.depth) {
+            break;
+        }
+        let hash = scratch.components[level as usize];
+        if !bloom(names, hash) {
+            continue;
+        }
+        // The length is not part of a directory's key: the hash is of the whole name.
+        try_key(
+            scratch,
+            hash,
+            pack(kind::UNDER, level, 0, generation),
+            bit(domain),
+        );
+        if level == 1 {
+            try_key(
+                scratch,
+                hash,
+                pack(kind::PARENT, 1, 0, generation),
+                bit(domain),
+            );
+        }
+    }
+    0
+}
+
+/// One exact name by its hash; for names that come from strings.
+#[inline(always)]
+pub fn exact(hash: u64, len: u32, domain: u8, generation: u8) -> Option<&'static Candidates> {
+    let names = NAMES.get(generation as u32 & 1)?;
+    if !bloom(names, hash) {
+        return None;
+    }
+    // SAFETY: a policy half is only written while it is not in force.
+    unsafe {
+        KEYS.get(NameKey {
+            hash,
+            len,
+            kind: kind::EXACT,
+            domain,
+            generation,
+            pad: 0,
+        })
+    }
+}
+
+/// One pattern of a generation.
+#[inline(always)]
+pub fn pattern(index: u16, generation: u8) -> Option<&'static Pattern> {
+    PATTERNS.get((generation as u32 & 1) * MAX_PATTERNS + index as u32)
+}
