@@ -1,0 +1,224 @@
+//! guardd: the daemon. Reads its options, takes what it needs in the order in which a failure leaves
+//! nothing behind, and hands over to [`guard::engine`].
+
+use std::{
+    os::unix::net::UnixDatagram,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, bail};
+use clap::{Parser, ValueEnum};
+use guard::{
+    DEFAULT_POLICY, DEFAULT_SOCKET, DEFAULT_STATE_DIR,
+    engine::{Engine, Options, load_policy},
+    journal::Journal,
+    kernel::{Kernel, Settings, btf},
+    policy::{Mode, Policy},
+    process,
+    sentinel::{self, Sentinel},
+    server,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Watches AI agents from the kernel.
+#[derive(Debug, Parser)]
+#[command(name = "guardd", version)]
+struct Arguments {
+    /// Policy file; without it the default one, or the built-in policy where there is none.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Control socket.
+    #[arg(long, value_name = "PATH", env = "GUARD_SOCKET", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+    /// Directory of the journal and of what survives a restart.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
+    state_dir: PathBuf,
+    /// Overrides the policy's mode.
+    #[arg(long)]
+    mode: Option<ModeName>,
+    /// Check the policy, say what is wrong with it, and exit.
+    #[arg(long)]
+    check: bool,
+    /// Processes that can be in sessions at once.
+    #[arg(long, value_name = "N", default_value_t = Settings::default().lineage_size,
+          value_parser = clap::value_parser!(u32).range(16..=4_194_304))]
+    lineage_size: u32,
+    /// Where the kernel's type information is.
+    #[arg(long, value_name = "FILE", default_value = btf::VMLINUX, hide = true)]
+    btf: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ModeName {
+    /// Verdicts are recorded, nothing is touched.
+    Observe,
+    /// Verdicts are carried out.
+    Enforce,
+}
+
+fn main() -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == sentinel::ARGUMENT) {
+        let dir = words.next().unwrap_or_default();
+        let guardd = words
+            .next()
+            .and_then(|word| word.to_str()?.parse().ok())
+            .unwrap_or_default();
+        return exit(sentinel::run(Path::new(&dir), guardd), "guardd-sentinel");
+    }
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("GUARD_LOG")
+                .unwrap_or_else(|_| "info".into()),
+        )
+        .init();
+    exit(start(arguments), "guardd")
+}
+
+fn exit(result: anyhow::Result<()>, name: &str) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{name}: {error:#}");
+            // A wrong policy is a wrong call.
+            if error.downcast_ref::<guard::policy::PolicyError>().is_some() {
+                ExitCode::from(2)
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+fn start(arguments: Arguments) -> anyhow::Result<()> {
+    let policy_file = match arguments.policy {
+        Some(path) => Some(path),
+        None => Some(PathBuf::from(DEFAULT_POLICY)).filter(|path| path.exists()),
+    };
+    let options = Options {
+        policy: policy_file,
+        mode: arguments.mode.map(|mode| match mode {
+            ModeName::Observe => Mode::Observe,
+            ModeName::Enforce => Mode::Enforce,
+        }),
+        state_dir: arguments.state_dir,
+    };
+    let policy = load_policy(&options)?;
+    if arguments.check {
+        return check(&policy);
+    }
+    if !rustix::process::geteuid().is_root() {
+        bail!(
+            "not root: loading kernel programs needs root: run it with sudo, or start it with 'systemctl start guard'"
+        );
+    }
+    if !process::in_initial_pid_namespace() {
+        bail!(
+            "pid namespace: guardd runs in a container's, where the kernel's pids mean other processes: run it on the host"
+        );
+    }
+    // A file-size limit must come back as an error, not end the watch.
+    // SAFETY: ignoring a signal has no precondition.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    server::check(&arguments.socket)?;
+    let opened = Journal::open(&options.state_dir)?;
+    if let Some(torn) = opened.torn {
+        tracing::warn!("{torn}");
+    }
+    let settings = Settings {
+        btf: arguments.btf,
+        lineage_size: arguments.lineage_size,
+    };
+    // Before any thread: it may move guardd to a mount namespace of its own.
+    let (kernel, rings) = Kernel::load(&settings)?;
+    let sentinel = Sentinel::start(&options.state_dir, kernel.tables.stopped_tables())
+        .context("starting the sentinel process")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .build()
+        .context("starting the event loop")?;
+    let result = runtime.block_on(run(
+        &arguments.socket,
+        options,
+        policy,
+        opened.journal,
+        kernel,
+        rings,
+    ));
+    sentinel.dismiss();
+    result
+}
+
+fn check(policy: &Policy) -> anyhow::Result<()> {
+    println!(
+        "{}: ok: {} agents, {} labels, {} rules",
+        policy.source,
+        policy.agents.len(),
+        policy.labels.len(),
+        policy.rules.len()
+    );
+    for line in policy.not_enforced() {
+        println!("not enforced: {line}");
+    }
+    Ok(())
+}
+
+async fn run(
+    socket: &Path,
+    options: Options,
+    policy: Policy,
+    journal: Journal,
+    kernel: Kernel,
+    rings: guard::kernel::Rings,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let (engine, handle) = Engine::start(options, policy, journal, kernel, rings)?;
+    let listener = server::listen(socket)?;
+    let serving = tokio::spawn(server::serve(listener, handle));
+    tell_systemd("READY=1");
+    tracing::info!(socket = %socket.display(), "ready");
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tell_systemd("STOPPING=1");
+    };
+    engine
+        .run(stop, async || {
+            hangup.recv().await;
+        })
+        .await;
+    serving.abort();
+    // Another daemon may have been told to use it meanwhile; removing our own name is what matters.
+    let _ = std::fs::remove_file(socket);
+    Ok(())
+}
+
+/// `sd_notify(3)`: one datagram to the socket that systemd names.
+fn tell_systemd(state: &str) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    let Ok(socket) = UnixDatagram::unbound() else {
+        return;
+    };
+    let bytes = path.as_encoded_bytes();
+    let sent = if let Some(name) = bytes.strip_prefix(b"@") {
+        use std::os::linux::net::SocketAddrExt as _;
+        std::os::unix::net::SocketAddr::from_abstract_name(name)
+            .and_then(|addr| socket.send_to_addr(state.as_bytes(), &addr))
+    } else {
+        socket.send_to(state.as_bytes(), &path)
+    };
+    if let Err(error) = sent {
+        tracing::warn!(%error, "telling systemd");
+    }
+}

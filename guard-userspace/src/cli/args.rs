@@ -1,0 +1,389 @@
+//! The command line: one definition from which parsing, help and usage errors come.
+
+use std::{
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::{
+    ArgGroup, Args, Parser, Subcommand,
+    builder::{OsStringValueParser, TypedValueParser as _},
+    error::ErrorKind,
+};
+
+use crate::{clock, event::Kind};
+
+/// Where guardd listens unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/guard/guard.sock";
+/// Where guardd keeps its journal unless told otherwise.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/guard";
+
+/// See what AI agents do on this machine, and answer when guard holds one of them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "guardctl",
+    version,
+    disable_help_subcommand = true,
+    after_help = "Exit status: 0 done; 1 it ran and the answer is no; 2 the call or the policy is wrong;\n\
+                  3 the daemon cannot be reached; 4 not allowed. `run` exits as its command does."
+)]
+pub struct Cli {
+    /// Control socket of guardd
+    #[arg(long, global = true, value_name = "PATH", env = "GUARD_SOCKET", hide_env_values = true, default_value = DEFAULT_SOCKET, value_parser = OsStringValueParser::new().map(PathBuf::from))]
+    pub socket: PathBuf,
+    /// Print JSON alone, errors included
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// One command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The daemon, its hooks, what cannot be enforced here, what was lost
+    Status,
+    /// One line a session
+    Sessions {
+        /// Ended sessions too
+        #[arg(long)]
+        all: bool,
+    },
+    /// One session: processes, facts, timeline
+    Show {
+        /// Session, as `guardctl sessions` shows it
+        session: String,
+    },
+    /// Events, oldest first
+    Events {
+        /// Go on printing events as they happen
+        #[arg(long, short)]
+        follow: bool,
+        /// Only of this session
+        #[arg(long, value_name = "SESSION")]
+        session: Option<String>,
+        /// Only of these kinds; may be repeated, or be a list with commas
+        #[arg(long = "kind", value_name = "KIND", value_delimiter = ',', value_parser = parse_kind)]
+        kinds: Vec<Kind>,
+    },
+    /// What is held and waits for a person, with what led there
+    Pending,
+    /// Let a held process go on
+    Approve {
+        /// Hold, as `guardctl pending` shows it
+        id: String,
+        /// Do not ask again in this session for so long
+        #[arg(long = "for", value_name = "DURATION", value_parser = clock::parse_duration)]
+        duration: Option<Duration>,
+    },
+    /// Refuse what a held process wants to do
+    Deny {
+        /// Hold, as `guardctl pending` shows it
+        id: String,
+        /// Recorded with the answer
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Stop every process of a session
+    Pause {
+        /// Session
+        session: String,
+    },
+    /// Let a paused session go on
+    Resume {
+        /// Session
+        session: String,
+    },
+    /// Kill every process of a session
+    Kill {
+        /// Session
+        session: String,
+    },
+    /// Run a command as the root of a new session and exit as it exits
+    Run(RunArgs),
+    /// Make a running process and all below it a session
+    Adopt {
+        /// Process id
+        #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+        pid: u32,
+        /// Agent name to give the session
+        #[arg(long, value_name = "NAME")]
+        agent: Option<String>,
+    },
+    /// Give a lease: allow a session a label for a while
+    Grant {
+        /// Session
+        session: String,
+        /// Label of the policy
+        #[arg(long, value_name = "LABEL")]
+        label: String,
+        /// How long
+        #[arg(long = "for", value_name = "DURATION", value_parser = clock::parse_duration)]
+        duration: Option<Duration>,
+        /// Recorded with it
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// End a lease
+    Revoke {
+        /// Lease, as `guardctl grants` shows it
+        grant: String,
+    },
+    /// Leases
+    Grants,
+    /// Say what a session is for
+    #[command(group(ArgGroup::new("what").required(true).args(["text", "clear"])))]
+    Intent {
+        /// Session
+        session: String,
+        /// What it is for
+        text: Option<String>,
+        /// Say nothing any more
+        #[arg(long)]
+        clear: bool,
+    },
+    /// Work on a policy without touching a process
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Try what will work on this machine, and say how to mend what will not
+    Doctor,
+    /// Check the journal's chain
+    Verify {
+        /// State directory of guardd
+        #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
+        state_dir: PathBuf,
+    },
+}
+
+/// What `run` takes.
+#[derive(Debug, Args)]
+#[command(override_usage = "guardctl run [OPTIONS] -- <CMD>...")]
+pub struct RunArgs {
+    /// Agent name to give the session [default: base name of CMD]
+    #[arg(long, value_name = "NAME")]
+    pub agent: Option<String>,
+    /// What the session is for
+    #[arg(
+        long,
+        value_name = "TEXT",
+        env = "GUARD_INTENT",
+        hide_env_values = true
+    )]
+    pub intent: Option<String>,
+    /// Run as this user, with that user's HOME, SHELL, USER and LOGNAME (only root may)
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+    /// Command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// `guardctl policy …`
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Say whether a policy file is right, and if not, where
+    Check {
+        /// Policy file
+        file: PathBuf,
+    },
+    /// The policy in force
+    Show,
+    /// Make guardd read its policy file again
+    Reload,
+    /// Each rule against one session: which steps are fulfilled, which is missing
+    Explain {
+        /// Session
+        session: String,
+    },
+}
+
+fn parse_kind(word: &str) -> Result<Kind, String> {
+    Kind::ALL
+        .into_iter()
+        .find(|kind| kind.name() == word)
+        .ok_or_else(|| {
+            let known = Kind::ALL.map(Kind::name).join(", ");
+            format!("no such kind: one of {known}")
+        })
+}
+
+/// What came of a command line that is no command.
+pub enum NotACommand {
+    /// `--help` or `--version`: the text, for stdout.
+    Answer(String),
+    /// A usage error, in one line without the leading `guardctl: `.
+    Usage(String),
+}
+
+impl Cli {
+    /// Reads a command line, the program's name first.
+    pub fn read(argv: &[OsString]) -> Result<Self, NotACommand> {
+        let mut cli = Self::try_parse_from(argv).map_err(|error| match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                NotACommand::Answer(error.render().to_string())
+            }
+            _ => NotACommand::Usage(one_line(&error)),
+        })?;
+        // An environment variable that is set but empty says nothing, as with most programs.
+        if cli.socket.as_os_str().is_empty() {
+            cli.socket = DEFAULT_SOCKET.into();
+        }
+        if let Command::Run(run) = &mut cli.command {
+            run.intent.take_if(|text| text.is_empty());
+        }
+        Ok(cli)
+    }
+}
+
+/// Whether a command line that could not be parsed asked for JSON. What follows `--` belongs to
+/// another program.
+pub fn asks_for_json(argv: &[OsString]) -> bool {
+    argv.iter()
+        .skip(1)
+        .take_while(|arg| *arg != OsStr::new("--"))
+        .any(|arg| arg == "--json")
+}
+
+/// clap explains a mistake over several lines; the contract wants `what: why: what to do` in one.
+fn one_line(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "no command given: try 'guardctl --help'".into();
+    }
+    let text = error.render().to_string();
+    let mut parts = Vec::new();
+    let mut usage = None;
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if let Some(rest) = line.strip_prefix("Usage:") {
+            usage = Some(rest.trim());
+            break;
+        }
+        if line.starts_with("For more information") {
+            break;
+        }
+        let line = line
+            .strip_prefix("error:")
+            .or(line.strip_prefix("tip:"))
+            .unwrap_or(line);
+        parts.push(line.trim().trim_end_matches(':'));
+    }
+    let what = parts.join(": ");
+    match usage {
+        Some(usage) => format!("{what}: usage: {usage}"),
+        None => format!("{what}: try 'guardctl --help'"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Cli, NotACommand> {
+        let argv: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+        Cli::read(&argv)
+    }
+
+    fn usage_error(line: &str) -> String {
+        match read(line) {
+            Err(NotACommand::Usage(text)) => text,
+            Err(NotACommand::Answer(text)) => panic!("{line}: answered {text}"),
+            Ok(cli) => panic!("{line}: understood as {cli:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_holds_together() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn kinds_may_be_repeated_and_be_lists() {
+        let Ok(Cli {
+            command: Command::Events { kinds, .. },
+            ..
+        }) = read("guardctl events --kind open,exec --kind lost")
+        else {
+            panic!("not understood");
+        };
+        assert_eq!(kinds, [Kind::Open, Kind::Exec, Kind::Lost]);
+        assert!(
+            usage_error("guardctl events --kind opened")
+                .contains("no such kind: one of session, exec, open")
+        );
+    }
+
+    #[test]
+    fn what_follows_the_command_of_run_is_not_ours() {
+        for line in [
+            "guardctl run -- claude --json --help",
+            "guardctl run claude --json --help",
+        ] {
+            let Ok(Cli {
+                command: Command::Run(run),
+                json,
+                ..
+            }) = read(line)
+            else {
+                panic!("{line}: not understood")
+            };
+            assert_eq!(
+                run.command,
+                ["claude", "--json", "--help"].map(OsString::from),
+                "{line}"
+            );
+            assert!(!json, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_empty_socket_says_nothing() {
+        let Ok(cli) = Cli::read(&["guardctl", "--socket", "", "status"].map(OsString::from)) else {
+            panic!("not understood");
+        };
+        assert_eq!(cli.socket, PathBuf::from(DEFAULT_SOCKET));
+    }
+
+    #[test]
+    fn intent_wants_a_text_or_clear_and_not_both() {
+        assert!(read("guardctl intent s-1 text").is_ok());
+        assert!(read("guardctl intent s-1 --clear").is_ok());
+        usage_error("guardctl intent s-1");
+        usage_error("guardctl intent s-1 text --clear");
+    }
+
+    #[test]
+    fn a_usage_error_is_one_line_that_says_what_to_do() {
+        for line in [
+            "guardctl",
+            "guardctl statsu",
+            "guardctl show",
+            "guardctl --nonsense",
+            "guardctl approve h-1 --for soon",
+            "guardctl adopt 0",
+            "guardctl run",
+        ] {
+            let text = usage_error(line);
+            assert!(!text.contains('\n'), "{line}: {text:?}");
+            assert!(
+                text.contains("usage: guardctl") || text.contains("try 'guardctl"),
+                "{line}: {text}"
+            );
+        }
+        assert!(usage_error("guardctl statsu").contains("'status'"));
+        assert!(usage_error("guardctl approve h-1 --for soon").contains("write it like 90s"));
+    }
+
+    #[test]
+    fn json_is_looked_for_only_before_the_double_dash() {
+        let argv = |line: &str| {
+            line.split_whitespace()
+                .map(OsString::from)
+                .collect::<Vec<_>>()
+        };
+        assert!(asks_for_json(&argv("guardctl --json nonsense")));
+        assert!(!asks_for_json(&argv(
+            "guardctl run --nonsense -- cmd --json"
+        )));
+    }
+}

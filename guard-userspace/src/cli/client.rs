@@ -1,0 +1,119 @@
+//! The conversation with guardd: one request, then its replies, over the control socket.
+
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{
+    cli::failure::Failure,
+    wire::{MAX_LINE, Reply, Request},
+};
+
+/// How long guardd may think about one request before it counts as gone. Adopting a large process
+/// tree is the slowest and takes well under a second.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A connection to guardd that a request has been sent over.
+pub struct Conversation {
+    socket: PathBuf,
+    replies: BufReader<UnixStream>,
+}
+
+impl Conversation {
+    /// Connects and sends the request.
+    pub fn open(socket: &Path, request: &Request) -> Result<Self, Failure> {
+        let stream = UnixStream::connect(socket).map_err(|source| {
+            let socket = socket.to_owned();
+            match source.kind() {
+                io::ErrorKind::PermissionDenied => Failure::SocketForbidden { socket, source },
+                _ => Failure::Unreachable { socket, source },
+            }
+        })?;
+        let conversation = Self {
+            socket: socket.to_owned(),
+            replies: BufReader::new(stream),
+        };
+        let mut line = serde_json::to_vec(request)
+            .map_err(|error| Failure::Invalid(format!("the request: {error}")))?;
+        line.push(b'\n');
+        if line.len() > MAX_LINE {
+            return Err(Failure::Invalid(format!(
+                "the request is longer than {MAX_LINE} bytes: shorten its texts"
+            )));
+        }
+        let mut stream = conversation.replies.get_ref();
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
+            .and_then(|()| stream.write_all(&line))
+            .map_err(|source| conversation.lost(source))?;
+        Ok(conversation)
+    }
+
+    /// From here on silence is no fault: events come when they come.
+    pub fn wait_for_ever(&self) -> Result<(), Failure> {
+        self.replies
+            .get_ref()
+            .set_read_timeout(None)
+            .map_err(|source| self.lost(source))
+    }
+
+    /// The next reply; a refusal is an error.
+    pub fn next(&mut self) -> Result<Reply, Failure> {
+        let mut line = Vec::new();
+        let read = self
+            .replies
+            .by_ref()
+            .take(MAX_LINE as u64 + 1)
+            .read_until(b'\n', &mut line);
+        match read {
+            Ok(0) => Err(self.lost(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "it closed the connection",
+            ))),
+            Ok(_) if line.last() != Some(&b'\n') && line.len() > MAX_LINE => {
+                Err(self.unexpected(format!("a line longer than {MAX_LINE} bytes")))
+            }
+            Ok(_) if line.last() != Some(&b'\n') => Err(self.lost(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "it broke off in the middle of a reply",
+            ))),
+            Ok(_) => {
+                match serde_json::from_slice(&line) {
+                    Ok(Reply::Error(failure)) => Err(Failure::Refused(failure)),
+                    Ok(reply) => Ok(reply),
+                    Err(error) => Err(self
+                        .unexpected(format!("what this guardctl does not understand ({error})"))),
+                }
+            }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                ) =>
+            {
+                let silence = format!("no answer within {}", crate::clock::human(PATIENCE));
+                Err(self.lost(io::Error::new(io::ErrorKind::TimedOut, silence)))
+            }
+            Err(error) => Err(self.lost(error)),
+        }
+    }
+
+    /// A reply that is none to what was asked.
+    pub fn unexpected(&self, what: String) -> Failure {
+        Failure::Protocol {
+            socket: self.socket.clone(),
+            what,
+        }
+    }
+
+    fn lost(&self, source: io::Error) -> Failure {
+        Failure::Lost {
+            socket: self.socket.clone(),
+            source,
+        }
+    }
+}

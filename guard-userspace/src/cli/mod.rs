@@ -1,0 +1,314 @@
+//! guardctl: everything that a person or a script does with guard.
+//!
+//! A command line becomes one [`crate::wire::Request`], its reply becomes text for people or JSON
+//! for programs, and what went wrong becomes one line and one exit status. Nothing is decided here:
+//! that is guardd's part, which knows its peer from the kernel and not from what guardctl says.
+
+mod account;
+mod args;
+mod client;
+mod escape;
+mod failure;
+mod offline;
+mod render;
+mod run;
+mod screen;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    env,
+    ffi::OsString,
+    io::{self, BufWriter, Write},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
+
+pub use self::offline::{DoctorCheck, DoctorReport, Offline};
+use self::{
+    args::{Cli, Command, DEFAULT_SOCKET, NotACommand, PolicyCommand},
+    client::Conversation,
+    failure::Failure,
+    screen::Screen,
+};
+use crate::{
+    event::Kind,
+    wire::{Reply, Request},
+};
+
+/// Does what this process's command line says. Must be called while the process has one thread:
+/// `run` forks.
+pub fn main(offline: &Offline) -> ExitCode {
+    let argv: Vec<OsString> = env::args_os().collect();
+    let screen = Screen::of_stdout();
+    let mut out = BufWriter::new(io::stdout().lock());
+    ExitCode::from(run_line(
+        &argv,
+        offline,
+        screen,
+        &mut out,
+        &mut io::stderr(),
+    ))
+}
+
+/// Does what a command line says and returns the exit status.
+fn run_line(
+    argv: &[OsString],
+    offline: &Offline,
+    screen: Screen,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> u8 {
+    let (json, done) = match Cli::read(argv) {
+        Ok(cli) => (
+            cli.json,
+            Guardctl {
+                cli: &cli,
+                offline,
+                screen,
+                out: &mut *out,
+            }
+            .run(),
+        ),
+        Err(NotACommand::Answer(text)) => (
+            false,
+            out.write_all(text.as_bytes())
+                .map(|()| 0)
+                .map_err(Failure::from),
+        ),
+        Err(NotACommand::Usage(text)) => (args::asks_for_json(argv), Err(Failure::Invalid(text))),
+    };
+    // What is still in a buffer may fail to be written too, and must not be lost in silence.
+    let done = done.and_then(|status| out.flush().map(|()| status).map_err(Failure::from));
+    match done {
+        Ok(status) => status,
+        Err(failure) if failure.is_broken_pipe() => 0,
+        Err(failure) => {
+            // Nobody is left to tell if this fails as well; the status says it.
+            let _ = match failure {
+                Failure::Output(_) => err.write_all(failure.for_people().as_bytes()),
+                _ if json => writeln!(out, "{}", failure.json()),
+                _ => err.write_all(failure.for_people().as_bytes()),
+            };
+            let _ = out.flush();
+            failure.exit_status()
+        }
+    }
+}
+
+/// One call of guardctl.
+struct Guardctl<'a> {
+    cli: &'a Cli,
+    offline: &'a Offline,
+    screen: Screen,
+    out: &'a mut dyn Write,
+}
+
+impl Guardctl<'_> {
+    fn run(mut self) -> Result<u8, Failure> {
+        let request = match &self.cli.command {
+            Command::Run(args) => return run::run(&self.cli.socket, args),
+            Command::Events {
+                follow,
+                session,
+                kinds,
+            } => return self.events(*follow, session.clone(), kinds.clone()),
+            Command::Doctor => return self.doctor(),
+            Command::Verify { state_dir } => {
+                return self.said((self.offline.verify)(state_dir).map_err(Failure::No));
+            }
+            Command::Policy(PolicyCommand::Check { file }) => {
+                return self.said((self.offline.policy_check)(file).map_err(Failure::Invalid));
+            }
+            command => request(command),
+        };
+        let Some(request) = request else { return Ok(0) };
+        let mut conversation = Conversation::open(&self.cli.socket, &request)?;
+        let reply = conversation.next()?;
+        let text = if self.cli.json {
+            format!("{}\n", payload(&reply)?)
+        } else {
+            self.for_people(&reply)
+        };
+        self.out.write_all(text.as_bytes())?;
+        Ok(0)
+    }
+
+    /// A reply as text. Every reply has one, whatever was asked: guardd decides what it answers.
+    fn for_people(&self, reply: &Reply) -> String {
+        let screen = &self.screen;
+        match reply {
+            Reply::Done { message } => format!("{}\n", escape::text(message)),
+            Reply::Error(failure) => format!("{}\n", escape::text(&failure.message)),
+            Reply::Status(status) => render::status(screen, status),
+            Reply::Sessions { sessions } => render::sessions(screen, sessions),
+            Reply::Show(detail) => render::show(screen, detail),
+            Reply::Event(event) => format!("{}\n", render::event_line(screen, event, false)),
+            Reply::Pending { holds } => render::pending(screen, holds, &self.guardctl()),
+            Reply::Adopted { session, processes } => {
+                let (session, s) = (
+                    escape::text(session),
+                    if *processes == 1 { "" } else { "es" },
+                );
+                format!("{session}: {processes} process{s}\n")
+            }
+            Reply::Granted { grant } => {
+                let left = crate::clock::human(Duration::from_secs(grant.expires_in_s));
+                let [id, label, session] =
+                    [&grant.id, &grant.label, &grant.session].map(|text| escape::text(text));
+                format!("{id}: {session} may touch {label} for {left}\n")
+            }
+            Reply::Grants { grants } => render::grants(screen, grants),
+            Reply::Policy {
+                source,
+                text,
+                not_enforced,
+            } => render::policy(screen.width.is_some(), source, text, not_enforced),
+            Reply::Explain { rules } => render::explain(screen, rules),
+        }
+    }
+
+    /// How to call this program so that it reaches the same daemon, for commands to copy.
+    fn guardctl(&self) -> String {
+        if self.cli.socket == Path::new(DEFAULT_SOCKET) {
+            return "guardctl".into();
+        }
+        escape::command(&["guardctl", "--socket", &self.cli.socket.to_string_lossy()])
+    }
+
+    fn events(
+        self,
+        follow: bool,
+        session: Option<String>,
+        kinds: Vec<Kind>,
+    ) -> Result<u8, Failure> {
+        let request = Request::Events {
+            follow,
+            session,
+            kinds,
+            after: 0,
+        };
+        let mut conversation = Conversation::open(&self.cli.socket, &request)?;
+        if follow {
+            conversation.wait_for_ever()?;
+        }
+        loop {
+            let reply = conversation.next()?;
+            let line = match &reply {
+                Reply::Event(_) if self.cli.json => format!("{}\n", payload(&reply)?),
+                Reply::Event(_) => self.for_people(&reply),
+                Reply::Done { .. } => return Ok(0),
+                _ => return Err(conversation.unexpected("with something else than events".into())),
+            };
+            self.out.write_all(line.as_bytes())?;
+            // Who follows wants to see each as it happens.
+            if follow {
+                self.out.flush()?;
+            }
+        }
+    }
+
+    fn doctor(&mut self) -> Result<u8, Failure> {
+        let report = (self.offline.doctor)();
+        let text = if self.cli.json {
+            let report =
+                serde_json::to_string(&report).map_err(|error| Failure::No(error.to_string()))?;
+            format!("{}\n", escape::json(&report))
+        } else {
+            render::doctor(&self.screen, &report)
+        };
+        self.out.write_all(text.as_bytes())?;
+        Ok(if report.ok() { 0 } else { 1 })
+    }
+
+    /// Prints what an offline command that went well has to say.
+    fn said(&mut self, result: Result<String, Failure>) -> Result<u8, Failure> {
+        let message = result?;
+        let text = if self.cli.json {
+            escape::json(&serde_json::json!({ "message": message.trim_end() }).to_string())
+        } else {
+            escape::lines(message.trim_end())
+        };
+        writeln!(self.out, "{text}")?;
+        Ok(0)
+    }
+}
+
+/// What to ask guardd for; `None` for the commands that are more than one question.
+fn request(command: &Command) -> Option<Request> {
+    let ms = |duration: &Option<Duration>| {
+        duration.map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    };
+    Some(match command {
+        Command::Status => Request::Status,
+        Command::Sessions { all } => Request::Sessions { all: *all },
+        Command::Show { session } => Request::Show {
+            session: session.clone(),
+        },
+        Command::Pending => Request::Pending,
+        Command::Approve { id, duration } => Request::Approve {
+            id: id.clone(),
+            for_ms: ms(duration),
+        },
+        Command::Deny { id, reason } => Request::Deny {
+            id: id.clone(),
+            reason: reason.clone(),
+        },
+        Command::Pause { session } => Request::Pause {
+            session: session.clone(),
+        },
+        Command::Resume { session } => Request::Resume {
+            session: session.clone(),
+        },
+        Command::Kill { session } => Request::Kill {
+            session: session.clone(),
+        },
+        Command::Adopt { pid, agent } => Request::Adopt {
+            pid: *pid,
+            agent: agent.clone(),
+            intent: None,
+            run: false,
+        },
+        Command::Grant {
+            session,
+            label,
+            duration,
+            reason,
+        } => Request::Grant {
+            session: session.clone(),
+            label: label.clone(),
+            for_ms: ms(duration),
+            reason: reason.clone(),
+        },
+        Command::Revoke { grant } => Request::Revoke {
+            grant: grant.clone(),
+        },
+        Command::Grants => Request::Grants,
+        // clap has seen to it that there is a text exactly where there is no --clear.
+        Command::Intent { session, text, .. } => Request::Intent {
+            session: session.clone(),
+            text: text.clone(),
+        },
+        Command::Policy(PolicyCommand::Show) => Request::PolicyShow,
+        Command::Policy(PolicyCommand::Reload) => Request::PolicyReload,
+        Command::Policy(PolicyCommand::Explain { session }) => Request::PolicyExplain {
+            session: session.clone(),
+        },
+        Command::Policy(PolicyCommand::Check { .. })
+        | Command::Events { .. }
+        | Command::Run(_)
+        | Command::Doctor
+        | Command::Verify { .. } => return None,
+    })
+}
+
+/// A reply as JSON without the word that says which reply it is: who asked knows.
+fn payload(reply: &Reply) -> Result<String, Failure> {
+    let tagged = serde_json::to_string(reply)
+        .map_err(|error| Failure::No(format!("the reply as JSON: {error}")))?;
+    // serde writes the tag of an internally tagged enum first, and no tag holds a comma. Cutting the
+    // text keeps the members in their documented order, which a serde_json::Value would sort.
+    let members = tagged.split_once(',').map_or("}", |(_, members)| members);
+    Ok(escape::json(&format!("{{{members}")))
+}

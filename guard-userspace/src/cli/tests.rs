@@ -1,0 +1,463 @@
+//! guardctl against a listener that speaks the protocol.
+
+use std::{
+    ffi::OsString,
+    io::{self, BufRead as _, BufReader, Write},
+    os::unix::net::{UnixListener, UnixStream},
+    path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
+};
+
+use serde_json::{Value, json};
+
+use super::{DoctorCheck, DoctorReport, Offline, run_line, screen::Screen};
+use crate::{
+    event::{Event, Kind},
+    wire::{Code, Failure, GrantInfo, Reply, Request},
+};
+
+/// A listener that answers one request with what it is given.
+pub struct StandIn {
+    dir: tempfile::TempDir,
+    requests: mpsc::Receiver<Request>,
+}
+
+impl StandIn {
+    /// Sends the lines to whoever asks, and hangs up.
+    pub fn saying(lines: Vec<String>) -> Self {
+        Self::behaving(move |mut stream, _| {
+            for line in &lines {
+                if writeln!(stream, "{line}").is_err() {
+                    return;
+                }
+            }
+        })
+    }
+
+    /// Sends the replies to whoever asks, and hangs up.
+    pub fn replying(replies: &[Reply]) -> Self {
+        Self::saying(
+            replies
+                .iter()
+                .map(|reply| serde_json::to_string(reply).unwrap())
+                .collect(),
+        )
+    }
+
+    /// Does as it likes with one connection and its request.
+    pub fn behaving(behave: impl FnOnce(UnixStream, &Request) + Send + 'static) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("guard.sock")).unwrap();
+        let (sender, requests) = mpsc::channel();
+        thread::spawn(move || {
+            let Ok((stream, _)) = listener.accept() else {
+                return;
+            };
+            let mut line = String::new();
+            BufReader::new(&stream).read_line(&mut line).unwrap();
+            let request: Request = serde_json::from_str(&line).unwrap();
+            behave(stream, &request);
+            let _ = sender.send(request);
+        });
+        Self { dir, requests }
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("guard.sock")
+    }
+
+    /// What it was asked.
+    pub fn request(self) -> Request {
+        self.requests.recv().unwrap()
+    }
+}
+
+const OFFLINE: Offline = Offline {
+    policy_check: |path| match path.to_str() {
+        Some("good.toml") => Ok("good.toml: 3 rules".into()),
+        _ => Err("bad.toml:2:1: unknown key\n  2 | mod = 1\n    | ^^^ expected `mode`".into()),
+    },
+    doctor: || DoctorReport {
+        checks: vec![DoctorCheck {
+            name: "btf".into(),
+            ok: false,
+            required: true,
+            detail: "none".into(),
+            mend: None,
+        }],
+        summary: "guard cannot run here".into(),
+    },
+    verify: |dir| {
+        if dir == Path::new("/var/lib/guard") {
+            Ok("5 events, unbroken".into())
+        } else {
+            Err("record 3 was changed".into())
+        }
+    },
+};
+
+/// Status, stdout and stderr of a call.
+fn guardctl(args: &[&str]) -> (u8, String, String) {
+    let argv: Vec<OsString> = std::iter::once("guardctl")
+        .chain(args.iter().copied())
+        .map(OsString::from)
+        .collect();
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let status = run_line(&argv, &OFFLINE, Screen::default(), &mut out, &mut err);
+    (
+        status,
+        String::from_utf8(out).unwrap(),
+        String::from_utf8(err).unwrap(),
+    )
+}
+
+fn guardctl_at(daemon: &StandIn, args: &[&str]) -> (u8, String, String) {
+    let socket = daemon.socket();
+    guardctl(&[&["--socket", socket.to_str().unwrap()], args].concat())
+}
+
+fn done() -> Reply {
+    Reply::Done {
+        message: "done so".into(),
+    }
+}
+
+fn an_event(seq: u64) -> Reply {
+    let mut event = Event::new(Kind::Exec);
+    event.seq = seq;
+    event.time = "2026-11-21T20:40:22.123456Z".into();
+    event.session = Some("s-3".into());
+    event.argv = Some(vec!["\u{9b}2J".into()]);
+    Reply::Event(Box::new(event))
+}
+
+#[test]
+fn commands_become_the_requests_of_the_protocol() {
+    let s = || "s-1".to_owned();
+    let cases: [(&[&str], Request); 14] = [
+        (
+            &["approve", "h-1", "--for", "90s"],
+            Request::Approve {
+                id: "h-1".into(),
+                for_ms: Some(90_000),
+            },
+        ),
+        (
+            &["deny", "h-1", "--reason", "no"],
+            Request::Deny {
+                id: "h-1".into(),
+                reason: Some("no".into()),
+            },
+        ),
+        (&["pause", "s-1"], Request::Pause { session: s() }),
+        (&["resume", "s-1"], Request::Resume { session: s() }),
+        (&["kill", "s-1"], Request::Kill { session: s() }),
+        (
+            &["adopt", "77", "--agent", "a"],
+            Request::Adopt {
+                pid: 77,
+                agent: Some("a".into()),
+                intent: None,
+                run: false,
+            },
+        ),
+        (
+            &[
+                "grant", "s-1", "--label", "infra", "--for", "1h", "--reason", "r",
+            ],
+            Request::Grant {
+                session: s(),
+                label: "infra".into(),
+                for_ms: Some(3_600_000),
+                reason: Some("r".into()),
+            },
+        ),
+        (
+            &["revoke", "g-1"],
+            Request::Revoke {
+                grant: "g-1".into(),
+            },
+        ),
+        (
+            &["intent", "s-1", "a text"],
+            Request::Intent {
+                session: s(),
+                text: Some("a text".into()),
+            },
+        ),
+        (
+            &["intent", "s-1", "--clear"],
+            Request::Intent {
+                session: s(),
+                text: None,
+            },
+        ),
+        (&["sessions", "--all"], Request::Sessions { all: true }),
+        (&["policy", "reload"], Request::PolicyReload),
+        (
+            &["policy", "explain", "s-1"],
+            Request::PolicyExplain { session: s() },
+        ),
+        (
+            &["events", "--session", "s-1", "--kind", "open,exec"],
+            Request::Events {
+                follow: false,
+                session: Some(s()),
+                kinds: vec![Kind::Open, Kind::Exec],
+                after: 0,
+            },
+        ),
+    ];
+    for (args, expected) in cases {
+        let daemon = StandIn::replying(&[done()]);
+        let (status, _, err) = guardctl_at(&daemon, args);
+        assert_eq!((status, err.as_str()), (0, ""), "{args:?}");
+        assert_eq!(daemon.request(), expected, "{args:?}");
+    }
+}
+
+#[test]
+fn nobody_on_the_socket_is_3_and_says_what_to_do() {
+    let (status, out, err) = guardctl(&["--socket", "/nonexistent/guard.sock", "status"]);
+    assert_eq!((status, out.as_str()), (3, ""));
+    assert_eq!(
+        err,
+        "guardctl: cannot reach guardd at /nonexistent/guard.sock: No such file or directory: \
+         start it with 'systemctl start guard' or pass --socket\n"
+    );
+}
+
+#[test]
+fn each_kind_of_refusal_has_its_status_and_its_json() {
+    let codes = [
+        (Code::NotFound, 1, "not-found"),
+        (Code::Failed, 1, "failed"),
+        (Code::Invalid, 2, "invalid"),
+        (Code::Unreachable, 3, "unreachable"),
+        (Code::Forbidden, 4, "forbidden"),
+    ];
+    for (code, expected, name) in codes {
+        let refusal = Reply::Error(Failure {
+            code,
+            message: "s-9: no such\x1b session: see 'guardctl sessions'".into(),
+        });
+        let (status, out, err) = guardctl_at(
+            &StandIn::replying(std::slice::from_ref(&refusal)),
+            &["show", "s-9"],
+        );
+        assert_eq!((status, out.as_str()), (expected, ""));
+        assert_eq!(
+            err,
+            "guardctl: s-9: no such\\x1b session: see 'guardctl sessions'\n"
+        );
+
+        let (status, out, err) =
+            guardctl_at(&StandIn::replying(&[refusal]), &["--json", "show", "s-9"]);
+        assert_eq!((status, err.as_str()), (expected, ""));
+        let error: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(error["error"]["code"], name);
+        assert_eq!(
+            error["error"]["message"],
+            "s-9: no such\x1b session: see 'guardctl sessions'"
+        );
+    }
+}
+
+#[test]
+fn a_usage_error_is_2_and_json_where_json_was_asked_for() {
+    let (status, out, err) = guardctl(&["show"]);
+    assert_eq!((status, out.as_str()), (2, ""));
+    assert!(
+        err.starts_with("guardctl: ") && err.ends_with('\n') && err.lines().count() == 1,
+        "{err}"
+    );
+
+    let (status, out, err) = guardctl(&["show", "--json"]);
+    assert_eq!((status, err.as_str()), (2, ""));
+    let error: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(error["error"]["code"], "invalid");
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    for args in [["--help"], ["--version"]] {
+        let (status, out, err) = guardctl(&args);
+        assert_eq!((status, err.as_str()), (0, ""));
+        assert!(out.contains("guardctl"), "{out}");
+    }
+}
+
+#[test]
+fn json_is_the_reply_without_its_tag_in_its_own_order() {
+    let grant = GrantInfo {
+        id: "g-1".into(),
+        session: "s-1".into(),
+        label: "infra".into(),
+        since: "2026-11-21T20:40:22.123456Z".into(),
+        expires_in_s: 60,
+        state: "active".into(),
+        reason: None,
+        by_uid: 0,
+    };
+    let (_, out, _) = guardctl_at(
+        &StandIn::replying(&[Reply::Granted { grant }]),
+        &["--json", "grant", "s-1", "--label", "infra"],
+    );
+    assert!(
+        out.starts_with(r#"{"grant":{"id":"g-1","session":"s-1","label":"infra","#),
+        "{out}"
+    );
+    let (_, out, _) = guardctl_at(
+        &StandIn::replying(&[Reply::Pending { holds: vec![] }]),
+        &["--json", "pending"],
+    );
+    assert_eq!(out, "{\"holds\":[]}\n");
+    let (_, out, _) = guardctl_at(&StandIn::replying(&[done()]), &["--json", "kill", "s-1"]);
+    assert_eq!(out, "{\"message\":\"done so\"}\n");
+}
+
+#[test]
+fn events_are_one_line_each_until_done() {
+    let replies = [an_event(1), an_event(2), done()];
+    let (status, out, err) = guardctl_at(&StandIn::replying(&replies), &["events", "--json"]);
+    assert_eq!((status, err.as_str()), (0, ""));
+    let seqs: Vec<Value> = out
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["seq"].clone())
+        .collect();
+    assert_eq!(seqs, [json!(1), json!(2)]);
+    assert!(out.starts_with(r#"{"v":1,"seq":1,"time":"#), "{out}");
+    assert!(
+        !out.contains('\u{9b}') && out.contains(r"\u009b2J"),
+        "{out}"
+    );
+
+    let (_, out, _) = guardctl_at(&StandIn::replying(&replies), &["events"]);
+    assert_eq!(out.lines().count(), 2);
+    assert!(!out.contains('\u{9b}'), "{out:?}");
+}
+
+#[test]
+fn a_stream_that_breaks_off_is_3_after_what_came() {
+    let (status, out, err) =
+        guardctl_at(&StandIn::replying(&[an_event(1)]), &["events", "--follow"]);
+    assert_eq!((status, out.lines().count()), (3, 1));
+    assert!(err.contains("it closed the connection"), "{err}");
+}
+
+#[test]
+fn what_is_not_the_protocol_is_an_error_and_no_panic() {
+    let long = format!(
+        "{{\"reply\":\"done\",\"message\":\"{}\"}}",
+        "x".repeat(crate::wire::MAX_LINE)
+    );
+    for line in ["", "{", "[]", "\0", r#"{"reply":"novel"}"#, &long] {
+        let (status, _, err) = guardctl_at(&StandIn::saying(vec![line.into()]), &["status"]);
+        assert_eq!(status, 1, "{err}");
+        assert!(err.starts_with("guardctl: guardd at "), "{err}");
+        assert!(err.len() < 1000, "{} bytes", err.len());
+    }
+    let (status, _, err) = guardctl_at(&StandIn::saying(vec![]), &["status"]);
+    assert_eq!(status, 3, "{err}");
+}
+
+#[test]
+fn offline_commands_have_their_statuses() {
+    assert_eq!(
+        guardctl(&["policy", "check", "good.toml"]),
+        (0, "good.toml: 3 rules\n".into(), String::new())
+    );
+    let (status, out, err) = guardctl(&["policy", "check", "bad.toml"]);
+    assert_eq!((status, out.as_str()), (2, ""));
+    assert!(
+        err.starts_with("guardctl: bad.toml:2:1: unknown key\n  2 | mod = 1\n"),
+        "{err}"
+    );
+    let (status, out, _) = guardctl(&["--json", "policy", "check", "bad.toml"]);
+    let error: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((status, &error["error"]["code"]), (2, &json!("invalid")));
+
+    assert_eq!(guardctl(&["verify"]).0, 0);
+    assert_eq!(guardctl(&["verify", "--state-dir", "/elsewhere"]).0, 1);
+    let (status, out, _) = guardctl(&["doctor", "--json"]);
+    let report: DoctorReport = serde_json::from_str(&out).unwrap();
+    assert_eq!((status, report.checks.len()), (1, 1));
+}
+
+#[test]
+fn pending_names_the_daemon_that_it_asked() {
+    let hold: Value = json!({
+        "id": "h-1", "session": "s-1", "agent": "a", "rule": "r", "when": ["x"], "pid": 5, "uid": 0,
+        "target": "connect 127.0.0.1:1", "since": "2026-11-21T20:40:00Z", "age_s": 1, "expires_in_s": 5,
+        "on_timeout": "deny", "evidence": []
+    });
+    let daemon = StandIn::saying(vec![
+        json!({"reply": "pending", "holds": [hold]}).to_string(),
+    ]);
+    let (_, out, _) = guardctl_at(&daemon, &["pending"]);
+    let approve = format!(
+        "guardctl --socket {} approve h-1",
+        daemon.socket().display()
+    );
+    assert!(out.contains(&approve), "{out}");
+}
+
+/// A stdout whose reader is gone, or whose disk is full.
+struct Closed(io::ErrorKind);
+
+impl Write for Closed {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(self.0.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error_but_a_full_disk_is() {
+    for (kind, expected, complains) in [
+        (io::ErrorKind::BrokenPipe, 0, false),
+        (io::ErrorKind::StorageFull, 1, true),
+    ] {
+        let daemon = StandIn::replying(&[an_event(1), done()]);
+        let argv = [
+            "guardctl",
+            "--socket",
+            daemon.socket().to_str().unwrap(),
+            "events",
+        ]
+        .map(OsString::from);
+        let mut err = Vec::new();
+        let status = run_line(
+            &argv,
+            &OFFLINE,
+            Screen::default(),
+            &mut Closed(kind),
+            &mut err,
+        );
+        assert_eq!(
+            (status, !err.is_empty()),
+            (expected, complains),
+            "{}",
+            String::from_utf8_lossy(&err)
+        );
+    }
+}
+
+/// What the tests of `run` execute in a process of their own, for it forks: see `run::tests`.
+pub fn as_a_program(args: &[&str]) -> u8 {
+    let argv: Vec<OsString> = std::iter::once("guardctl")
+        .chain(args.iter().copied())
+        .map(OsString::from)
+        .collect();
+    run_line(
+        &argv,
+        &OFFLINE,
+        Screen::default(),
+        &mut io::stdout(),
+        &mut io::stderr(),
+    )
+}

@@ -1,0 +1,370 @@
+//! How sessions begin: an agent recognised at its exec, a process tree adopted, the agents that ran
+//! before guardd did.
+
+use std::collections::{HashMap, HashSet};
+
+use guard_common::{
+    event::{FLAG_BY_ENV, FLAG_JOB, FLAG_STOPPED, Header},
+    state::Session as KernelSession,
+};
+use serde_json::json;
+
+use super::{Engine, Origin, Session, process_id, rebuild};
+use crate::{
+    clock,
+    event::Kind,
+    policy::{Found, Program},
+    process::{self, Id, Stat},
+};
+
+/// What a session is begun with.
+pub(super) struct Beginning {
+    pub agent: String,
+    pub origin: Origin,
+    pub root: Id,
+    pub parent: Option<u32>,
+    pub anchor: Option<Id>,
+    pub intent: Option<String>,
+    /// The root runs (it is not stopped and not waiting), so its children must be looked for.
+    pub running: bool,
+}
+
+impl Engine {
+    /// The kernel thinks that a program may be an agent.
+    pub(super) fn on_candidate(&mut self, fields: &Header) {
+        let id = process_id(fields.tgid, fields.start_ns);
+        let stopped = fields.flags & FLAG_STOPPED != 0;
+        self.look_at_candidate(id, fields.session, !stopped || fields.flags & FLAG_JOB != 0);
+        let _ = fields.flags & FLAG_BY_ENV;
+        if stopped {
+            self.let_go_on(id);
+        }
+    }
+
+    /// Looks closer, and begins a session if it is one. `session` is the one it runs in already, or 0.
+    pub(super) fn look_at_candidate(&mut self, id: Id, session: u32, running: bool) {
+        // The record may be older than what has been done about the process since.
+        let session = self
+            .kernel
+            .tables
+            .task(id.pid)
+            .filter(|task| process_id(id.pid, task.start_ns) == id)
+            .map_or(session, |task| task.session);
+        let Some(stat) = process::stat(id.pid).filter(|stat| stat.id == id && stat.is_alive())
+        else {
+            return;
+        };
+        let Some((agent, found)) = self.recognise(id.pid) else {
+            return;
+        };
+        // An agent's own launcher, helper or re-exec is not another agent; one of another kind is.
+        let mut around = (session != 0).then_some(session);
+        while let Some(outer) = around.and_then(|id| self.sessions.get(&id)) {
+            if outer.agent == agent || found == Found::Env {
+                return;
+            }
+            around = outer.parent;
+        }
+        let parent = (session != 0 && self.sessions.contains_key(&session)).then_some(session);
+        let anchor = match found {
+            Found::Env => process::stat(stat.parent).map(|stat| stat.id),
+            Found::Exe | Found::Script => None,
+        };
+        // The next command of an agent whose earlier commands were started by the same process.
+        if let Some(anchor) = anchor
+            && let Some(same) = self.sessions.values().find(|s| {
+                s.agent == agent
+                    && s.anchor == Some((anchor.pid, anchor.start))
+                    && s.ended_ns.is_none()
+            })
+        {
+            let same = same.id;
+            self.attach();
+            self.tag(id, same, stat.parent);
+            if running {
+                self.adopt_below(id, same);
+            }
+            return;
+        }
+        let origin = match found {
+            Found::Exe => Origin::Exec,
+            Found::Script => Origin::Script,
+            Found::Env => Origin::Env,
+        };
+        self.begin(Beginning {
+            agent,
+            origin,
+            root: id,
+            parent,
+            anchor,
+            intent: None,
+            running,
+        });
+    }
+
+    fn recognise(&self, pid: u32) -> Option<(String, Found)> {
+        let argv = process::argv(pid);
+        let environ = process::environ(pid);
+        let executed = process::executed_path(pid).unwrap_or_default();
+        let exe = process::exe(pid);
+        let program = Program {
+            executed: &executed,
+            resolved: exe.as_deref(),
+            argv: &argv,
+            env: &environ,
+        };
+        let (agent, found) = self.agents.recognise(&program)?;
+        Some((agent.to_owned(), found))
+    }
+
+    fn attach(&mut self) {
+        if let Err(error) = self.kernel.attach_calls() {
+            self.problems.insert("hooks", error.to_string());
+            tracing::error!("{error}");
+        } else {
+            self.problems.remove("hooks");
+        }
+        self.idle_since_ns = None;
+    }
+
+    /// Begins a session: hooks first, then the kernel's entry, then the process; only then may it run.
+    pub(super) fn begin(&mut self, beginning: Beginning) -> u32 {
+        let Beginning {
+            agent,
+            origin,
+            root,
+            parent,
+            anchor,
+            intent,
+            running,
+        } = beginning;
+        self.attach();
+        self.next_session += 1;
+        let id = self.next_session;
+        let session = Session {
+            id,
+            agent,
+            origin,
+            root: (root.pid, root.start),
+            uid: process::uid(root.pid).unwrap_or_default(),
+            parent,
+            anchor: anchor.map(|id| (id.pid, id.start)),
+            intent,
+            began_ns: clock::monotonic_ns(),
+            began_s: clock::realtime_s(),
+            paused: false,
+            ended_ns: None,
+            facts: std::collections::BTreeMap::new(),
+            trail: std::collections::VecDeque::new(),
+            evidence: std::collections::VecDeque::new(),
+        };
+        self.enter(&session);
+        self.sessions.insert(id, session);
+        let above = process::stat(root.pid).map_or(0, |stat| stat.parent);
+        self.tag(root, id, above);
+        if running {
+            self.adopt_below(root, id);
+        }
+        let mut event = self.event_for(Kind::Session, Some(id));
+        event.tgid = Some(root.pid);
+        event.pid = Some(root.pid);
+        event.start = Some(root.start);
+        event.uid = self.sessions.get(&id).map(|session| session.uid);
+        event.exe = process::exe(root.pid).map(|path| path.to_string_lossy().into_owned());
+        let argv = process::argv(root.pid);
+        event.argv = (!argv.is_empty()).then(|| crate::mask::mask_argv(&argv));
+        let mut object = json!({ "what": "began", "origin": origin.name(), "root_pid": root.pid });
+        if let (Some(parent), Some(object)) = (parent, object.as_object_mut()) {
+            object.insert("parent".into(), format!("s-{parent}").into());
+        }
+        event.object = Some(object);
+        self.tell(event);
+        self.save();
+        id
+    }
+
+    /// The kernel's side of a session, with the progress that it has made so far.
+    pub(super) fn enter(&mut self, session: &Session) {
+        let mut entry = KernelSession {
+            live: 0,
+            began_s: session.began_s,
+            parent: session.parent.unwrap_or(0),
+            posture: if session.paused {
+                guard_common::state::POSTURE_PAUSED
+            } else {
+                0
+            },
+            last_ns: [0; guard_common::MAX_LABELS],
+        };
+        for (label, fact) in &session.facts {
+            if let Some(bit) = self.bits.bit(label) {
+                entry.last_ns[usize::from(bit)] = fact.mono_ns;
+            }
+        }
+        if let Err(error) = self.kernel.tables.put_session(session.id, entry) {
+            self.problems.insert("sessions", error.to_string());
+            tracing::error!("{error}");
+        }
+        let generation = self.kernel.tables.generation();
+        let rules = self.rules[generation as usize].clone();
+        rebuild(
+            &mut self.kernel,
+            session,
+            &rules,
+            &self.bits,
+            generation as u16,
+        );
+    }
+
+    /// Puts a process into a session and makes sure that it was still there when it was: the exit hook
+    /// cannot take out again what came in behind it.
+    pub(super) fn tag(&mut self, id: Id, session: u32, parent: u32) -> bool {
+        let changed = match self.kernel.tag(id.pid, session, id.start, parent) {
+            Ok(changed) => changed,
+            Err(error) => {
+                tracing::error!("{error}");
+                false
+            }
+        };
+        if changed && process::stat(id.pid).is_none_or(|stat| stat.id != id || !stat.is_alive()) {
+            let _ = self.kernel.tag(id.pid, 0, id.start, 0);
+            return false;
+        }
+        changed
+    }
+
+    /// Tags everything below a process that is tagged itself. Until a pass over /proc finds nothing
+    /// new: what a process forks after it was tagged the kernel tags, and what it forked before is
+    /// found by its parent here, or, if that has gone, by the fork the kernel reported meanwhile.
+    pub(super) fn adopt_below(&mut self, root: Id, session: u32) -> u64 {
+        let traced_already = self.tracing_forks;
+        self.trace_forks(true);
+        let mut members: HashSet<u32> = HashSet::from([root.pid]);
+        let mut adopted = 0;
+        loop {
+            let processes = process::all();
+            self.drain_all();
+            let mut found = 0;
+            loop {
+                let new: Vec<Stat> = processes
+                    .values()
+                    .filter(|stat| !members.contains(&stat.id.pid) && stat.is_alive())
+                    .filter(|stat| {
+                        members.contains(&stat.parent) || self.was_forked_by(stat.id, &members)
+                    })
+                    .copied()
+                    .collect();
+                if new.is_empty() {
+                    break;
+                }
+                for stat in new {
+                    members.insert(stat.id.pid);
+                    if self.tag(stat.id, session, stat.parent) {
+                        found += 1;
+                    }
+                }
+            }
+            adopted += found;
+            if found == 0 {
+                break;
+            }
+        }
+        if !traced_already {
+            self.trace_forks(false);
+        }
+        adopted
+    }
+
+    /// Has every fork on the machine reported, or no longer.
+    pub(super) fn trace_forks(&mut self, on: bool) {
+        if let Err(error) = self.kernel.tables.trace_forks(on) {
+            self.problems.insert("forks", error.to_string());
+        }
+        self.tracing_forks = on;
+        if !on {
+            self.forks.clear();
+        }
+    }
+
+    fn was_forked_by(&self, id: Id, members: &HashSet<u32>) -> bool {
+        self.forks.get(&id.pid).is_some_and(|(parent, start_ns)| {
+            members.contains(parent) && process_id(id.pid, *start_ns) == id
+        })
+    }
+
+    /// Agents that ran before guardd did. Outermost first, so that an agent inside another becomes a
+    /// session inside its session.
+    pub(super) fn adopt_running_agents(&mut self) {
+        let processes = process::all();
+        let own = std::process::id();
+        let mut order: Vec<&Stat> = processes
+            .values()
+            .filter(|stat| stat.id.pid != own && stat.is_alive())
+            .collect();
+        order.sort_by_key(|stat| depth(stat, &processes));
+        for stat in order {
+            // Kernel threads have no program.
+            if process::exe(stat.id.pid).is_none() {
+                continue;
+            }
+            let session = self
+                .kernel
+                .tables
+                .task(stat.id.pid)
+                .map_or(0, |task| task.session);
+            let Some((agent, found)) = self.recognise(stat.id.pid) else {
+                continue;
+            };
+            // In a tree of marked processes only the topmost begins a session.
+            if session != 0
+                && (found == Found::Env
+                    || self
+                        .sessions
+                        .get(&session)
+                        .is_some_and(|s| s.agent == agent))
+            {
+                continue;
+            }
+            let parent = (session != 0).then_some(session);
+            let anchor = if found == Found::Env {
+                process::stat(stat.parent).map(|stat| stat.id)
+            } else {
+                None
+            };
+            let same = anchor.and_then(|anchor| {
+                self.sessions
+                    .values()
+                    .find(|s| s.agent == agent && s.anchor == Some((anchor.pid, anchor.start)))
+                    .map(|s| s.id)
+            });
+            if let Some(same) = same {
+                self.attach();
+                self.tag(stat.id, same, stat.parent);
+                self.adopt_below(stat.id, same);
+            } else {
+                self.begin(Beginning {
+                    agent,
+                    origin: Origin::Proc,
+                    root: stat.id,
+                    parent,
+                    anchor,
+                    intent: None,
+                    running: true,
+                });
+            }
+        }
+    }
+}
+
+fn depth(stat: &Stat, all: &HashMap<u32, Stat>) -> usize {
+    let mut depth = 0;
+    let mut next = stat.parent;
+    while let Some(stat) = all.get(&next) {
+        depth += 1;
+        next = stat.parent;
+        if depth > 4096 {
+            break;
+        }
+    }
+    depth
+}

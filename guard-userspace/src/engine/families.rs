@@ -1,0 +1,110 @@
+//! A session together with the sessions inside it: who is in them, when they end, how they are killed.
+
+use guard_common::state::POSTURE_KILLED;
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::{ENDED, Engine, process_id};
+use crate::{
+    clock,
+    event::Kind,
+    policy::Mode,
+    process::{self, Id},
+};
+
+impl Engine {
+    pub(super) fn mode(&self) -> Mode {
+        self.options.mode.unwrap_or(self.policy.mode)
+    }
+
+    /// Processes alive in a session itself.
+    pub(super) fn live(&self, session: u32) -> i64 {
+        self.kernel
+            .tables
+            .session(session)
+            .map_or(0, |session| session.live.max(0))
+    }
+
+    /// A session and all sessions inside it that have not ended.
+    pub(super) fn family(&self, session: u32) -> Vec<u32> {
+        let mut family = vec![session];
+        let mut next = 0;
+        while next < family.len() {
+            let parent = family[next];
+            family.extend(
+                self.sessions
+                    .values()
+                    .filter(|s| s.parent == Some(parent) && s.ended_ns.is_none())
+                    .map(|s| s.id),
+            );
+            next += 1;
+        }
+        family
+    }
+
+    /// Every process of a session and of those inside it, as the kernel has them.
+    pub(super) fn members(&self, session: u32) -> Vec<Id> {
+        let family = self.family(session);
+        let tasks = self.kernel.tables.tasks();
+        tasks
+            .into_iter()
+            .filter(|(_, t)| family.contains(&t.session))
+            .map(|(pid, t)| process_id(pid, t.start_ns))
+            .collect()
+    }
+
+    pub(super) fn end_if_empty(&mut self, id: u32) {
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
+        if session.ended_ns.is_some() || self.family(id).iter().any(|&id| self.live(id) > 0) {
+            return;
+        }
+        // The editor that runs an agent's commands one by one may run the next one.
+        if let Some((pid, start)) = session.anchor
+            && process::stat(pid).is_some_and(|stat| stat.id.start == start && stat.is_alive())
+        {
+            return;
+        }
+        let parent = session.parent;
+        let mut event = self.event_for(Kind::Session, Some(id));
+        event.object = Some(json!({ "what": "ended" }));
+        self.tell(event);
+        self.kernel.tables.drop_session(id);
+        for grant in self.grants.values_mut().filter(|grant| grant.session == id) {
+            grant.until_ns = grant.until_ns.min(clock::monotonic_ns());
+        }
+        if let Some(mut session) = self.sessions.remove(&id) {
+            session.ended_ns = Some(clock::monotonic_ns());
+            if self.ended.len() == ENDED {
+                self.ended.pop_front();
+            }
+            self.ended.push_back(session);
+        }
+        self.save();
+        if let Some(parent) = parent {
+            self.end_if_empty(parent);
+        }
+    }
+
+    /// Kills every process of a session; says how many are left after the kernel has had its time.
+    pub(super) fn kill_session(&mut self, session: u32) -> usize {
+        for id in self.family(session) {
+            let _ = self.kernel.set_posture(id, POSTURE_KILLED);
+        }
+        let deadline = clock::monotonic_ns() + 2_000_000_000;
+        loop {
+            let members = self.members(session);
+            let mut left = 0;
+            for id in members {
+                if process::signal(id, Signal::KILL).is_ok() {
+                    left += 1;
+                }
+            }
+            if left == 0 || clock::monotonic_ns() > deadline {
+                return left;
+            }
+            std::thread::yield_now();
+        }
+    }
+}

@@ -1,0 +1,499 @@
+//! Holds: processes that wait for a person, from the kernel's stop to the answer that lets them go on,
+//! fail, or die.
+
+use std::time::Duration;
+
+use guard_common::{
+    Verdict,
+    event::{self as record, FLAG_SIGNAL_NEEDED},
+    rule::RULE_SCOPE_SESSION,
+    state::{Answer, Held, POSTURE_NORMAL, POSTURE_PAUSED},
+};
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Engine, Refusal, process_id};
+use crate::{
+    clock,
+    event::{Event, Kind},
+    policy::Mode,
+    process::{self, Id},
+    wire::HoldInfo,
+};
+
+/// How long an answer waits for the call it is for. The call is repeated at once when the process
+/// resumes, so this only has to cover a busy machine. An approval is used up by the call; a refusal
+/// stands for repeated attempts at the same thing until this is over.
+const ANSWER_LIFE: Duration = Duration::from_secs(10);
+
+/// One process that waits.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Hold {
+    /// Its number.
+    pub id: u32,
+    /// Innermost session of the process.
+    pub session: u32,
+    /// The session whose rule it was.
+    pub judged_in: u32,
+    /// The process.
+    pub process: (u32, u64),
+    /// The rule.
+    pub rule: String,
+    /// Kind of call, of [`guard_common::event::kind`].
+    pub kind: u8,
+    /// The call, in one line.
+    pub target: String,
+    /// ns of `CLOCK_MONOTONIC`.
+    pub since_ns: u64,
+    /// When silence decides, ns of `CLOCK_MONOTONIC`.
+    pub deadline_ns: u64,
+    /// What silence means, a [`Verdict`].
+    pub on_timeout: u8,
+    /// What the call is about, as the kernel compares it.
+    pub object: u64,
+    /// Half of the policy that held it; another one in force may not hold it again.
+    pub generation: u16,
+    /// The whole session was stopped for it.
+    pub whole_session: bool,
+    /// The event of the call.
+    pub event: Event,
+}
+
+impl Hold {
+    fn process_id(&self) -> Id {
+        Id {
+            pid: self.process.0,
+            start: self.process.1,
+        }
+    }
+}
+
+/// What becomes of a hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Go on; with a duration, as a lease of the session.
+    Approve(Option<Duration>),
+    /// Fail the call.
+    Deny(Option<String>),
+    /// Nobody answered.
+    TimedOut,
+    /// guardd is stopping.
+    Stopping,
+}
+
+/// Who answered.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct By {
+    /// Peer's uid.
+    pub uid: Option<u32>,
+    /// Peer's pid.
+    pub pid: Option<u32>,
+}
+
+impl Engine {
+    /// Takes up a hold that the kernel has entered in its table, or that guardd decided on.
+    pub(super) fn take_up_hold(
+        &mut self,
+        tgid: u32,
+        held: &Held,
+        flags: u32,
+        judged_in: u32,
+        event: Event,
+    ) {
+        let id = process_id(tgid, held.start_ns);
+        if flags & FLAG_SIGNAL_NEEDED != 0 {
+            let _ = process::signal(id, Signal::STOP);
+        }
+        // The same process again: somebody resumed it, the call was repeated and held again.
+        if self.holds.values().any(|hold| hold.process_id() == id) {
+            return;
+        }
+        let Some(rule) = self.rule_of(held.rule, held.generation) else {
+            return;
+        };
+        let (name, scope_session) = (rule.name.clone(), rule.flags & RULE_SCOPE_SESSION != 0);
+        self.next_hold += 1;
+        let hold = Hold {
+            id: self.next_hold,
+            session: held.session,
+            judged_in: if judged_in == 0 {
+                held.session
+            } else {
+                judged_in
+            },
+            process: (tgid, id.start),
+            rule: name,
+            kind: held.kind,
+            target: target_of(&event),
+            since_ns: held.time_ns,
+            deadline_ns: held.deadline_ns,
+            on_timeout: held.on_timeout,
+            object: held.object,
+            generation: held.generation,
+            whole_session: scope_session,
+            event,
+        };
+        let mut told = self.event_for(Kind::Hold, Some(hold.session));
+        told.tgid = Some(tgid);
+        told.pid = Some(tgid);
+        told.rule = Some(hold.rule.clone());
+        told.verdict = Some("hold".into());
+        told.object = Some(json!({
+            "id": format!("h-{}", hold.id),
+            "what": "held",
+            "target": hold.target,
+            "until": clock::rfc3339_at(hold.deadline_ns),
+            "on_timeout": timeout_word(hold.on_timeout),
+        }));
+        if hold.whole_session {
+            self.stop_session(hold.judged_in, Some(id));
+        }
+        self.holds.insert(hold.id, hold);
+        self.tell(told);
+        self.save();
+    }
+
+    /// Holds that the kernel has entered and whose record was lost or has not come yet.
+    pub(super) fn find_lost_holds(&mut self) {
+        for (tgid, held) in self.kernel.tables.held() {
+            let id = process_id(tgid, held.start_ns);
+            if self.holds.values().any(|hold| hold.process_id() == id)
+                || process::same(tgid, held.start_ns).is_none()
+            {
+                continue;
+            }
+            let mut event = self.event_for(Kind::Hold, Some(held.session));
+            event.labels = self.bits.names(held.labels);
+            event.mono_ns = Some(held.time_ns);
+            event.time = clock::rfc3339_at(held.time_ns);
+            event.tgid = Some(tgid);
+            self.describe_process(&mut event, tgid, held.start_ns);
+            self.take_up_hold(tgid, &held, 0, 0, event);
+        }
+    }
+
+    /// Settles what is due, drops what is gone, stops again what somebody else let go on.
+    pub(super) fn look_after_holds(&mut self) {
+        let now = clock::monotonic_ns();
+        let ids: Vec<u32> = self.holds.keys().copied().collect();
+        for id in ids {
+            let Some(hold) = self.holds.get(&id) else {
+                continue;
+            };
+            let process = hold.process_id();
+            let stat =
+                process::stat(process.pid).filter(|stat| stat.id == process && stat.is_alive());
+            match stat {
+                None => self.hold_is_gone(id),
+                Some(_) if now >= hold.deadline_ns => {
+                    let _ = self.settle(id, &Outcome::TimedOut, By::default());
+                }
+                Some(stat) if !stat.is_stopped() => {
+                    let _ = process::signal(process, Signal::STOP);
+                }
+                Some(_) => {}
+            }
+        }
+        self.stop_again();
+        self.kernel.tables.drop_stale_answers(now);
+    }
+
+    /// What a person or a hold of the whole session has stopped, somebody else may have let go on.
+    fn stop_again(&mut self) {
+        let paused = self
+            .sessions
+            .values()
+            .filter(|session| session.paused)
+            .map(|session| session.id);
+        let scoped = self
+            .holds
+            .values()
+            .filter(|hold| hold.whole_session)
+            .map(|hold| hold.judged_in);
+        let stopped: std::collections::BTreeSet<u32> = paused.chain(scoped).collect();
+        for session in stopped {
+            self.stop_session(session, None);
+        }
+    }
+
+    fn hold_is_gone(&mut self, id: u32) {
+        let Some(hold) = self.holds.remove(&id) else {
+            return;
+        };
+        self.kernel.tables.drop_held(hold.process.0);
+        let mut event = self.event_for(Kind::Hold, Some(hold.session));
+        event.tgid = Some(hold.process.0);
+        event.rule = Some(hold.rule.clone());
+        event.object = Some(
+            json!({ "id": format!("h-{id}"), "what": "ended", "why": "the process has exited" }),
+        );
+        self.tell(event);
+        self.let_rest_go_on(&hold);
+        self.save();
+    }
+
+    /// Carries an answer out.
+    ///
+    /// # Errors
+    /// When there is no such hold, or the kernel's table does not take the answer; the process then
+    /// stays held.
+    pub(super) fn settle(&mut self, id: u32, outcome: &Outcome, by: By) -> Result<String, Refusal> {
+        let Some(hold) = self.holds.get(&id).cloned() else {
+            return Err(Refusal::not_found(format!(
+                "h-{id}: no such hold waits: it was answered, timed out or its process has exited; see 'guardctl pending'"
+            )));
+        };
+        let process = hold.process_id();
+        let wanted = match outcome {
+            Outcome::Approve(_) => Verdict::Allow,
+            Outcome::Deny(_) => Verdict::Deny,
+            Outcome::TimedOut | Outcome::Stopping => Verdict::from_u8(hold.on_timeout),
+        };
+        let done = match wanted {
+            Verdict::Deny if self.can_still_fail(&hold) => Verdict::Deny,
+            // Only an internet connect is repeated and can still fail; everywhere else the call has
+            // happened, and what has not happened is the program's next instruction.
+            Verdict::Deny => Verdict::Kill,
+            other => other,
+        };
+        // The answer must be in place before the process runs, or the repeated call is held again.
+        if matches!(done, Verdict::Allow | Verdict::Deny)
+            && let Some(rule) = self.rule_index(&hold.rule)
+        {
+            let answer = Answer {
+                expires_ns: clock::monotonic_ns() + ANSWER_LIFE.as_nanos() as u64,
+                object: hold.object,
+                verdict: done as u32,
+                pad: 0,
+            };
+            self.kernel
+                .tables
+                .put_answer(process.pid, rule, answer)
+                .map_err(|error| {
+                    Refusal::failed(format!("h-{id}: the answer could not be placed: {error}"))
+                })?;
+        }
+        let mut lease = None;
+        if let Outcome::Approve(Some(duration)) = outcome
+            && let Some(label) = self.trigger_of(&hold.rule)
+        {
+            let grant = self.grant(
+                hold.judged_in,
+                &label,
+                Some(*duration),
+                Some(format!("approval of h-{id}")),
+                by,
+            )?;
+            lease = Some(grant.id);
+        }
+        self.kernel.tables.drop_held(process.pid);
+        self.kernel.tables.drop_waiting(process.pid);
+        self.holds.remove(&id);
+        let signalled = process::signal(
+            process,
+            if done == Verdict::Kill {
+                Signal::KILL
+            } else {
+                Signal::CONT
+            },
+        );
+        self.let_rest_go_on(&hold);
+        let word = match outcome {
+            Outcome::Approve(_) => "approved",
+            Outcome::Deny(_) => "denied",
+            Outcome::TimedOut => "timed out",
+            Outcome::Stopping => "guardd stopped",
+        };
+        let mut event = self.event_for(Kind::Answer, Some(hold.session));
+        event.pid = Some(process.pid);
+        event.tgid = Some(process.pid);
+        event.rule = Some(hold.rule.clone());
+        event.verdict = Some(done.name().into());
+        event.object = Some(json!({
+            "id": format!("h-{id}"),
+            "answer": word,
+            "target": hold.target,
+            "by_uid": by.uid,
+            "by_pid": by.pid,
+            "reason": if let Outcome::Deny(reason) = outcome { reason.clone() } else { None },
+            "grant": lease,
+            "waited_ms": (clock::monotonic_ns().saturating_sub(hold.since_ns)) / 1_000_000,
+        }));
+        self.tell(event);
+        self.save();
+        if let Err(error) = signalled {
+            return Err(Refusal::failed(format!(
+                "h-{id}: {word}, but its process could not be signalled: {error}"
+            )));
+        }
+        Ok(match done {
+            Verdict::Kill => format!("h-{id} {word}: pid {} was killed", process.pid),
+            Verdict::Deny => format!(
+                "h-{id} {word}: the call of pid {} fails with EPERM",
+                process.pid
+            ),
+            _ => format!("h-{id} {word}: pid {} goes on", process.pid),
+        })
+    }
+
+    /// Whether a held call will be repeated and judged by the very policy that held it, so that it can
+    /// be made to fail then.
+    fn can_still_fail(&self, hold: &Hold) -> bool {
+        hold.kind == record::kind::CONNECT
+            && hold.event.object_has("addr")
+            && u32::from(hold.generation) == self.kernel.tables.generation()
+            && self.kernel.hooks.repeats_held_connects()
+            && self.mode() == Mode::Enforce
+            && self.rule_index(&hold.rule).is_some()
+    }
+
+    fn let_rest_go_on(&mut self, hold: &Hold) {
+        let another = self
+            .holds
+            .values()
+            .any(|other| other.whole_session && other.judged_in == hold.judged_in);
+        let paused = self
+            .sessions
+            .get(&hold.judged_in)
+            .is_some_and(|session| session.paused);
+        if hold.whole_session && !another && !paused {
+            self.resume_session(hold.judged_in);
+        }
+    }
+
+    /// Stops every process of a session and of those inside it, but `except`, which is stopped already.
+    /// The kernel stops those that are born meanwhile.
+    pub(super) fn stop_session(&mut self, session: u32, except: Option<Id>) {
+        for id in self.family(session) {
+            let _ = self.kernel.set_posture(id, POSTURE_PAUSED);
+        }
+        // Each pass finds what was born during the one before; a stopped process forks no more.
+        for _ in 0..64 {
+            let mut found = false;
+            for id in self.members(session) {
+                if Some(id) == except {
+                    continue;
+                }
+                if process::stat(id.pid)
+                    .is_some_and(|stat| stat.id == id && stat.is_alive() && !stat.is_stopped())
+                {
+                    found |= process::signal(id, Signal::STOP).is_ok();
+                }
+            }
+            if !found {
+                break;
+            }
+        }
+    }
+
+    /// Lets every process of a session go on, but those that are held.
+    pub(super) fn resume_session(&mut self, session: u32) {
+        for id in self.family(session) {
+            let _ = self.kernel.set_posture(id, POSTURE_NORMAL);
+        }
+        let held: Vec<Id> = self.holds.values().map(Hold::process_id).collect();
+        for id in self.members(session) {
+            if !held.contains(&id) {
+                let _ = process::signal(id, Signal::CONT);
+            }
+        }
+    }
+
+    /// Everything a person needs to answer.
+    pub(super) fn hold_info(&self, hold: &Hold) -> HoldInfo {
+        let now = clock::monotonic_ns();
+        let session = self
+            .sessions
+            .get(&hold.judged_in)
+            .or_else(|| self.sessions.get(&hold.session));
+        let when = self
+            .policy
+            .rules
+            .iter()
+            .find(|rule| rule.name == hold.rule)
+            .map(|rule| rule.when.clone());
+        let when = when.unwrap_or_default();
+        let mut evidence: Vec<Event> = Vec::new();
+        if let Some(session) = session {
+            for label in when.iter().take(when.len().saturating_sub(1)) {
+                let found = session.evidence.iter().rev().find(|event| {
+                    event.labels.contains(label)
+                        && event.mono_ns.is_some_and(|at| at < hold.since_ns)
+                });
+                if let Some(event) = found
+                    && !evidence.iter().any(|other| other.seq == event.seq)
+                {
+                    evidence.push(event.clone());
+                }
+            }
+        }
+        evidence.sort_by_key(|event| event.mono_ns);
+        evidence.push(hold.event.clone());
+        HoldInfo {
+            id: format!("h-{}", hold.id),
+            session: format!("s-{}", hold.session),
+            agent: session
+                .map(|session| session.agent.clone())
+                .unwrap_or_default(),
+            rule: hold.rule.clone(),
+            when,
+            pid: hold.process.0,
+            uid: hold.event.uid.unwrap_or_default(),
+            exe: hold.event.exe.clone(),
+            argv: hold.event.argv.clone(),
+            target: hold.target.clone(),
+            since: clock::rfc3339_at(hold.since_ns),
+            age_s: now.saturating_sub(hold.since_ns) / 1_000_000_000,
+            expires_in_s: hold.deadline_ns.saturating_sub(now).div_ceil(1_000_000_000),
+            on_timeout: timeout_word(hold.on_timeout).into(),
+            intent: session.and_then(|session| session.intent.clone()),
+            evidence,
+        }
+    }
+}
+
+/// The word for what silence means.
+pub(super) fn timeout_word(verdict: u8) -> &'static str {
+    match Verdict::from_u8(verdict) {
+        Verdict::Kill => "kill",
+        Verdict::Deny => "deny",
+        _ => "resume",
+    }
+}
+
+/// What a call was about to do, in one line.
+pub(super) fn target_of(event: &Event) -> String {
+    let object = event.object.as_ref();
+    let text = |key: &str| {
+        object
+            .and_then(|object| object.get(key))
+            .and_then(|value| value.as_str())
+            .map(str::to_owned)
+    };
+    let port = object
+        .and_then(|object| object.get("port"))
+        .and_then(serde_json::Value::as_u64);
+    match event.kind {
+        Kind::Connect => match (text("addr"), port, text("path")) {
+            (Some(addr), Some(port), _) if addr.contains(':') => format!("connect [{addr}]:{port}"),
+            (Some(addr), Some(port), _) => format!("connect {addr}:{port}"),
+            (_, _, Some(path)) => format!("connect {path}"),
+            _ => "connect".into(),
+        },
+        Kind::Open => text("path").map_or_else(|| "open".into(), |path| format!("open {path}")),
+        Kind::Exec => event
+            .argv
+            .as_ref()
+            .map_or_else(|| "run".into(), |argv| format!("run {}", argv.join(" "))),
+        _ => "a call whose record was lost".into(),
+    }
+}
+
+impl Event {
+    fn object_has(&self, key: &str) -> bool {
+        self.object
+            .as_ref()
+            .is_some_and(|object| object.get(key).is_some())
+    }
+}

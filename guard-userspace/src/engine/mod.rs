@@ -1,0 +1,643 @@
+//! The engine: the one task that owns the session table. Records come in from the kernel, requests
+//! from the control socket; events go out to the journal and to whoever listens. Everything it does
+//! to a process goes through the kernel's tables first and a signal second, in that order.
+
+mod adopt;
+mod families;
+mod holds;
+mod leases;
+mod records;
+mod recover;
+mod reload;
+mod requests;
+mod session;
+mod views;
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use aya::maps::{MapData, RingBuf};
+use guard_common::{NS_PER_TICK, event::kind, state::class};
+pub use holds::{By, Hold, Outcome};
+use leases::Grant;
+use reload::{NamedRule, named_rules, rebuild};
+pub use requests::{Command, Peer, Refusal};
+use rustix::process::Signal;
+use serde_json::json;
+pub use session::{Origin, Session};
+use tokio::{
+    io::unix::AsyncFd,
+    sync::{broadcast, mpsc},
+};
+
+use crate::{
+    clock,
+    event::{Event, Kind},
+    journal::{Journal, JournalError},
+    kernel::{Counters, Kernel, KernelError, Record, Rings},
+    policy::{AgentMatcher, CommandMatcher, Homes, LabelBits, Mode, Policy, PolicyError},
+    process::{self, Id},
+};
+
+/// Events that a slow listener may fall behind before it has to read them from the journal.
+const LISTENER_ROOM: usize = 4096;
+/// Requests that wait for the engine; more make their senders wait.
+const REQUEST_ROOM: usize = 64;
+/// Ended sessions that are remembered.
+const ENDED: usize = 64;
+/// How often guardd looks after things while there is no session. Well below the age at which the
+/// kernel takes it for gone ([`guard_common::state::HEARTBEAT_LIMIT_NS`]).
+const IDLE_TICK: Duration = Duration::from_secs(1);
+/// How often facts alone are a reason to write the state file.
+const SAVE_EVERY: Duration = Duration::from_secs(2);
+/// Records taken from each ring before requests and the clock are looked at again: a flood on one must
+/// starve nothing else.
+const BATCH: usize = 1024;
+/// Unlabelled connects of all sessions that are told one by one in a second; more are counted.
+const CONNECTS_A_SECOND: u32 = 1000;
+
+/// What stops the engine.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The kernel side.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Nothing can be recorded, so nothing is begun.
+    #[error("state directory {dir}: {why}: make room there and start guardd again")]
+    NoRoom {
+        /// The state directory.
+        dir: PathBuf,
+        /// What the kernel said.
+        why: String,
+    },
+    /// A system call.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// How guardd was started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `None` for the built-in policy.
+    pub policy: Option<PathBuf>,
+    /// Overrides the policy's mode.
+    pub mode: Option<Mode>,
+    /// Directory of the journal and of the state that survives a restart.
+    pub state_dir: PathBuf,
+}
+
+/// A process that was seen at its exec.
+#[derive(Clone, Debug)]
+struct Known {
+    start: u64,
+    exe: Option<String>,
+    argv: Vec<String>,
+}
+
+/// See the module's text.
+pub struct Engine {
+    options: Options,
+    kernel: Kernel,
+    critical: AsyncFd<RingBuf<MapData>>,
+    activity: AsyncFd<RingBuf<MapData>>,
+    journal: Journal,
+    policy: Policy,
+    bits: LabelBits,
+    agents: AgentMatcher,
+    commands: CommandMatcher,
+    /// The rules of both policy halves in the kernel's order, with their names: a record or a hold may
+    /// still be from the policy before the last reload.
+    rules: [Vec<NamedRule>; 2],
+    sessions: BTreeMap<u32, Session>,
+    ended: VecDeque<Session>,
+    holds: BTreeMap<u32, Hold>,
+    grants: BTreeMap<u32, Grant>,
+    known: HashMap<u32, Known>,
+    next_session: u32,
+    next_hold: u32,
+    next_grant: u32,
+    counters: Counters,
+    /// Forks reported while /proc is read: child → parent.
+    forks: HashMap<u32, (u32, u64)>,
+    problems: BTreeMap<&'static str, String>,
+    idle_since_ns: Option<u64>,
+    started_ns: u64,
+    events: broadcast::Sender<Arc<Event>>,
+    requests: mpsc::Receiver<Command>,
+    /// The rings have more than one batch.
+    more: bool,
+    /// Unlabelled connects told in this second, and those only counted.
+    connects: (u32, u64),
+    second_ns: u64,
+    dirty: bool,
+    ticked_ns: u64,
+    saved_ns: u64,
+    /// Last event that was flushed to the disk, and when.
+    flushed: (u64, u64),
+    /// Every fork on the machine is being reported.
+    tracing_forks: bool,
+}
+
+/// What others need to talk to the engine.
+#[derive(Clone)]
+pub struct Handle {
+    /// For requests.
+    pub requests: mpsc::Sender<Command>,
+    /// For events as they happen.
+    pub events: broadcast::Sender<Arc<Event>>,
+    /// For events that have happened.
+    pub state_dir: PathBuf,
+}
+
+/// A process by the kernel's start time.
+fn process_id(pid: u32, start_ns: u64) -> Id {
+    Id {
+        pid,
+        start: start_ns / NS_PER_TICK,
+    }
+}
+
+/// Loads the policy that the options name.
+///
+/// # Errors
+/// The policy's mistake.
+pub fn load_policy(options: &Options) -> Result<Policy, PolicyError> {
+    options
+        .policy
+        .as_deref()
+        .map_or_else(|| Ok(Policy::built_in()), Policy::load)
+}
+
+impl Engine {
+    /// Puts the policy in force, attaches the lineage, takes up what ran before, and adopts the agents
+    /// that run already. When it returns nothing is missed any more.
+    ///
+    /// # Errors
+    /// Whatever keeps guard from working; nothing stays attached then.
+    pub fn start(
+        options: Options,
+        policy: Policy,
+        journal: Journal,
+        mut kernel: Kernel,
+        rings: Rings,
+    ) -> Result<(Self, Handle), EngineError> {
+        let bits = LabelBits::assign(None, &policy)?;
+        let homes = Homes::from_system();
+        let tables = policy.compile(kernel.tables.next_generation() as u8, &bits, &homes)?;
+        let observe = options.mode.unwrap_or(policy.mode) == Mode::Observe;
+        kernel.tables.stage(&tables)?;
+        kernel.tables.commit(&tables, observe)?;
+        kernel.tables.heartbeat()?;
+        let watch = |ring: RingBuf<MapData>| {
+            // SAFETY: a ring buffer's descriptor lives as long as the ring, which the AsyncFd owns.
+            let watched = unsafe { AsyncFd::register(ring) };
+            watched.map_err(|error| EngineError::System {
+                what: "watching a ring buffer",
+                source: error.into(),
+            })
+        };
+        let (sender, requests) = mpsc::channel(REQUEST_ROOM);
+        let (events, _) = broadcast::channel(LISTENER_ROOM);
+        let handle = Handle {
+            requests: sender,
+            events: events.clone(),
+            state_dir: options.state_dir.clone(),
+        };
+        let mut rules = [Vec::new(), Vec::new()];
+        rules[kernel.tables.generation() as usize] = named_rules(&policy, &tables);
+        let mut engine = Self {
+            agents: AgentMatcher::new(&policy, &homes),
+            commands: CommandMatcher::new(&policy),
+            options,
+            kernel,
+            critical: watch(rings.critical)?,
+            activity: watch(rings.activity)?,
+            journal,
+            policy,
+            bits,
+            rules,
+            sessions: BTreeMap::new(),
+            ended: VecDeque::new(),
+            holds: BTreeMap::new(),
+            grants: BTreeMap::new(),
+            known: HashMap::new(),
+            next_session: 0,
+            next_hold: 0,
+            next_grant: 0,
+            counters: Counters::default(),
+            forks: HashMap::new(),
+            problems: BTreeMap::new(),
+            idle_since_ns: None,
+            started_ns: clock::monotonic_ns(),
+            events,
+            requests,
+            more: false,
+            connects: (0, 0),
+            second_ns: 0,
+            dirty: false,
+            ticked_ns: 0,
+            saved_ns: 0,
+            flushed: (0, 0),
+            tracing_forks: false,
+        };
+        engine.trace_forks(true);
+        engine.kernel.attach_lineage()?;
+        let mut event = Event::new(Kind::Guard);
+        event.object = Some(json!({
+            "what": "started",
+            "version": env!("CARGO_PKG_VERSION"),
+            "mode": engine.mode().name(),
+            "policy": engine.policy.source.to_string(),
+        }));
+        engine.tell(event);
+        if engine.journal.unwritten() > 0 {
+            let why = engine.problems.remove("journal").unwrap_or_default();
+            return Err(EngineError::NoRoom {
+                dir: engine.options.state_dir.clone(),
+                why,
+            });
+        }
+        engine.recover();
+        engine.adopt_running_agents();
+        engine.trace_forks(false);
+        engine.save();
+        Ok((engine, handle))
+    }
+
+    /// Runs until `stop` resolves; then lets every process go and takes every hook off.
+    pub async fn run(mut self, stop: impl Future<Output = ()>, mut reload: impl AsyncFnMut()) {
+        let mut stop = std::pin::pin!(stop);
+        let mut tick = tokio::time::interval(Duration::from_millis(250));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            // In this order when several are ready; each is bounded, so that none keeps the others out.
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                _ = tick.tick() => self.tick(),
+                () = std::future::ready(()), if self.more => self.drain(),
+                guard = self.critical.readable_mut() => {
+                    if let Ok(mut guard) = guard { guard.clear_ready(); }
+                    self.drain();
+                }
+                Some(command) = self.requests.recv() => {
+                    // What the kernel has already told comes first, so that an answer shows it.
+                    self.drain();
+                    self.answer(command);
+                }
+                guard = self.activity.readable_mut() => {
+                    if let Ok(mut guard) = guard { guard.clear_ready(); }
+                    self.drain();
+                }
+                () = reload() => {
+                    if let Err(error) = self.reload() {
+                        tracing::error!("{error}");
+                    }
+                }
+            }
+            if self.more {
+                // Connections are served by other tasks of this thread.
+                tokio::task::yield_now().await;
+            }
+        }
+        self.shut_down().await;
+    }
+
+    /// Takes a batch out of each ring: activity first, so that a verdict finds its process known. Leaves
+    /// word in `more` when there is more.
+    fn drain(&mut self) {
+        let mut records = Vec::new();
+        self.more = false;
+        for ring in [&mut self.activity, &mut self.critical] {
+            let ring = ring.get_mut();
+            for taken in 0..=BATCH {
+                if taken == BATCH {
+                    self.more = true;
+                    break;
+                }
+                let Some(item) = ring.next() else { break };
+                match Record::decode(&item) {
+                    Some(record) => records.push(record),
+                    None => tracing::warn!(bytes = item.len(), "a record that cannot be read"),
+                }
+            }
+        }
+        for record in records {
+            self.handle(record);
+        }
+    }
+
+    /// Drains what is there now, for those who must have seen it, within bounds.
+    fn drain_all(&mut self) {
+        for _ in 0..64 {
+            self.drain();
+            if !self.more {
+                break;
+            }
+        }
+    }
+
+    fn handle(&mut self, record: Record) {
+        match record {
+            Record::Exec { fields, exe, argv } => self.on_exec(&fields, exe.as_deref(), &argv),
+            Record::Path {
+                fields,
+                path,
+                ino,
+                dev,
+                flags,
+            } => self.on_path(&fields, path.as_deref(), ino, dev, flags),
+            Record::Connect { fields, to } => self.on_connect(&fields, &to),
+            Record::Bare(fields) => match fields.kind {
+                kind::AGENT => self.on_candidate(&fields),
+                kind::EMPTY => self.end_if_empty(fields.session),
+                kind::FORK => {
+                    self.forks
+                        .insert(fields.tgid, (fields.ppid, fields.start_ns));
+                }
+                _ => {}
+            },
+        }
+    }
+
+    fn tick(&mut self) {
+        // Looking through the kernel's tables for what was lost costs something even when they are
+        // empty, and without a session nothing in them is urgent.
+        let now = clock::monotonic_ns();
+        let idle = self.sessions.is_empty() && self.holds.is_empty();
+        if idle && now - self.ticked_ns < IDLE_TICK.as_nanos() as u64 {
+            return;
+        }
+        self.ticked_ns = now;
+        self.drain();
+        self.kernel.flush_log();
+        if let Err(error) = self.kernel.tables.heartbeat() {
+            self.problems.insert("heartbeat", error.to_string());
+        }
+        self.look_after_holds();
+        self.find_lost_holds();
+        self.let_forgotten_go_on();
+        self.count_losses();
+        let waiting: Vec<u32> = self
+            .sessions
+            .values()
+            .filter(|s| s.ended_ns.is_none())
+            .map(|s| s.id)
+            .collect();
+        for id in waiting {
+            self.end_if_empty(id);
+        }
+        self.detach_when_idle();
+        // Facts are in the journal already; this keeps what a restart has to replay short, and the list
+        // of processes young.
+        if self.dirty && clock::monotonic_ns() - self.saved_ns > SAVE_EVERY.as_nanos() as u64 {
+            self.save();
+        }
+        self.flush_journal();
+    }
+
+    /// To the disk itself, against a power cut; what is written survives guardd without it. Not when
+    /// there is nothing new: an idle machine's disk stays asleep.
+    fn flush_journal(&mut self) {
+        let now = clock::monotonic_ns();
+        let seq = self.journal.last_seq();
+        if seq == self.flushed.0 || now - self.flushed.1 < 1_000_000_000 {
+            return;
+        }
+        self.flushed = (seq, now);
+        if let Err(error) = self.journal.sync() {
+            self.problems.insert("journal", error.to_string());
+        }
+    }
+
+    /// Whether one more unlabelled connect is told by itself. Nothing depends on it but a reader's
+    /// patience and the disk: a program that connects in a loop would fill both.
+    fn may_tell_connect(&mut self) -> bool {
+        let now = clock::monotonic_ns();
+        if now - self.second_ns >= 1_000_000_000 {
+            self.tell_of_uncounted();
+            self.second_ns = now;
+            self.connects.0 = 0;
+        }
+        self.connects.0 += 1;
+        if self.connects.0 > CONNECTS_A_SECOND {
+            self.connects.1 += 1;
+            return false;
+        }
+        true
+    }
+
+    fn tell_of_uncounted(&mut self) {
+        let count = std::mem::take(&mut self.connects.1);
+        if count > 0 {
+            let mut event = Event::new(Kind::Lost);
+            event.object = Some(
+                json!({ "count": count, "class": "activity", "why": "unlabelled connects, summarised" }),
+            );
+            self.tell(event);
+        }
+    }
+
+    /// Losses are told once each time they grow, and stay in `status`.
+    fn count_losses(&mut self) {
+        if clock::monotonic_ns() - self.second_ns >= 1_000_000_000 {
+            self.tell_of_uncounted();
+        }
+        let Ok(now) = self.kernel.tables.counters() else {
+            return;
+        };
+        for (index, (new, old)) in now.iter().zip(self.counters).enumerate() {
+            if new.lost > old.lost {
+                let mut event = Event::new(Kind::Lost);
+                event.object =
+                    Some(json!({ "count": new.lost - old.lost, "class": class::NAMES[index] }));
+                self.tell(event);
+            }
+        }
+        self.dirty |=
+            now[class::LINEAGE as usize].emitted != self.counters[class::LINEAGE as usize].emitted;
+        self.counters = now;
+        for (class, key, what) in [
+            (
+                class::LINEAGE,
+                "lineage",
+                "processes that could not be entered in the lineage table are not watched",
+            ),
+            (
+                class::FACT,
+                "fact",
+                "touches that could not be entered in the rules' table are not judged",
+            ),
+            (
+                class::VERDICT,
+                "verdict",
+                "verdicts were carried out but not recorded",
+            ),
+        ] {
+            let lost = now[class as usize].lost;
+            if lost > 0 {
+                self.problems.insert(key, format!("{lost} lost: {what}"));
+            }
+        }
+    }
+
+    /// With no session alive only the lineage hooks stay attached. Taking hooks off waits for every
+    /// CPU, so a session that comes within the second finds them in place.
+    fn detach_when_idle(&mut self) {
+        let alive = self
+            .sessions
+            .values()
+            .any(|s| s.ended_ns.is_none() && self.live(s.id) > 0);
+        if alive || !self.kernel.hooks.calls_attached() {
+            self.idle_since_ns = None;
+            return;
+        }
+        let now = clock::monotonic_ns();
+        let since = *self.idle_since_ns.get_or_insert(now);
+        if now - since >= 1_000_000_000 {
+            self.kernel.detach_calls();
+            self.idle_since_ns = None;
+        }
+    }
+
+    /// A process that waits for guardd longer than guardd takes has been forgotten: its record was
+    /// lost.
+    fn let_forgotten_go_on(&mut self) {
+        let now = clock::monotonic_ns();
+        for (tgid, waiting) in self.kernel.tables.waiting() {
+            let id = process_id(tgid, waiting.start_ns);
+            if now.saturating_sub(waiting.time_ns) > 1_000_000_000 && !self.is_held(id) {
+                tracing::warn!(pid = tgid, "a process waited without a record");
+                self.look_at_candidate(id, 0, false);
+                self.let_go_on(id);
+            }
+        }
+    }
+
+    fn is_held(&self, id: Id) -> bool {
+        self.holds
+            .values()
+            .any(|hold| hold.process == (id.pid, id.start))
+    }
+
+    /// Ends the wait of a process that the kernel stopped for guardd, unless something else holds it.
+    fn let_go_on(&mut self, id: Id) {
+        let waited = self.kernel.tables.drop_waiting(id.pid);
+        let paused = self
+            .kernel
+            .tables
+            .task(id.pid)
+            .and_then(|task| self.sessions.get(&task.session))
+            .is_some_and(|session| session.paused);
+        if waited && !paused && !self.is_held(id) {
+            let _ = process::signal(id, Signal::CONT);
+        }
+    }
+
+    /// An event of a session, now.
+    fn event_for(&self, kind: Kind, session: Option<u32>) -> Event {
+        let mut event = Event::new(kind);
+        event.mono_ns = Some(clock::monotonic_ns());
+        if let Some(id) = session {
+            event.session = Some(format!("s-{id}"));
+            event.agent = self.sessions.get(&id).map(|session| session.agent.clone());
+        }
+        event
+    }
+
+    /// Writes an event to the journal and tells whoever listens.
+    fn tell(&mut self, mut event: Event) -> Event {
+        match self.journal.append(&mut event) {
+            Ok(()) => {
+                self.problems.remove("journal");
+            }
+            // Before guardd is ready there is nothing to be told apart from its failure to start.
+            Err(error) if self.saved_ns == 0 => {
+                self.problems.insert("journal", error.cause());
+            }
+            Err(error) => {
+                self.problems.insert(
+                    "journal",
+                    format!(
+                        "{error} ({} events are not on disk)",
+                        self.journal.unwritten()
+                    ),
+                );
+                tracing::error!("{error}");
+            }
+        }
+        // No listener is no error.
+        let _ = self.events.send(Arc::new(event.clone()));
+        event
+    }
+
+    async fn shut_down(&mut self) {
+        self.drain_all();
+        let ids: Vec<u32> = self.holds.keys().copied().collect();
+        let mut refused = Vec::new();
+        for id in ids {
+            if let Some(hold) = self.holds.get(&id) {
+                refused.push(hold.process);
+            }
+            let _ = self.settle(id, &Outcome::Stopping, By::default());
+        }
+        // A denied call fails only when its thread runs again: the hooks stay until it has, or has
+        // plainly not come back within the second.
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
+        while !refused.is_empty() && tokio::time::Instant::now() < deadline {
+            let _ = tokio::time::timeout_at(deadline, self.critical.readable_mut())
+                .await
+                .map(|guard| guard.map(|mut guard| guard.clear_ready()));
+            let before = self.journal.last_seq();
+            self.drain();
+            let seen: Vec<u32> = self
+                .journal
+                .tail()
+                .filter(|e| e.seq > before && e.kind == Kind::Connect)
+                .filter_map(|e| e.tgid)
+                .collect();
+            refused.retain(|(pid, start)| {
+                !seen.contains(pid)
+                    && process::stat(*pid)
+                        .is_some_and(|stat| stat.id.start == *start && stat.is_alive())
+            });
+        }
+        for (pid, waiting) in self.kernel.tables.waiting() {
+            self.let_go_on(process_id(pid, waiting.start_ns));
+        }
+        let paused: Vec<u32> = self
+            .sessions
+            .values()
+            .filter(|s| s.paused)
+            .map(|s| s.id)
+            .collect();
+        for id in paused {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.paused = false;
+            }
+            self.resume_session(id);
+        }
+        self.kernel.detach_calls();
+        let mut event = Event::new(Kind::Guard);
+        event.object = Some(json!({ "what": "stopped" }));
+        self.tell(event);
+        self.save();
+        let _ = self.journal.sync();
+    }
+}

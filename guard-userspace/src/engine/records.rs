@@ -1,0 +1,350 @@
+//! What the kernel tells, made into facts of sessions and into events.
+
+use std::{collections::BTreeSet, path::Path};
+
+use guard_common::{
+    Verdict,
+    event::{self as record, FLAG_GATED, FLAG_STOPPED, Header, kind, tier},
+    state::Held,
+};
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::{Engine, Known, holds::target_of, process_id};
+use crate::{
+    clock,
+    event::{Event, Kind},
+    kernel::{Connection, Judged},
+    mask, process,
+};
+
+impl Engine {
+    /// An event with what every record has.
+    fn event_of(&self, kind: Kind, fields: &Header) -> Event {
+        let mut event = self.event_for(kind, Some(fields.session));
+        event.time = clock::rfc3339_at(fields.time_ns);
+        event.mono_ns = Some(fields.time_ns);
+        event.pid = Some(fields.pid);
+        event.tgid = Some(fields.tgid);
+        event.ppid = (fields.ppid != 0).then_some(fields.ppid);
+        event.uid = Some(fields.uid);
+        let comm = fields
+            .comm
+            .split(|&byte| byte == 0)
+            .next()
+            .unwrap_or_default();
+        event.comm = Some(String::from_utf8_lossy(comm).into_owned());
+        event.start = Some(process_id(fields.tgid, fields.start_ns).start);
+        event.labels = self.bits.names(fields.labels);
+        event.tier = tier::NAMES
+            .get(usize::from(fields.tier))
+            .map(|name| (*name).to_owned());
+        event.latency_ns = Some(fields.latency_ns.into());
+        self.describe_process(&mut event, fields.tgid, fields.start_ns);
+        self.add_verdict(&mut event, fields);
+        event
+    }
+
+    fn add_verdict(&self, event: &mut Event, fields: &Header) {
+        event.verdict = Some(Verdict::from_u8(fields.verdict).name().into());
+        if fields.would > fields.verdict {
+            event.would = Some(Verdict::from_u8(fields.would).name().into());
+        }
+        if fields.rule != record::NO_RULE {
+            event.rule = self
+                .rule_of(fields.rule, fields.generation)
+                .map(|rule| rule.name.clone());
+        }
+    }
+
+    /// Program and command line, from the exec that was seen or else from /proc.
+    pub(super) fn describe_process(&self, event: &mut Event, tgid: u32, start_ns: u64) {
+        let start = process_id(tgid, start_ns).start;
+        if let Some(known) = self.known.get(&tgid).filter(|known| known.start == start) {
+            event.exe.clone_from(&known.exe);
+            event.argv = Some(known.argv.clone());
+        } else if process::same(tgid, start_ns).is_some() {
+            event.exe = process::exe(tgid).map(|path| path.to_string_lossy().into_owned());
+            let argv = process::argv(tgid);
+            if !argv.is_empty() {
+                event.argv = Some(mask::mask_argv(&argv));
+            }
+        }
+    }
+
+    /// Makes a labelled call a fact of its session and of those around it.
+    fn touch(&mut self, fields: &Header, event: &Event) {
+        if event.labels.is_empty() {
+            return;
+        }
+        let object = target_of(event);
+        let object = object
+            .split_once(' ')
+            .map_or(object.as_str(), |(_, rest)| rest)
+            .to_owned();
+        let mut next = Some(fields.session);
+        while let Some(id) = next {
+            let Some(session) = self.sessions.get_mut(&id) else {
+                break;
+            };
+            session.touch(fields.time_ns, &event.labels, Some(&object), event);
+            next = session.parent;
+        }
+        self.dirty = true;
+    }
+
+    pub(super) fn on_exec(&mut self, fields: &Header, exe: Option<&Path>, argv: &[Vec<u8>]) {
+        let masked = mask::mask_argv(argv);
+        let exe_text = exe.map(|path| path.to_string_lossy().into_owned());
+        let id = process_id(fields.tgid, fields.start_ns);
+        self.forget_some();
+        self.known.insert(
+            fields.tgid,
+            Known {
+                start: id.start,
+                exe: exe_text.clone(),
+                argv: masked.clone(),
+            },
+        );
+        let mut event = self.event_of(Kind::Exec, fields);
+        event.exe = exe_text;
+        event.argv = Some(masked.clone());
+        let mut object = serde_json::Map::new();
+        object.insert("argv".into(), masked.into());
+        let cwd =
+            process::same(fields.tgid, fields.start_ns).and_then(|_| process::cwd(fields.tgid));
+        if let Some(cwd) = cwd {
+            object.insert("cwd".into(), cwd.to_string_lossy().into());
+        }
+        event.object = Some(object.into());
+        if fields.flags & FLAG_GATED == 0 {
+            self.tell(event);
+            return;
+        }
+        self.judge_command(fields, exe, argv, event);
+    }
+
+    /// A label names command lines of this program: judges this one, and carries the verdict out
+    /// before the program's first instruction.
+    fn judge_command(
+        &mut self,
+        fields: &Header,
+        exe: Option<&Path>,
+        argv: &[Vec<u8>],
+        mut event: Event,
+    ) {
+        let id = process_id(fields.tgid, fields.start_ns);
+        // It may be an agent as well; then its session must be there before it goes on.
+        if fields.flags & FLAG_STOPPED != 0 {
+            self.look_at_candidate(id, fields.session, false);
+        }
+        let words: Vec<String> = argv
+            .iter()
+            .map(|word| String::from_utf8_lossy(word).into_owned())
+            .collect();
+        let excepted = self
+            .kernel
+            .tables
+            .task(fields.tgid)
+            .map_or(0, |task| task.excepted);
+        let mut labels = 0;
+        for index in self.command_groups(fields.tgid, exe, &words) {
+            let Some(group) = self.policy.groups.get(index) else {
+                continue;
+            };
+            if group.mask() & excepted == 0 {
+                labels |= self.bits.mask(&group.name);
+            }
+        }
+        if labels == 0 {
+            self.tell(event);
+            self.let_go_on(id);
+            return;
+        }
+        let judged = self
+            .kernel
+            .inject(fields.session, labels, fields.tgid, false)
+            .unwrap_or_else(|error| {
+                self.problems.insert("inject", error.to_string());
+                Judged {
+                    verdict: Verdict::Allow,
+                    would: Verdict::Allow,
+                    rule: None,
+                }
+            });
+        let generation = self.kernel.tables.generation() as u16;
+        let rule = judged
+            .rule
+            .and_then(|index| self.rule_of(index, generation))
+            .cloned();
+        event.labels = self.bits.names(labels);
+        event.verdict = Some(judged.verdict.name().into());
+        event.would = (judged.would > judged.verdict).then(|| judged.would.name().into());
+        event.rule = rule.as_ref().map(|rule| rule.name.clone());
+        event.tier = Some(tier::NAMES[usize::from(tier::USERSPACE)].into());
+        event.latency_ns = Some(clock::monotonic_ns().saturating_sub(fields.time_ns));
+        match (judged.verdict, rule) {
+            (Verdict::Kill, _) => {
+                let _ = process::signal(id, Signal::KILL);
+                self.kernel.tables.drop_waiting(id.pid);
+                let event = self.tell(event);
+                self.touch(fields, &event);
+            }
+            (Verdict::Hold, Some(rule)) => {
+                if fields.flags & FLAG_STOPPED == 0 {
+                    let _ = process::signal(id, Signal::STOP);
+                }
+                let now = clock::monotonic_ns();
+                let held = Held {
+                    start_ns: fields.start_ns,
+                    time_ns: now,
+                    deadline_ns: now + rule.timeout_ns,
+                    labels,
+                    object: 0,
+                    session: fields.session,
+                    rule: judged.rule.unwrap_or(record::NO_RULE),
+                    generation,
+                    kind: kind::EXEC,
+                    on_timeout: rule.on_timeout,
+                    pad: [0; 6],
+                };
+                if let Err(error) = self.kernel.tables.put_held(id.pid, held) {
+                    self.problems.insert("held", error.to_string());
+                }
+                self.kernel.tables.drop_waiting(id.pid);
+                let event = self.tell(event);
+                self.touch(fields, &event);
+                self.take_up_hold(id.pid, &held, 0, 0, event);
+            }
+            _ => {
+                let event = self.tell(event);
+                self.touch(fields, &event);
+                self.let_go_on(id);
+            }
+        }
+    }
+
+    /// Label tables that name this command line, by whichever of its names: the file that runs, the
+    /// path that was executed (a link, perhaps), or what it calls itself.
+    fn command_groups(&self, tgid: u32, exe: Option<&Path>, words: &[String]) -> BTreeSet<usize> {
+        let mut groups: BTreeSet<usize> = self.commands.labels_of(exe, words).into_iter().collect();
+        groups.extend(self.commands.labels(words));
+        if let Some(executed) = process::executed_path(tgid) {
+            let executed = String::from_utf8_lossy(&executed).into_owned();
+            groups.extend(self.commands.labels_of(Some(Path::new(&executed)), words));
+        }
+        groups
+    }
+
+    pub(super) fn on_path(
+        &mut self,
+        fields: &Header,
+        path: Option<&Path>,
+        ino: u64,
+        dev: u32,
+        flags: u32,
+    ) {
+        let connect = fields.kind == kind::CONNECT;
+        let mut event = self.event_of(if connect { Kind::Connect } else { Kind::Open }, fields);
+        let mut object = serde_json::Map::new();
+        if let Some(path) = path {
+            object.insert("path".into(), path.to_string_lossy().into());
+        }
+        if connect {
+            object.insert("family".into(), "unix".into());
+        }
+        object.insert(
+            "dev".into(),
+            format!("{}:{}", dev >> 20, dev & 0xf_ffff).into(),
+        );
+        object.insert("ino".into(), ino.into());
+        if !connect {
+            object.insert("flags".into(), open_flags(flags).into());
+        }
+        event.object = Some(object.into());
+        let event = self.tell(event);
+        self.touch(fields, &event);
+        self.hold_from(fields, event);
+    }
+
+    pub(super) fn on_connect(&mut self, fields: &Header, to: &Connection) {
+        let mut event = self.event_of(Kind::Connect, fields);
+        let family = if i32::from(to.family) == libc::AF_INET {
+            "inet"
+        } else {
+            "inet6"
+        };
+        let protocol = match to.socket_type as i32 {
+            libc::SOCK_STREAM => "stream",
+            libc::SOCK_DGRAM => "datagram",
+            _ => "other",
+        };
+        event.object = Some(
+            json!({ "family": family, "addr": to.addr.to_string(), "port": to.port, "type": protocol }),
+        );
+        if event.labels.is_empty() && fields.verdict == 0 && !self.may_tell_connect() {
+            return;
+        }
+        let event = self.tell(event);
+        self.touch(fields, &event);
+        if fields.flags & record::FLAG_SIGNAL_NEEDED != 0 && fields.verdict == Verdict::Kill as u8 {
+            let _ = process::signal(process_id(fields.tgid, fields.start_ns), Signal::KILL);
+        }
+        self.hold_from(fields, event);
+    }
+
+    fn hold_from(&mut self, fields: &Header, event: Event) {
+        if fields.verdict != Verdict::Hold as u8 {
+            return;
+        }
+        let held = self
+            .kernel
+            .tables
+            .held()
+            .into_iter()
+            .find(|(tgid, held)| *tgid == fields.tgid && held.start_ns == fields.start_ns);
+        if let Some((tgid, held)) = held {
+            self.take_up_hold(tgid, &held, fields.flags, fields.judged_in, event);
+        }
+    }
+
+    /// Keeps the table of seen programs within bounds: those that are gone go first.
+    fn forget_some(&mut self) {
+        const ROOM: usize = 16_384;
+        if self.known.len() < ROOM {
+            return;
+        }
+        let alive: std::collections::HashSet<u32> = self
+            .kernel
+            .tables
+            .tasks()
+            .into_iter()
+            .map(|(pid, _)| pid)
+            .collect();
+        self.known.retain(|pid, _| alive.contains(pid));
+    }
+}
+
+/// `O_RDWR|O_CREAT` and so on.
+fn open_flags(flags: u32) -> String {
+    const NAMES: [(i32, &str); 9] = [
+        (libc::O_CREAT, "O_CREAT"),
+        (libc::O_EXCL, "O_EXCL"),
+        (libc::O_TRUNC, "O_TRUNC"),
+        (libc::O_APPEND, "O_APPEND"),
+        (libc::O_NONBLOCK, "O_NONBLOCK"),
+        (libc::O_DIRECTORY, "O_DIRECTORY"),
+        (libc::O_NOFOLLOW, "O_NOFOLLOW"),
+        (libc::O_CLOEXEC, "O_CLOEXEC"),
+        (libc::O_DIRECT, "O_DIRECT"),
+    ];
+    let mode = match flags as i32 & libc::O_ACCMODE {
+        libc::O_WRONLY => "O_WRONLY",
+        libc::O_RDWR => "O_RDWR",
+        _ => "O_RDONLY",
+    };
+    NAMES
+        .iter()
+        .filter(|(bit, _)| flags as i32 & bit != 0)
+        .fold(mode.to_owned(), |text, (_, name)| text + "|" + name)
+}

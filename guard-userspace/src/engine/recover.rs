@@ -1,0 +1,331 @@
+//! What survives guardd: the sessions with their facts and processes, the holds and the leases. Written
+//! to one file, whole and by rename, whenever something that must not be forgotten changes; what comes
+//! between two writes is taken from the journal, which is written first.
+
+use std::{collections::BTreeMap, fs, io, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Engine, Grant, Hold, Session, process_id};
+use crate::{
+    clock,
+    event::Kind,
+    process::{self, Id},
+};
+
+const FILE: &str = "state.json";
+
+#[derive(Serialize, Deserialize)]
+struct State {
+    /// Start times and monotonic clocks only mean something within one boot.
+    boot: String,
+    /// Last event that is in here.
+    seq: u64,
+    next_session: u32,
+    next_hold: u32,
+    next_grant: u32,
+    sessions: Vec<Session>,
+    /// (pid, start in ticks, session)
+    members: Vec<(u32, u64, u32)>,
+    holds: Vec<Hold>,
+    grants: BTreeMap<u32, SavedGrant>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SavedGrant {
+    session: u32,
+    label: String,
+    since_ns: u64,
+    until_ns: u64,
+    revoked: bool,
+    reason: Option<String>,
+    by_uid: u32,
+}
+
+fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+impl Engine {
+    fn file(&self) -> PathBuf {
+        self.options.state_dir.join(FILE)
+    }
+
+    /// Writes the state down.
+    pub(super) fn save(&mut self) {
+        let members = self.kernel.tables.tasks();
+        let state = State {
+            boot: boot(),
+            seq: self.journal.last_seq(),
+            next_session: self.next_session,
+            next_hold: self.next_hold,
+            next_grant: self.next_grant,
+            sessions: self.sessions.values().cloned().collect(),
+            members: members
+                .iter()
+                .map(|(pid, t)| (*pid, process_id(*pid, t.start_ns).start, t.session))
+                .collect(),
+            holds: self.holds.values().cloned().collect(),
+            grants: self
+                .grants
+                .iter()
+                .map(|(id, g)| {
+                    let saved = SavedGrant {
+                        session: g.session,
+                        label: g.label.clone(),
+                        since_ns: g.since_ns,
+                        until_ns: g.until_ns,
+                        revoked: g.revoked,
+                        reason: g.reason.clone(),
+                        by_uid: g.by_uid,
+                    };
+                    (*id, saved)
+                })
+                .collect(),
+        };
+        match self.write(&state) {
+            Ok(()) => {
+                self.dirty = false;
+                self.saved_ns = clock::monotonic_ns();
+                self.problems.remove("state");
+            }
+            Err(error) => {
+                self.problems.insert(
+                    "state",
+                    format!(
+                        "{}: {error}: a restart would forget sessions",
+                        self.file().display()
+                    ),
+                );
+            }
+        }
+    }
+
+    fn write(&self, state: &State) -> io::Result<()> {
+        let file = self.file();
+        let new = file.with_extension("json.new");
+        fs::write(&new, serde_json::to_vec(state)?)?;
+        fs::rename(new, file)
+    }
+
+    /// Takes up what an earlier guardd of this boot left: its sessions' processes that still run, the
+    /// processes they have started since, the holds that nobody has answered.
+    pub(super) fn recover(&mut self) {
+        let state: State = match fs::read(self.file()).map(|bytes| serde_json::from_slice(&bytes)) {
+            Ok(Ok(state)) => state,
+            Ok(Err(error)) => {
+                self.problems.insert(
+                    "state",
+                    format!(
+                        "{}: {error}: earlier sessions are not taken up",
+                        self.file().display()
+                    ),
+                );
+                return;
+            }
+            Err(_) => return,
+        };
+        // Names are never given twice, not even after a reboot: the journal goes on.
+        self.next_session = state.next_session;
+        self.next_hold = state.next_hold;
+        self.next_grant = state.next_grant;
+        if state.boot != boot() {
+            return;
+        }
+        self.take_up_sessions(&state);
+        for mut hold in state.holds {
+            let id = Id {
+                pid: hold.process.0,
+                start: hold.process.1,
+            };
+            if !self.sessions.contains_key(&hold.session)
+                || process::stat(id.pid).is_none_or(|stat| stat.id != id)
+            {
+                continue;
+            }
+            let held = guard_common::state::Held {
+                start_ns: self
+                    .kernel
+                    .tables
+                    .task(id.pid)
+                    .map_or(0, |task| task.start_ns),
+                time_ns: hold.since_ns,
+                deadline_ns: hold.deadline_ns,
+                labels: hold
+                    .event
+                    .labels
+                    .iter()
+                    .fold(0, |mask, label| mask | self.bits.mask(label)),
+                object: hold.object,
+                session: hold.session,
+                rule: self
+                    .rule_index(&hold.rule)
+                    .unwrap_or(guard_common::event::NO_RULE),
+                generation: self.kernel.tables.generation() as u16,
+                kind: hold.kind,
+                on_timeout: hold.on_timeout,
+                pad: [0; 6],
+            };
+            let _ = self.kernel.tables.put_held(id.pid, held);
+            // The policy may have changed while nobody watched: only the same rule may answer for it.
+            let same = self
+                .rule_index(&hold.rule)
+                .and_then(|index| self.rule_of(index, held.generation));
+            let holds = same.is_some_and(|rule| rule.action == guard_common::Verdict::Hold as u8);
+            hold.generation = if holds { held.generation } else { u16::MAX };
+            self.holds.insert(hold.id, hold);
+        }
+        let now = clock::monotonic_ns();
+        for (id, grant) in state.grants {
+            if !grant.revoked
+                && grant.until_ns > now
+                && self.sessions.contains_key(&grant.session)
+                && let Some(bit) = self.bits.bit(&grant.label)
+            {
+                let _ = self
+                    .kernel
+                    .tables
+                    .put_lease(grant.session, bit, grant.until_ns);
+            }
+            let grant = Grant {
+                session: grant.session,
+                label: grant.label,
+                since_ns: grant.since_ns,
+                until_ns: grant.until_ns,
+                revoked: grant.revoked,
+                reason: grant.reason,
+                by_uid: grant.by_uid,
+            };
+            self.grants.insert(id, grant);
+        }
+        self.release_left_stopped();
+        let sessions: Vec<String> = self.sessions.values().map(Session::name).collect();
+        if !sessions.is_empty() {
+            let mut event = self.event_for(Kind::Guard, None);
+            event.object = Some(
+                json!({ "what": "recovered", "sessions": sessions, "holds": self.holds.len() }),
+            );
+            self.tell(event);
+        }
+    }
+
+    fn take_up_sessions(&mut self, state: &State) {
+        let processes = process::all();
+        let alive = |pid: u32, start: u64| {
+            processes
+                .get(&pid)
+                .is_some_and(|s| s.id.start == start && s.is_alive())
+        };
+        let mut sessions = state.sessions.clone();
+        self.replay(state.seq, &mut sessions);
+        for session in sessions {
+            let members: Vec<Id> = state
+                .members
+                .iter()
+                .filter(|(pid, start, id)| *id == session.id && alive(*pid, *start))
+                .map(|(pid, start, _)| Id {
+                    pid: *pid,
+                    start: *start,
+                })
+                .collect();
+            let anchored = session.anchor.is_some_and(|(pid, start)| alive(pid, start));
+            if members.is_empty() && !anchored {
+                continue;
+            }
+            if let Err(error) = self.kernel.attach_calls() {
+                self.problems.insert("hooks", error.to_string());
+            }
+            let id = session.id;
+            self.enter(&session);
+            self.sessions.insert(id, session);
+            for member in members {
+                if self.kernel.tables.task(member.pid).is_none() {
+                    let parent = processes.get(&member.pid).map_or(0, |stat| stat.parent);
+                    self.tag(member, id, parent);
+                }
+            }
+        }
+        // What they have started while nobody watched.
+        let roots: Vec<(Id, u32)> = self
+            .kernel
+            .tables
+            .tasks()
+            .into_iter()
+            .map(|(pid, t)| (process_id(pid, t.start_ns), t.session))
+            .collect();
+        for (id, session) in roots {
+            self.adopt_untagged_below(id, session);
+        }
+    }
+
+    /// Like `adopt_below`, but leaves processes of sessions inside this one where they are.
+    fn adopt_untagged_below(&mut self, root: Id, session: u32) {
+        let processes = process::all();
+        let mut members = vec![root.pid];
+        while let Some(parent) = members.pop() {
+            for stat in processes
+                .values()
+                .filter(|stat| stat.parent == parent && stat.is_alive())
+            {
+                if self.kernel.tables.task(stat.id.pid).is_none() {
+                    self.tag(stat.id, session, stat.parent);
+                    members.push(stat.id.pid);
+                }
+            }
+        }
+    }
+
+    /// Touches that the journal has and the state file has not.
+    fn replay(&mut self, after: u64, sessions: &mut [Session]) {
+        let events: Vec<_> = self
+            .journal
+            .tail()
+            .filter(|event| event.seq > after && !event.labels.is_empty())
+            .cloned()
+            .collect();
+        for event in events {
+            let (Some(session), Some(mono_ns)) = (event.session.as_deref(), event.mono_ns) else {
+                continue;
+            };
+            let mut next = super::session::number("s", session);
+            while let Some(id) = next {
+                let Some(session) = sessions.iter_mut().find(|session| session.id == id) else {
+                    break;
+                };
+                session.touch(
+                    mono_ns,
+                    &event.labels,
+                    Some(&super::holds::target_of(&event)),
+                    &event,
+                );
+                next = session.parent;
+            }
+        }
+    }
+
+    /// A process of a session that is stopped for no reason that is known was stopped for the guardd
+    /// that is gone.
+    fn release_left_stopped(&mut self) {
+        for (pid, task) in self.kernel.tables.tasks() {
+            let id = process_id(pid, task.start_ns);
+            let paused = self
+                .sessions
+                .get(&task.session)
+                .is_some_and(|session| session.paused);
+            let scoped = self.holds.values().any(|hold| {
+                hold.whole_session && self.family(hold.judged_in).contains(&task.session)
+            });
+            if !paused
+                && !scoped
+                && !self.is_held(id)
+                && process::stat(pid).is_some_and(|stat| stat.is_stopped())
+            {
+                let _ = process::signal(id, rustix::process::Signal::CONT);
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The policy in force: its rules by the kernel's numbers, and how another one takes its place.
+
+use guard_common::rule::{Progress, ProgressKey, Rule, advance};
+use serde_json::json;
+
+use super::{Engine, Refusal, Session, load_policy};
+use crate::{
+    event::{Event, Kind},
+    kernel::{Kernel, KernelError},
+    policy::{AgentMatcher, CommandMatcher, Homes, LabelBits, Mode, Policy, Tables},
+};
+
+/// A rule of the kernel's table with the name that people know it by.
+#[derive(Clone, Debug)]
+pub(super) struct NamedRule {
+    pub(super) name: String,
+    pub(super) rule: Rule,
+}
+
+impl std::ops::Deref for NamedRule {
+    type Target = Rule;
+
+    fn deref(&self) -> &Rule {
+        &self.rule
+    }
+}
+
+impl Engine {
+    pub(super) fn rule_of(&self, index: u16, generation: u16) -> Option<&NamedRule> {
+        self.rules[usize::from(generation & 1)].get(usize::from(index))
+    }
+
+    /// A rule's place in the kernel's table now.
+    pub(super) fn rule_index(&self, name: &str) -> Option<u16> {
+        let rules = &self.rules[self.kernel.tables.generation() as usize];
+        rules
+            .iter()
+            .position(|rule| rule.name == name)
+            .and_then(|index| index.try_into().ok())
+    }
+
+    pub(super) fn trigger_of(&self, rule: &str) -> Option<String> {
+        self.policy
+            .rules
+            .iter()
+            .find(|r| r.name == rule)?
+            .when
+            .last()
+            .cloned()
+    }
+
+    /// Loads the policy again. The old one stays in force until the new one is complete in the
+    /// kernel, and whatever is wrong with the new one changes nothing.
+    pub(super) fn reload(&mut self) -> Result<String, Refusal> {
+        let policy =
+            load_policy(&self.options).map_err(|error| Refusal::invalid(error.to_string()))?;
+        let bits = LabelBits::assign(Some(&self.bits), &policy)
+            .map_err(|error| Refusal::invalid(error.to_string()))?;
+        let homes = Homes::from_system();
+        let generation = self.kernel.tables.next_generation();
+        let tables = policy
+            .compile(generation as u8, &bits, &homes)
+            .map_err(|error| Refusal::invalid(error.to_string()))?;
+        let failed = |error: KernelError| {
+            Refusal::failed(format!(
+                "policy reload: {error}: the old policy stays in force"
+            ))
+        };
+        self.drain_all();
+        self.kernel.tables.stage(&tables).map_err(failed)?;
+        let observe = self.options.mode.unwrap_or(policy.mode) == Mode::Observe;
+        let rules = named_rules(&policy, &tables);
+        // Progress first: the moment the new half is in force its rules must know what has been
+        // touched.
+        for session in self.sessions.values() {
+            rebuild(&mut self.kernel, session, &rules, &bits, generation as u16);
+        }
+        self.kernel
+            .tables
+            .commit(&tables, observe)
+            .map_err(failed)?;
+        self.rules[generation as usize] = rules;
+        self.agents = AgentMatcher::new(&policy, &homes);
+        self.commands = CommandMatcher::new(&policy);
+        self.policy = policy;
+        self.bits = bits;
+        let mut event = Event::new(Kind::Policy);
+        event.object = Some(
+            json!({ "what": "loaded", "policy": self.policy.source.to_string(), "rules": self.policy.rules.len() }),
+        );
+        self.tell(event);
+        Ok(format!("policy {} is in force", self.policy.source))
+    }
+}
+
+/// The rules in the kernel's order with their names.
+pub(super) fn named_rules(policy: &Policy, tables: &Tables) -> Vec<NamedRule> {
+    let rules = tables.rules.rules.iter();
+    policy
+        .rule_order()
+        .into_iter()
+        .zip(rules)
+        .map(|(index, rule)| NamedRule {
+            name: policy.rules[index].name.clone(),
+            rule: *rule,
+        })
+        .collect()
+}
+
+/// Puts a session's touches through the rules again, for a policy half or a guardd that has not seen
+/// them.
+pub(super) fn rebuild(
+    kernel: &mut Kernel,
+    session: &Session,
+    rules: &[NamedRule],
+    bits: &LabelBits,
+    generation: u16,
+) {
+    for (index, rule) in rules.iter().enumerate() {
+        let mut progress = Progress::default();
+        for (mono_ns, labels) in &session.trail {
+            let touched = labels.iter().fold(0, |mask, label| mask | bits.mask(label));
+            if rule.concerns(touched) {
+                advance(rule, &mut progress, touched, *mono_ns);
+            }
+        }
+        if progress != Progress::default() {
+            let key = ProgressKey {
+                session: session.id,
+                rule: index as u16,
+                generation,
+            };
+            if let Err(error) = kernel.tables.put_progress(key, progress) {
+                tracing::error!("{error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,410 @@
+//! Requests from the control socket: who may ask for what, and what is done.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::{By, Engine, Origin, Outcome, Session, adopt::Beginning, session::number};
+use crate::{
+    event::Kind,
+    process::{self},
+    wire::{Code, Failure, Reply, Request},
+};
+
+/// Who is on the other end of the socket, as the kernel says.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Process id when it connected.
+    pub pid: u32,
+    /// Effective uid when it connected.
+    pub uid: u32,
+    /// Root, or in group `guard`.
+    pub privileged: bool,
+}
+
+/// A request on its way to the engine.
+#[derive(Debug)]
+pub struct Command {
+    /// Who asks.
+    pub peer: Peer,
+    /// For what.
+    pub request: Request,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<Reply>,
+}
+
+/// Why a request was not carried out.
+#[derive(Clone, Debug)]
+pub struct Refusal(Failure);
+
+impl Refusal {
+    fn new(code: Code, message: impl Into<String>) -> Self {
+        Self(Failure {
+            code,
+            message: message.into(),
+        })
+    }
+
+    pub(super) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(Code::NotFound, message)
+    }
+
+    pub(super) fn failed(message: impl Into<String>) -> Self {
+        Self::new(Code::Failed, message)
+    }
+
+    pub(super) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Code::Invalid, message)
+    }
+
+    fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(Code::Forbidden, message)
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+fn done(message: impl Into<String>) -> Reply {
+    Reply::Done {
+        message: message.into(),
+    }
+}
+
+impl Engine {
+    pub(super) fn answer(&mut self, command: Command) {
+        let Command {
+            peer,
+            request,
+            reply,
+        } = command;
+        let answer = self
+            .carry_out(&peer, request)
+            .unwrap_or_else(|Refusal(failure)| Reply::Error(failure));
+        // Nobody waits any more: the request was carried out all the same.
+        let _ = reply.send(answer);
+    }
+
+    /// The innermost session that the peer's process is in.
+    fn session_of(&self, peer: &Peer) -> Option<u32> {
+        let task = self.kernel.tables.task(peer.pid)?;
+        process::same(peer.pid, task.start_ns).map(|_| task.session)
+    }
+
+    /// Who may change what happens to a session: root or group guard, and never from inside one.
+    fn may_decide(&self, peer: &Peer, what: &str) -> Result<By, Refusal> {
+        if let Some(session) = self.session_of(peer) {
+            return Err(Refusal::forbidden(format!(
+                "{what}: pid {} runs inside session s-{session}: a person has to do it from a terminal outside",
+                peer.pid
+            )));
+        }
+        if !peer.privileged {
+            return Err(Refusal::forbidden(format!(
+                "{what}: uid {} may not: become root or join group guard",
+                peer.uid
+            )));
+        }
+        // A process that has gone cannot show that it was outside.
+        if process::stat(peer.pid).is_none() {
+            return Err(Refusal::forbidden(format!(
+                "{what}: pid {} has exited: stay until the answer comes",
+                peer.pid
+            )));
+        }
+        Ok(By {
+            uid: Some(peer.uid),
+            pid: Some(peer.pid),
+        })
+    }
+
+    fn may_see(peer: &Peer, session: &Session) -> bool {
+        peer.privileged || peer.uid == session.uid
+    }
+
+    fn session(&self, peer: &Peer, name: &str) -> Result<&Session, Refusal> {
+        let unknown =
+            || Refusal::not_found(format!("{name}: no such session: see 'guardctl sessions'"));
+        let id = number("s", name).ok_or_else(unknown)?;
+        let session = self
+            .sessions
+            .get(&id)
+            .or_else(|| self.ended.iter().find(|s| s.id == id))
+            .ok_or_else(unknown)?;
+        if Self::may_see(peer, session) {
+            Ok(session)
+        } else {
+            Err(unknown())
+        }
+    }
+
+    fn live_session(&self, peer: &Peer, name: &str) -> Result<u32, Refusal> {
+        let session = self.session(peer, name)?;
+        if session.ended_ns.is_some() {
+            return Err(Refusal::not_found(format!("{name}: the session has ended")));
+        }
+        Ok(session.id)
+    }
+
+    fn carry_out(&mut self, peer: &Peer, request: Request) -> Result<Reply, Refusal> {
+        match request {
+            Request::Status => Ok(Reply::Status(Box::new(self.status()))),
+            Request::Sessions { all } => {
+                let ended = self.ended.iter().filter(|_| all);
+                let mut sessions: Vec<&Session> = ended.chain(self.sessions.values()).collect();
+                sessions.sort_by_key(|session| session.id);
+                let sessions = sessions
+                    .into_iter()
+                    .filter(|s| Self::may_see(peer, s))
+                    .map(|s| self.session_info(s))
+                    .collect();
+                Ok(Reply::Sessions { sessions })
+            }
+            Request::Show { session } => {
+                let session = self.session(peer, &session)?;
+                Ok(Reply::Show(Box::new(self.detail(session))))
+            }
+            Request::Events { .. } => Err(Refusal::failed("events: not for the engine")),
+            Request::Pending => {
+                let holds = self.holds.values().filter(|hold| {
+                    self.sessions
+                        .get(&hold.session)
+                        .is_some_and(|session| Self::may_see(peer, session))
+                });
+                Ok(Reply::Pending {
+                    holds: holds.map(|hold| self.hold_info(hold)).collect(),
+                })
+            }
+            Request::Approve { id, for_ms } => {
+                let by = self.may_decide(peer, "approve")?;
+                let number = hold_number(&id)?;
+                self.settle(
+                    number,
+                    &Outcome::Approve(for_ms.map(Duration::from_millis)),
+                    by,
+                )
+                .map(done)
+            }
+            Request::Deny { id, reason } => {
+                let by = self.may_decide(peer, "deny")?;
+                let number = hold_number(&id)?;
+                self.settle(number, &Outcome::Deny(reason), by).map(done)
+            }
+            Request::Pause { session } => {
+                let by = self.may_decide(peer, "pause")?;
+                let id = self.live_session(peer, &session)?;
+                self.stop_session(id, None);
+                self.set_paused(id, true);
+                self.tell_of_session(id, "paused", by);
+                Ok(done(format!(
+                    "{session} is paused: {} processes are stopped",
+                    self.members(id).len()
+                )))
+            }
+            Request::Resume { session } => {
+                let by = self.may_decide(peer, "resume")?;
+                let id = self.live_session(peer, &session)?;
+                self.set_paused(id, false);
+                self.resume_session(id);
+                self.tell_of_session(id, "resumed", by);
+                Ok(done(format!("{session} goes on")))
+            }
+            Request::Kill { session } => {
+                let by = self.may_decide(peer, "kill")?;
+                let id = self.live_session(peer, &session)?;
+                let before = self.members(id).len();
+                self.tell_of_session(id, "killed", by);
+                let left = self.kill_session(id);
+                self.drain_all();
+                self.end_if_empty(id);
+                if left > 0 {
+                    return Err(Refusal::failed(format!(
+                        "{session}: {left} of {before} processes have been sent SIGKILL and have not gone yet"
+                    )));
+                }
+                Ok(done(format!("{session}: {before} processes were killed")))
+            }
+            Request::Adopt {
+                pid,
+                agent,
+                intent,
+                run,
+            } => self.adopt(peer, pid, agent, intent, run),
+            Request::Grant {
+                session,
+                label,
+                for_ms,
+                reason,
+            } => {
+                let by = self.may_decide(peer, "grant")?;
+                let id = self.live_session(peer, &session)?;
+                let grant =
+                    self.grant(id, &label, for_ms.map(Duration::from_millis), reason, by)?;
+                Ok(Reply::Granted { grant })
+            }
+            Request::Revoke { grant } => {
+                let by = self.may_decide(peer, "revoke")?;
+                self.revoke(&grant, by)
+            }
+            Request::Grants => {
+                let grants = self.grants.iter().filter(|(_, grant)| {
+                    peer.privileged
+                        || self
+                            .sessions
+                            .get(&grant.session)
+                            .is_some_and(|s| s.uid == peer.uid)
+                });
+                Ok(Reply::Grants {
+                    grants: grants
+                        .map(|(id, grant)| self.grant_info(*id, grant))
+                        .collect(),
+                })
+            }
+            Request::Intent { session, text } => {
+                self.may_decide(peer, "intent")?;
+                let id = self.live_session(peer, &session)?;
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    session.intent.clone_from(&text);
+                }
+                let mut event = self.event_for(Kind::Intent, Some(id));
+                event.object = Some(json!({ "text": text, "by_uid": peer.uid }));
+                self.tell(event);
+                self.save();
+                Ok(done(format!(
+                    "{session}: the intent is {}",
+                    if text.is_some() { "set" } else { "cleared" }
+                )))
+            }
+            Request::PolicyShow => Ok(Reply::Policy {
+                source: self.policy.source.to_string(),
+                text: self.policy.text.clone(),
+                not_enforced: self.policy.not_enforced(),
+            }),
+            Request::PolicyReload => {
+                self.may_decide(peer, "policy reload")?;
+                self.reload().map(done)
+            }
+            Request::PolicyExplain { session } => {
+                let session = self.session(peer, &session)?;
+                Ok(Reply::Explain {
+                    rules: self.explain(session),
+                })
+            }
+        }
+    }
+
+    fn set_paused(&mut self, id: u32, paused: bool) {
+        for id in self.family(id) {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.paused = paused;
+            }
+        }
+        self.save();
+    }
+
+    fn tell_of_session(&mut self, id: u32, what: &str, by: By) {
+        let mut event = self.event_for(Kind::Session, Some(id));
+        event.object = Some(json!({ "what": what, "by_uid": by.uid, "by_pid": by.pid }));
+        self.tell(event);
+    }
+
+    fn adopt(
+        &mut self,
+        peer: &Peer,
+        pid: u32,
+        agent: Option<String>,
+        intent: Option<String>,
+        run: bool,
+    ) -> Result<Reply, Refusal> {
+        let what = if run { "run" } else { "adopt" };
+        let stat = process::stat(pid)
+            .filter(process::Stat::is_alive)
+            .ok_or_else(|| Refusal::not_found(format!("{what}: pid {pid}: no such process")))?;
+        let inside = self.session_of(peer);
+        let own = process::uid(pid) == Some(peer.uid) || peer.privileged;
+        if run {
+            // `run` names the child it has just forked, and nothing else.
+            if stat.parent != peer.pid || !own {
+                return Err(Refusal::forbidden(format!(
+                    "run: pid {pid} is not a child of pid {}",
+                    peer.pid
+                )));
+            }
+        } else {
+            if let Some(session) = inside {
+                return Err(Refusal::forbidden(format!(
+                    "adopt: pid {} runs inside session s-{session}",
+                    peer.pid
+                )));
+            }
+            if !own {
+                return Err(Refusal::forbidden(format!(
+                    "adopt: pid {pid} belongs to another user: become root"
+                )));
+            }
+        }
+        if pid == 1 || pid == std::process::id() || process::exe(pid).is_none() {
+            return Err(Refusal::invalid(format!(
+                "{what}: pid {pid}: init, guardd and kernel threads cannot be sessions"
+            )));
+        }
+        let current = self
+            .kernel
+            .tables
+            .task(pid)
+            .filter(|task| process::same(pid, task.start_ns).is_some());
+        if let Some(task) = current
+            && !run
+        {
+            return Err(Refusal::failed(format!(
+                "adopt: pid {pid} is in session s-{} already",
+                task.session
+            )));
+        }
+        let agent = agent.unwrap_or_else(|| {
+            process::exe(pid)
+                .and_then(|path| {
+                    path.file_name()
+                        .map(|name| name.to_string_lossy().into_owned())
+                })
+                .unwrap_or_else(|| "unknown".into())
+        });
+        let id = self.begin(Beginning {
+            agent,
+            origin: if run { Origin::Run } else { Origin::Adopt },
+            root: stat.id,
+            parent: current.map(|task| task.session),
+            anchor: None,
+            intent,
+            running: !run,
+        });
+        if let Some(problem) = self.problems.get("hooks") {
+            return Err(Refusal::failed(format!(
+                "{what}: the session's hooks could not be attached: {problem}"
+            )));
+        }
+        let processes = self.members(id).len() as u64;
+        if processes == 0 {
+            self.end_if_empty(id);
+            return Err(Refusal::failed(format!(
+                "{what}: pid {pid} could not be tagged: it has exited, or the lineage table is full"
+            )));
+        }
+        Ok(Reply::Adopted {
+            session: format!("s-{id}"),
+            processes,
+        })
+    }
+}
+
+fn hold_number(id: &str) -> Result<u32, Refusal> {
+    number("h", id).ok_or_else(|| {
+        Refusal::not_found(format!(
+            "{id}: no such hold: they are named h-1, h-2 …; see 'guardctl pending'"
+        ))
+    })
+}

@@ -1,0 +1,272 @@
+//! The kernel side from userspace: loading, attaching, tables, and the records that come back.
+//!
+//! Nothing here knows what a session means or what a policy says; that is the engine's.
+
+pub mod btf;
+mod hooks;
+mod inject;
+#[cfg(feature = "kernel-log")]
+mod log;
+mod records;
+mod tables;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Btf, Ebpf, EbpfError, EbpfLoader,
+    maps::{MapData, MapError, RingBuf},
+    programs::ProgramError,
+};
+pub use btf::Offsets;
+pub use hooks::{Feature, Hooks};
+pub use inject::Judged;
+pub use records::{Connection, Fields, Record};
+pub use tables::{Counters, Tables};
+
+/// What can go wrong between userspace and the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// No BTF, or not what is needed of it.
+    #[error(
+        "kernel type information: {path}: {reason}: guard needs a kernel with CONFIG_DEBUG_INFO_BTF=y (5.10 or later)"
+    )]
+    NoBtf {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No tracefs, and none could be mounted.
+    #[error("tracefs: {reason}: mount it with 'mount -t tracefs tracefs /sys/kernel/tracing'")]
+    NoTracefs {
+        /// Why not.
+        reason: String,
+    },
+    /// No cgroup2 hierarchy.
+    #[error(
+        "cgroup2: no unified hierarchy is mounted: mount it with 'mount -t cgroup2 none /sys/fs/cgroup'"
+    )]
+    NoCgroup2,
+    /// The object did not load.
+    #[error("loading the kernel programs: {0}")]
+    Load(#[from] EbpfError),
+    /// One program did not load or attach.
+    #[error("kernel program {program}: {source}")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// Why.
+        #[source]
+        source: ProgramError,
+    },
+    /// A map operation failed.
+    #[error("kernel table {table}: {source}")]
+    Table {
+        /// Its name.
+        table: &'static str,
+        /// Why.
+        #[source]
+        source: MapError,
+    },
+    /// The object lacks something that this binary expects.
+    #[error(
+        "the kernel object has no {0}: guardd and its kernel programs are from different builds"
+    )]
+    Absent(&'static str),
+    /// A system call failed.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The compiled kernel programs.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard-ebpf"));
+
+/// Settings of the kernel side.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the kernel's type information is.
+    pub btf: PathBuf,
+    /// Entries in the lineage table.
+    pub lineage_size: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            btf: btf::VMLINUX.into(),
+            lineage_size: 65_536,
+        }
+    }
+}
+
+/// The loaded kernel side.
+pub struct Kernel {
+    /// What is watched, by what, and whether it is attached.
+    pub hooks: Hooks,
+    /// Every table.
+    pub tables: Tables,
+    inject: inject::Injector,
+    #[cfg(feature = "kernel-log")]
+    log: log::Lines,
+    /// Keeps programs and links alive.
+    ebpf: Ebpf,
+}
+
+/// The two ring buffers, for whoever reads them.
+pub struct Rings {
+    /// Sessions, agents, verdicts.
+    pub critical: RingBuf<MapData>,
+    /// Everything else.
+    pub activity: RingBuf<MapData>,
+}
+
+impl Kernel {
+    /// Loads the programs and creates the tables. Nothing is attached yet.
+    ///
+    /// # Errors
+    /// One that says what the kernel or its configuration lacks.
+    pub fn load(settings: &Settings) -> Result<(Self, Rings), KernelError> {
+        let offsets = Offsets::from_file(&settings.btf)?;
+        hooks::ensure_tracefs()?;
+        let kernel_btf = Btf::from_sys_fs().map_err(EbpfError::BtfError)?;
+        let helpers = hooks::probe_helpers();
+        let mut ebpf = load_object(&offsets, settings.lineage_size, helpers)?;
+        let hooks = Hooks::load(&mut ebpf, &offsets, &kernel_btf, helpers)?;
+        drop(kernel_btf);
+        let inject = inject::Injector::load(&mut ebpf)?;
+        let rings = Rings {
+            critical: ring(&mut ebpf, "CRITICAL")?,
+            activity: ring(&mut ebpf, "ACTIVITY")?,
+        };
+        let tables = Tables::take(&mut ebpf, settings.lineage_size)?;
+        // The type information of a whole kernel has just been read and dropped.
+        // SAFETY: malloc_trim has no precondition.
+        unsafe { libc::malloc_trim(0) };
+        let kernel = Self {
+            hooks,
+            tables,
+            inject,
+            #[cfg(feature = "kernel-log")]
+            log: log::Lines::new(&mut ebpf),
+            ebpf,
+        };
+        Ok((kernel, rings))
+    }
+
+    /// Attaches the lineage hooks, which stay for guardd's life.
+    ///
+    /// # Errors
+    /// When one does not attach: without all three there is no lineage.
+    pub fn attach_lineage(&mut self) -> Result<(), KernelError> {
+        self.hooks.attach_lineage(&mut self.ebpf)
+    }
+
+    /// Attaches the hooks on calls, before a session's first process runs. Idempotent.
+    ///
+    /// # Errors
+    /// When none of a needed kind attaches; a single missing one is noted in the hooks.
+    pub fn attach_calls(&mut self) -> Result<(), KernelError> {
+        self.hooks.attach_calls(&mut self.ebpf)
+    }
+
+    /// Passes the kernel programs' log lines on, in a build that has them.
+    pub fn flush_log(&mut self) {
+        #[cfg(feature = "kernel-log")]
+        self.log.flush();
+    }
+
+    /// Takes them off again, when the last session has ended. Idempotent.
+    pub fn detach_calls(&mut self) {
+        self.hooks.detach_calls(&mut self.ebpf);
+    }
+
+    /// Lets the kernel judge a fact that only userspace could see.
+    ///
+    /// # Errors
+    /// When the kernel does not run the program.
+    pub fn inject(
+        &self,
+        session: u32,
+        labels: u64,
+        tgid: u32,
+        can_deny: bool,
+    ) -> Result<Judged, KernelError> {
+        self.inject.inject(session, labels, tgid, can_deny)
+    }
+
+    /// Sets a session's posture (`guard_common::state::POSTURE_*`). Says whether there is such a session.
+    ///
+    /// # Errors
+    /// When the kernel does not run the program.
+    pub fn set_posture(&self, session: u32, posture: u32) -> Result<bool, KernelError> {
+        self.inject.set_posture(session, posture)
+    }
+
+    /// Puts a process into a session; session 0 takes it out. Says whether the table changed.
+    ///
+    /// # Errors
+    /// When the table is full, or the kernel does not run the program.
+    pub fn tag(
+        &self,
+        tgid: u32,
+        session: u32,
+        start_ticks: u64,
+        parent: u32,
+    ) -> Result<bool, KernelError> {
+        self.inject.tag(tgid, session, start_ticks, parent)
+    }
+}
+
+/// Helpers that not every supported kernel has. Each is proved by loading a program that calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Helpers {
+    /// `bpf_set_retval` in connect's cgroup programs (6.1).
+    set_retval: bool,
+    /// `bpf_loop` (5.17).
+    bpf_loop: bool,
+}
+
+fn load_object(
+    offsets: &Offsets,
+    lineage_size: u32,
+    helpers: Helpers,
+) -> Result<Ebpf, KernelError> {
+    let retval = u32::from(helpers.set_retval);
+    let bpf_loop = u32::from(helpers.bpf_loop);
+    let mut loader = EbpfLoader::new();
+    for (name, value) in offsets.globals() {
+        loader.override_global(name, value, true);
+    }
+    loader.override_global("CAN_SET_RETVAL", &retval, true);
+    loader.override_global("HAS_LOOP", &bpf_loop, true);
+    loader.map_max_entries("TASKS", lineage_size);
+    loader.map_max_entries("HELD", lineage_size);
+    Ok(loader.load(OBJECT)?)
+}
+
+fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, KernelError> {
+    let map = ebpf.take_map(name).ok_or(KernelError::Absent(name))?;
+    RingBuf::try_from(map).map_err(|source| KernelError::Table {
+        table: name,
+        source,
+    })
+}
+
+/// The mount point of a file system type, from `/proc/mounts`.
+pub fn mount_point(kind: &str) -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        let (at, fs) = (fields.nth(1)?, fields.next()?);
+        (fs == kind).then(|| Path::new(at).to_owned())
+    })
+}

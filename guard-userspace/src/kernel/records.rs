@@ -1,0 +1,189 @@
+//! Records from the ring buffers, decoded. Bytes from the kernel are still bytes from outside: a
+//! record that is too short or of an unknown kind is `None`, never a panic.
+
+use std::{ffi::OsString, os::unix::ffi::OsStringExt as _, path::PathBuf};
+
+use guard_common::event::{ConnectRecord, FLAG_TRUNCATED, Header, PathHeader, kind};
+
+/// What every record has; see [`Header`].
+pub type Fields = Header;
+
+/// Where a connection goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Destination; v4-mapped addresses are IPv4 here.
+    pub addr: std::net::IpAddr,
+    /// Destination port.
+    pub port: u16,
+    /// `AF_INET` or `AF_INET6`, as the program asked.
+    pub family: u16,
+    /// `SOCK_STREAM`, `SOCK_DGRAM` …
+    pub socket_type: u32,
+}
+
+/// One record.
+#[derive(Clone, Debug)]
+pub enum Record {
+    /// A program was executed.
+    Exec {
+        /// Common fields.
+        fields: Fields,
+        /// Path of the program; `None` if it was too long or not reachable.
+        exe: Option<PathBuf>,
+        /// Command line.
+        argv: Vec<Vec<u8>>,
+    },
+    /// A file was opened, or a socket file connected to.
+    Path {
+        /// Common fields; `kind` says which.
+        fields: Fields,
+        /// Its path; `None` if it was too long or not reachable.
+        path: Option<PathBuf>,
+        /// Inode number.
+        ino: u64,
+        /// Device, major << 20 | minor.
+        dev: u32,
+        /// `O_*`.
+        flags: u32,
+    },
+    /// A connection or datagram.
+    Connect {
+        /// Common fields.
+        fields: Fields,
+        /// Where to.
+        to: Connection,
+    },
+    /// Agent, empty session, fork: nothing but the common fields.
+    Bare(Fields),
+}
+
+impl Record {
+    /// Decodes one ring-buffer entry.
+    pub fn decode(data: &[u8]) -> Option<Self> {
+        let fields: Header = read(data)?;
+        match fields.kind {
+            kind::AGENT | kind::EMPTY | kind::FORK => Some(Self::Bare(fields)),
+            // A unix connect comes as a path record, which is longer or shorter but never the same
+            // size; the family of an internet record is never 0.
+            kind::CONNECT
+                if data.len() == size_of::<ConnectRecord>()
+                    && fields.tier != guard_common::event::tier::TRACEPOINT =>
+            {
+                let record: ConnectRecord = read(data)?;
+                let addr = std::net::Ipv6Addr::from(record.addr);
+                let addr = addr
+                    .to_ipv4_mapped()
+                    .map_or(std::net::IpAddr::V6(addr), std::net::IpAddr::V4);
+                Some(Self::Connect {
+                    fields,
+                    to: Connection {
+                        addr,
+                        port: record.port,
+                        family: record.family,
+                        socket_type: record.socket_type,
+                    },
+                })
+            }
+            kind::EXEC | kind::OPEN | kind::CONNECT => {
+                let head: PathHeader = read(data)?;
+                let tail = &data[size_of::<PathHeader>()..];
+                let path_bytes = tail.get(..head.path_len as usize)?;
+                let args = tail
+                    .get(head.path_len as usize..)?
+                    .get(..head.arg_len as usize)?;
+                let path = path_of(path_bytes);
+                if fields.kind == kind::EXEC {
+                    return Some(Self::Exec {
+                        fields,
+                        exe: path,
+                        argv: split(args),
+                    });
+                }
+                let path = path.filter(|_| fields.flags & FLAG_TRUNCATED == 0);
+                Some(Self::Path {
+                    fields,
+                    path,
+                    ino: head.ino,
+                    dev: head.dev,
+                    flags: head.open_flags,
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// What every record has.
+    pub fn fields(&self) -> &Fields {
+        match self {
+            Self::Exec { fields, .. }
+            | Self::Path { fields, .. }
+            | Self::Connect { fields, .. }
+            | Self::Bare(fields) => fields,
+        }
+    }
+}
+
+fn read<T: Copy>(data: &[u8]) -> Option<T> {
+    if data.len() < size_of::<T>() {
+        return None;
+    }
+    // SAFETY: there are enough bytes, `T` is one of guard-common's records (any bits are valid), and
+    // the read needs no alignment.
+    Some(unsafe { std::ptr::read_unaligned(data.as_ptr().cast::<T>()) })
+}
+
+/// Components come leaf first, each with a NUL.
+fn path_of(bytes: &[u8]) -> Option<PathBuf> {
+    if bytes.is_empty() {
+        return None;
+    }
+    let mut path = Vec::with_capacity(bytes.len() + 1);
+    for component in split(bytes).iter().rev() {
+        path.push(b'/');
+        path.extend_from_slice(component);
+    }
+    Some(OsString::from_vec(path).into())
+}
+
+/// NUL-terminated strings; the last may lack its NUL.
+fn split(bytes: &[u8]) -> Vec<Vec<u8>> {
+    if bytes.is_empty() {
+        return Vec::new();
+    }
+    let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+    bytes.split(|&byte| byte == 0).map(<[u8]>::to_vec).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_do_not_panic(data in prop::collection::vec(any::<u8>(), 0..1024), kind in 0u8..8) {
+            let mut data = data;
+            if data.len() > std::mem::offset_of!(Header, kind) {
+                data[std::mem::offset_of!(Header, kind)] = kind;
+            }
+            let _ = Record::decode(&data);
+        }
+    }
+
+    #[test]
+    fn a_path_is_put_together_from_its_leaf() {
+        assert_eq!(
+            path_of(b"credentials\0.aws\0root\0"),
+            Some("/root/.aws/credentials".into())
+        );
+    }
+
+    #[test]
+    fn an_empty_argument_in_the_middle_is_kept() {
+        assert_eq!(
+            split(b"a\0\0b\0"),
+            vec![b"a".to_vec(), Vec::new(), b"b".to_vec()]
+        );
+    }
+}

@@ -1,0 +1,524 @@
+//! The kernel's tables by their meaning. Every write here is one map operation; what must be atomic
+//! over several (a new policy) is made so by writing the generation that is not in force and then
+//! flipping the switchboard.
+
+use std::{
+    fs,
+    os::{
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
+    path::Path,
+};
+
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key},
+};
+use guard_common::{
+    MAX_PATTERNS,
+    matching::{
+        AddressKey, Candidates, EnvKey, FileKey, KnownAddress, KnownFile, NameKey, Pattern, env_bit,
+    },
+    rule::{Progress, ProgressKey},
+    state::{
+        Answer, AnswerKey, Config, Counter, Held, LeaseKey, Names, RuleTable, Session, Task,
+        Waiting, class,
+    },
+};
+
+use super::KernelError;
+use crate::policy;
+
+/// Handed over and lost, by class.
+pub type Counters = [Counter; class::COUNT as usize];
+
+/// Every table that userspace reads or writes.
+pub struct Tables {
+    /// Entries that the lineage table can hold.
+    pub lineage_size: u32,
+    tasks: HashMap<MapData, u32, Task>,
+    sessions: HashMap<MapData, u32, Session>,
+    progress: HashMap<MapData, ProgressKey, Progress>,
+    leases: HashMap<MapData, LeaseKey, u64>,
+    answers: HashMap<MapData, AnswerKey, Answer>,
+    held: HashMap<MapData, u32, Held>,
+    waiting: HashMap<MapData, u32, Waiting>,
+    config: Array<MapData, Config>,
+    names: Array<MapData, Names>,
+    keys: HashMap<MapData, NameKey, Candidates>,
+    patterns: Array<MapData, Pattern>,
+    homes: HashMap<MapData, u64, u32>,
+    files: HashMap<MapData, FileKey, KnownFile>,
+    addresses: LpmTrie<MapData, AddressKey, KnownAddress>,
+    markers: HashMap<MapData, EnvKey, u32>,
+    rules: Array<MapData, RuleTable>,
+    counters: PerCpuArray<MapData, Counter>,
+    switches: Config,
+    stopped: [OwnedFd; 4],
+}
+
+macro_rules! take {
+    ($ebpf:ident, $name:literal) => {
+        $ebpf
+            .take_map($name)
+            .ok_or(KernelError::Absent($name))?
+            .try_into()
+            .map_err(|source| KernelError::Table {
+                table: $name,
+                source,
+            })?
+    };
+}
+
+fn descriptor(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, KernelError> {
+    match ebpf.map(name) {
+        Some(Map::HashMap(data)) => {
+            data.fd()
+                .as_fd()
+                .try_clone_to_owned()
+                .map_err(|source| KernelError::System {
+                    what: "duplicating a table",
+                    source,
+                })
+        }
+        _ => Err(KernelError::Absent(name)),
+    }
+}
+
+fn at<T>(table: &'static str, result: Result<T, MapError>) -> Result<T, KernelError> {
+    result.map_err(|source| KernelError::Table { table, source })
+}
+
+/// A lookup that may find nothing.
+fn found<T>(result: Result<T, MapError>) -> Option<T> {
+    result.ok()
+}
+
+impl Tables {
+    pub(super) fn take(ebpf: &mut Ebpf, lineage_size: u32) -> Result<Self, KernelError> {
+        let stopped = [
+            descriptor(ebpf, "HELD")?,
+            descriptor(ebpf, "WAITING")?,
+            descriptor(ebpf, "TASKS")?,
+            descriptor(ebpf, "SESSIONS")?,
+        ];
+        Ok(Self {
+            stopped,
+            lineage_size,
+            tasks: take!(ebpf, "TASKS"),
+            sessions: take!(ebpf, "SESSIONS"),
+            progress: take!(ebpf, "PROGRESS"),
+            leases: take!(ebpf, "LEASES"),
+            answers: take!(ebpf, "ANSWERS"),
+            held: take!(ebpf, "HELD"),
+            waiting: take!(ebpf, "WAITING"),
+            config: take!(ebpf, "CONFIG"),
+            names: take!(ebpf, "NAMES"),
+            keys: take!(ebpf, "KEYS"),
+            patterns: take!(ebpf, "PATTERNS"),
+            homes: take!(ebpf, "HOMES"),
+            files: take!(ebpf, "FILES"),
+            addresses: take!(ebpf, "ADDRESSES"),
+            markers: take!(ebpf, "MARKERS"),
+            rules: take!(ebpf, "RULES"),
+            counters: take!(ebpf, "COUNTERS"),
+            switches: Config::default(),
+        })
+    }
+
+    // --- lineage ---
+
+    /// The lineage entry of a process.
+    pub fn task(&self, tgid: u32) -> Option<Task> {
+        found(self.tasks.get(&tgid, 0))
+    }
+
+    /// Every process in any session.
+    pub fn tasks(&self) -> Vec<(u32, Task)> {
+        self.tasks.iter().filter_map(Result::ok).collect()
+    }
+
+    /// Enters a new session, or gives an old one back after a restart.
+    ///
+    /// # Errors
+    /// When the table is full.
+    pub fn put_session(&mut self, id: u32, session: Session) -> Result<(), KernelError> {
+        at("SESSIONS", self.sessions.insert(id, session, 0))
+    }
+
+    /// What the kernel knows of a session.
+    pub fn session(&self, id: u32) -> Option<Session> {
+        found(self.sessions.get(&id, 0))
+    }
+
+    /// Forgets a session that has ended, with its progress and leases.
+    pub fn drop_session(&mut self, id: u32) {
+        let _ = self.sessions.remove(&id);
+        let stale: Vec<ProgressKey> = self
+            .progress
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|key| key.session == id)
+            .collect();
+        for key in stale {
+            let _ = self.progress.remove(&key);
+        }
+        let stale: Vec<LeaseKey> = self
+            .leases
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|key| key.session == id)
+            .collect();
+        for key in stale {
+            let _ = self.leases.remove(&key);
+        }
+    }
+
+    // --- rules' progress ---
+
+    /// How far a session is with a rule of the generation in force.
+    pub fn progress(&self, session: u32, rule: u16) -> Option<Progress> {
+        let generation = self.generation() as u16;
+        found(self.progress.get(
+            &ProgressKey {
+                session,
+                rule,
+                generation,
+            },
+            0,
+        ))
+    }
+
+    /// Sets it, when it is rebuilt after a restart or a reload.
+    ///
+    /// # Errors
+    /// When the table is full.
+    pub fn put_progress(
+        &mut self,
+        key: ProgressKey,
+        progress: Progress,
+    ) -> Result<(), KernelError> {
+        at("PROGRESS", self.progress.insert(key, progress, 0))
+    }
+
+    // --- leases, answers, holds ---
+
+    /// Gives a lease until `until_ns` of the monotonic clock.
+    ///
+    /// # Errors
+    /// When the table is full.
+    pub fn put_lease(&mut self, session: u32, label: u8, until_ns: u64) -> Result<(), KernelError> {
+        at(
+            "LEASES",
+            self.leases.insert(
+                LeaseKey {
+                    session,
+                    label: label.into(),
+                },
+                until_ns,
+                0,
+            ),
+        )
+    }
+
+    /// Ends a lease.
+    pub fn drop_lease(&mut self, session: u32, label: u8) {
+        let _ = self.leases.remove(&LeaseKey {
+            session,
+            label: label.into(),
+        });
+    }
+
+    /// Leaves an answer for the repeated call.
+    ///
+    /// # Errors
+    /// When the table is full.
+    pub fn put_answer(&mut self, tgid: u32, rule: u16, answer: Answer) -> Result<(), KernelError> {
+        let generation = self.generation() as u16;
+        at(
+            "ANSWERS",
+            self.answers.insert(
+                AnswerKey {
+                    tgid,
+                    rule,
+                    generation,
+                },
+                answer,
+                0,
+            ),
+        )
+    }
+
+    /// Removes answers that have expired.
+    pub fn drop_stale_answers(&mut self, now_ns: u64) {
+        let stale: Vec<AnswerKey> = self
+            .answers
+            .iter()
+            .filter_map(Result::ok)
+            .filter(|(_, a)| a.expires_ns < now_ns)
+            .map(|(k, _)| k)
+            .collect();
+        for key in stale {
+            let _ = self.answers.remove(&key);
+        }
+    }
+
+    /// Every process that the kernel holds.
+    pub fn held(&self) -> Vec<(u32, Held)> {
+        self.held.iter().filter_map(Result::ok).collect()
+    }
+
+    /// Enters a hold that userspace decided on.
+    ///
+    /// # Errors
+    /// When the table is full.
+    pub fn put_held(&mut self, tgid: u32, held: Held) -> Result<(), KernelError> {
+        at("HELD", self.held.insert(tgid, held, 0))
+    }
+
+    /// Takes a hold out, before its process goes on.
+    pub fn drop_held(&mut self, tgid: u32) {
+        let _ = self.held.remove(&tgid);
+    }
+
+    /// Processes that wait for guardd to look at them.
+    pub fn waiting(&self) -> Vec<(u32, Waiting)> {
+        self.waiting.iter().filter_map(Result::ok).collect()
+    }
+
+    /// Takes one out, before it goes on. Says whether it was there.
+    pub fn drop_waiting(&mut self, tgid: u32) -> bool {
+        self.waiting.remove(&tgid).is_ok()
+    }
+
+    /// Descriptors of the tables that tell who is stopped (held, waiting, lineage, sessions), for the
+    /// sentinel.
+    pub fn stopped_tables(&self) -> &[OwnedFd; 4] {
+        &self.stopped
+    }
+
+    // --- the switchboard ---
+
+    /// The policy half that is in force.
+    pub fn generation(&self) -> u32 {
+        self.switches.generation
+    }
+
+    /// The half that a new policy goes to.
+    pub fn next_generation(&self) -> u32 {
+        self.switches.generation ^ 1
+    }
+
+    fn switch(&mut self, change: impl FnOnce(&mut Config)) -> Result<(), KernelError> {
+        change(&mut self.switches);
+        at("CONFIG", self.config.set(0, self.switches, 0))
+    }
+
+    /// guardd's sign of life.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn heartbeat(&mut self) -> Result<(), KernelError> {
+        let now = crate::clock::monotonic_ns();
+        self.switch(|config| config.heartbeat_ns = now)
+    }
+
+    /// Whether every fork on the machine is reported.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn trace_forks(&mut self, on: bool) -> Result<(), KernelError> {
+        self.switch(|config| config.trace_forks = on.into())
+    }
+
+    // --- policy ---
+
+    /// Writes a compiled policy to the half that is not in force. Nothing is judged by it yet.
+    ///
+    /// # Errors
+    /// When a table is full; the policy in force is untouched.
+    pub fn stage(&mut self, tables: &policy::Tables) -> Result<(), KernelError> {
+        let generation = self.next_generation();
+        self.clear(generation);
+        at("NAMES", self.names.set(generation, tables.names, 0))?;
+        for (index, pattern) in tables.patterns.iter().enumerate() {
+            at(
+                "PATTERNS",
+                self.patterns
+                    .set(generation * MAX_PATTERNS + index as u32, pattern, 0),
+            )?;
+        }
+        for (key, candidates) in &tables.keys {
+            let key = NameKey {
+                generation: generation as u8,
+                ..*key
+            };
+            at("KEYS", self.keys.insert(key, candidates, 0))?;
+        }
+        for (joined, components) in &tables.homes {
+            at(
+                "HOMES",
+                self.homes
+                    .insert(home_key(*joined, generation), components, 0),
+            )?;
+        }
+        for (prefix, key, known) in &tables.addresses {
+            let key = Key::new(
+                *prefix,
+                AddressKey {
+                    generation: generation as u16,
+                    ..*key
+                },
+            );
+            at("ADDRESSES", self.addresses.insert(&key, known, 0))?;
+        }
+        for key in &tables.env {
+            let key = EnvKey {
+                word: key.word,
+                generation: generation.into(),
+            };
+            at("MARKERS", self.markers.insert(key, 1, 0))?;
+        }
+        at("RULES", self.rules.set(generation, tables.rules, 0))?;
+        for (path, labels, groups) in &tables.known_files {
+            let Ok(meta) = fs::metadata(path) else {
+                continue;
+            };
+            let key = FileKey {
+                ino: meta.ino(),
+                dev: kernel_dev(meta.dev()),
+                generation,
+            };
+            let mut known = found(self.files.get(&key, 0)).unwrap_or_default();
+            known.labels |= labels;
+            known.groups |= groups;
+            if *groups == 0 {
+                known.plain |= labels;
+            }
+            if let Some(generation) = inode_generation(path, &meta) {
+                known.inode_generation = generation;
+                known.has_generation = 1;
+            }
+            at("FILES", self.files.insert(key, known, 0))?;
+        }
+        Ok(())
+    }
+
+    /// Puts the staged policy in force, in one write.
+    ///
+    /// # Errors
+    /// When the kernel refuses; then the old policy stays in force.
+    pub fn commit(&mut self, tables: &policy::Tables, observe: bool) -> Result<(), KernelError> {
+        let generation = self.next_generation();
+        let bloom = tables
+            .env
+            .iter()
+            .fold(0u64, |bits, key| bits | 1 << env_bit(key.word));
+        self.switch(|config| {
+            config.env_bloom[generation as usize] = bloom;
+            config.observe = observe.into();
+            config.generation = generation;
+        })
+    }
+
+    /// Removes what a generation that is not in force has left.
+    pub fn clear(&mut self, generation: u32) {
+        let keys: Vec<NameKey> = self
+            .keys
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|key| u32::from(key.generation) == generation)
+            .collect();
+        for key in keys {
+            let _ = self.keys.remove(&key);
+        }
+        let homes: Vec<u64> = self
+            .homes
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|key| (*key & 1) as u32 == generation)
+            .collect();
+        for key in homes {
+            let _ = self.homes.remove(&key);
+        }
+        let files: Vec<FileKey> = self
+            .files
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|key| key.generation == generation)
+            .collect();
+        for key in files {
+            let _ = self.files.remove(&key);
+        }
+        let addresses: Vec<Key<AddressKey>> = self
+            .addresses
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|key| u32::from({ key.data() }.generation) == generation)
+            .collect();
+        for key in addresses {
+            let _ = self.addresses.remove(&key);
+        }
+        let markers: Vec<EnvKey> = self
+            .markers
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|key| key.generation as u32 == generation)
+            .collect();
+        for key in markers {
+            let _ = self.markers.remove(&key);
+        }
+        let progress: Vec<ProgressKey> = self
+            .progress
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|key| u32::from(key.generation) == generation)
+            .collect();
+        for key in progress {
+            let _ = self.progress.remove(&key);
+        }
+    }
+
+    // --- counters ---
+
+    /// Records by class, summed over the CPUs.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn counters(&self) -> Result<Counters, KernelError> {
+        let mut sums = Counters::default();
+        for (class, sum) in sums.iter_mut().enumerate() {
+            let values = at("COUNTERS", self.counters.get(&(class as u32), 0))?;
+            for value in values.iter() {
+                sum.emitted += value.emitted;
+                sum.lost += value.lost;
+            }
+        }
+        Ok(sums)
+    }
+}
+
+/// `st_dev` as the kernel itself encodes it.
+/// <https://github.com/torvalds/linux/blob/v6.12/include/linux/kdev_t.h#L7>
+fn kernel_dev(dev: u64) -> u32 {
+    rustix::fs::major(dev) << 20 | rustix::fs::minor(dev)
+}
+
+/// `i_generation`, from file systems that tell it (ext4, xfs, btrfs and others).
+fn inode_generation(path: &Path, meta: &fs::Metadata) -> Option<u32> {
+    /// `FS_IOC_GETVERSION`: <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/fs.h#L261>
+    const FS_IOC_GETVERSION: libc::c_ulong = 0x8008_7601;
+    if !meta.is_file() {
+        return None;
+    }
+    let file = fs::File::open(path).ok()?;
+    let mut version: libc::c_long = 0;
+    // SAFETY: the call writes an int, for which there is room.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_GETVERSION, &raw mut version) };
+    (result == 0).then_some(version as u32)
+}
+
+const fn home_key(joined: u64, generation: u32) -> u64 {
+    joined & !1 | (generation as u64 & 1)
+}

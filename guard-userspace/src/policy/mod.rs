@@ -1,0 +1,285 @@
+//! The policy: read from TOML, compiled into the kernel's tables, and the judges for what the kernel
+//! leaves to userspace (which agent a program is, what a command line means).
+//!
+//! A policy passes through here in one direction: text → [`Policy`] → [`Tables`]. Every mistake a
+//! policy can hold is found by [`Policy::parse`], tables that overflow included, so what has been
+//! parsed compiles.
+
+mod address;
+mod agent;
+mod classify;
+mod command;
+mod document;
+mod error;
+mod glob;
+mod homes;
+mod interpreter;
+mod labels;
+mod read;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt, fs,
+    ops::Range,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use guard_common::Verdict;
+
+pub use self::{
+    address::Address,
+    agent::{AgentMatcher, EnvMarker, ExePattern, Found, Program},
+    classify::Classified,
+    command::{CommandMatcher, CommandPattern},
+    error::{Mistake, Place, PolicyError},
+    homes::Homes,
+    labels::LabelBits,
+    tables::Tables,
+};
+
+/// The policy that is used where there is no file.
+const BUILT_IN: &str = include_str!("../../../policy/default.toml");
+
+/// Where a policy came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The program itself.
+    BuiltIn,
+    /// This file.
+    File(PathBuf),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BuiltIn => f.write_str("built-in"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// Whether verdicts are carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// They are recorded, and nothing is touched.
+    Observe,
+    /// They are carried out.
+    Enforce,
+}
+
+impl Mode {
+    /// The word in the policy.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Observe => "observe",
+            Self::Enforce => "enforce",
+        }
+    }
+}
+
+/// What a hold stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The process that made the call.
+    Process,
+    /// Every process of the session.
+    Session,
+}
+
+/// A policy without mistakes.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Where it came from.
+    pub source: Source,
+    /// As written.
+    pub text: String,
+    /// Whether verdicts are carried out.
+    pub mode: Mode,
+    /// The agents, in order.
+    pub agents: Vec<Agent>,
+    /// The label tables, in order; several may share a name.
+    pub groups: Vec<LabelGroup>,
+    /// Distinct label names, in order of first mention.
+    pub labels: Vec<String>,
+    /// The rules, in order: the index is the one in the kernel's table.
+    pub rules: Vec<Rule>,
+}
+
+/// `[[agent]]`: a program whose processes make a session.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    /// Its name.
+    pub name: String,
+    /// Programs or scripts it is recognised by.
+    pub exe: Vec<ExePattern>,
+    /// Environment variables it is recognised by.
+    pub env: Vec<EnvMarker>,
+}
+
+/// One `[[label]]` table.
+#[derive(Clone, Debug)]
+pub struct LabelGroup {
+    /// Name of the label; others may share it.
+    pub name: String,
+    /// For people.
+    pub description: Option<String>,
+    /// Files that carry it.
+    pub files: Vec<Glob>,
+    /// Addresses that carry it.
+    pub addresses: Vec<Address>,
+    /// AF_UNIX sockets that carry it (`unix:PATH` among the addresses): the kernel knows them as files.
+    pub sockets: Vec<Glob>,
+    /// Host names that carry it.
+    pub hosts: Vec<String>,
+    /// Command lines that carry it.
+    pub argv: Vec<CommandPattern>,
+    /// Requests that carry it.
+    pub requests: Vec<Request>,
+    /// Programs for which nothing of this group is a fact.
+    pub except_exe: Vec<Glob>,
+    /// Files that do not carry the label, whichever group would give it.
+    pub except_files: Vec<Glob>,
+    /// Number of its bit in [`guard_common::matching::Pattern::groups`]; only groups with
+    /// `except_exe` have one.
+    pub group: Option<u8>,
+}
+
+impl LabelGroup {
+    /// Its bit as a mask; 0 for a group without excepted programs.
+    pub fn mask(&self) -> u64 {
+        self.group.map_or(0, |bit| 1 << bit)
+    }
+}
+
+/// A file or program pattern.
+#[derive(Clone, Debug)]
+pub struct Glob {
+    /// As written.
+    pub text: String,
+    span: Range<usize>,
+    paths: Vec<glob::PathGlob>,
+}
+
+/// A kind of request; what is absent may be anything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// Host name.
+    pub host: Option<String>,
+    /// HTTP method.
+    pub method: Option<String>,
+    /// Path of the URL.
+    pub path: Option<String>,
+    /// GraphQL operation, like `mutation *Delete`.
+    pub graphql: Option<String>,
+    /// gRPC method.
+    pub grpc: Option<String>,
+    /// MCP tool call.
+    pub mcp: Option<String>,
+    /// AWS action.
+    pub aws: Option<String>,
+    /// Kubernetes verb and resource.
+    pub kube: Option<String>,
+}
+
+/// `[[rule]]`: a sequence of labels and what is done about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Its name.
+    pub name: String,
+    /// For people.
+    pub description: Option<String>,
+    /// Labels in order; the last is the trigger. One to [`guard_common::MAX_STEPS`].
+    pub when: Vec<String>,
+    /// The sequence must fit in this.
+    pub within: Option<Duration>,
+    /// Flag, hold, deny or kill.
+    pub then: Verdict,
+    /// How long a hold waits.
+    pub timeout: Duration,
+    /// What silence means for a hold: deny, kill, or allow for "resume".
+    pub on_timeout: Verdict,
+    /// What a hold stops.
+    pub scope: Scope,
+    /// What is done where the kernel cannot deny: kill, hold or flag.
+    pub fallback: Verdict,
+    /// The rule only records what it would have done.
+    pub observe: bool,
+}
+
+impl Policy {
+    /// Reads a policy file.
+    pub fn load(path: &Path) -> Result<Self, PolicyError> {
+        let bytes = fs::read(path).map_err(|error| PolicyError::Read {
+            path: path.into(),
+            error,
+        })?;
+        let source = Source::File(path.into());
+        match String::from_utf8(bytes) {
+            Ok(text) => Self::parse(&text, source),
+            Err(error) => {
+                let good = error.utf8_error().valid_up_to();
+                let text = String::from_utf8_lossy(error.as_bytes());
+                Err(PolicyError::at(
+                    &source,
+                    &text,
+                    good..good + 1,
+                    Mistake::NotUtf8,
+                ))
+            }
+        }
+    }
+
+    /// Reads a policy. `source` is only told in errors and events; nothing is read from there.
+    pub fn parse(text: &str, source: Source) -> Result<Self, PolicyError> {
+        let policy = document::read(text, source)?;
+        // What only shows when tables are laid out (too many patterns with one name) is a mistake of
+        // the policy as well, and is better known now than at the next reload.
+        let bits = LabelBits::assign(None, &policy)?;
+        policy.lay_out(0, &bits, &Homes::of(Vec::<PathBuf>::new()))?;
+        Ok(policy)
+    }
+
+    /// The policy that is compiled in.
+    ///
+    /// # Panics
+    /// Never in a program that passed its tests: the text is part of the program, and a test parses it.
+    pub fn built_in() -> Self {
+        match Self::parse(BUILT_IN, Source::BuiltIn) {
+            Ok(policy) => policy,
+            Err(error) => panic!("the built-in policy has a mistake: {error}"),
+        }
+    }
+
+    /// One line for each thing the policy says that this version does not enforce, by label.
+    pub fn not_enforced(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let named = |count: usize, one: &str| {
+            if count == 1 {
+                format!("1 {one}")
+            } else {
+                format!("{count} {one}s")
+            }
+        };
+        for label in &self.labels {
+            let groups = || self.groups.iter().filter(|group| group.name == *label);
+            let hosts: usize = groups().map(|group| group.hosts.len()).sum();
+            if hosts > 0 {
+                let names = named(hosts, "name");
+                lines.push(format!(
+                    "label {label}: hosts: {names}: not resolved in this version; use addresses"
+                ));
+            }
+            let requests: usize = groups().map(|group| group.requests.len()).sum();
+            if requests > 0 {
+                let kinds = named(requests, "kind");
+                lines.push(format!(
+                    "label {label}: requests: {kinds} of request: content is not read in this version; use addresses or argv"
+                ));
+            }
+        }
+        lines
+    }
+}

@@ -1,0 +1,504 @@
+//! From a [`Policy`] to what the kernel looks up.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+    path::PathBuf,
+};
+
+use guard_common::{
+    MAX_CANDIDATES, MAX_PATTERNS, MAX_RULES, MAX_STEPS,
+    matching::{
+        ANY, AddressKey, Candidates, EnvKey, KnownAddress, NameKey, PATTERN_ANCHOR_HOME,
+        PATTERN_ANCHOR_ROOT, PATTERN_ANY_FINAL, PATTERN_EXCLUDE, PATTERN_GAP, PATTERN_PARTS,
+        PATTERN_UNDER, Pattern, bloom_bit, component, domain, env_word, fnv, fnv_reversed, kind,
+    },
+    rule::{NO_LIMIT, RULE_OBSERVE, RULE_SCOPE_SESSION, Rule as KernelRule},
+    state::{BLOOM_WORDS, Names, RuleTable},
+};
+
+use super::{
+    Glob, Homes, LabelBits, Mistake, Policy, PolicyError, Rule, Scope,
+    address::Address,
+    glob::{Anchor, Component, Last, PathGlob},
+    homes::Search,
+    interpreter,
+};
+
+/// Levels of directories above a file that `dir/**` is looked for in.
+pub(super) const UNDER_LEVELS: u32 = 8;
+/// Known files at most.
+const MAX_KNOWN_FILES: usize = 20_000;
+
+/// One generation of the kernel's policy tables.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    /// Which look-ups are worth making.
+    pub names: Names,
+    /// The name table. For agents, interpreters and commands the key alone says it.
+    pub keys: Vec<(NameKey, Candidates)>,
+    /// The pattern table; [`Candidates::index`] counts here.
+    pub patterns: Vec<Pattern>,
+    /// The trie of addresses: prefix length ([`guard_common::matching::ADDRESS_FIXED_BITS`] included),
+    /// key, value.
+    pub addresses: Vec<(u32, AddressKey, KnownAddress)>,
+    /// The rules.
+    pub rules: RuleTable,
+    /// Environment markers.
+    pub env: Vec<EnvKey>,
+    /// Homes: [`guard_common::matching::join`] over the hashes of the components from 0, root first,
+    /// and how many components. Sorted.
+    pub homes: Vec<(u64, u32)>,
+    /// Existing files and sockets (or links to them) that an anchored pattern names, with labels and groups. For
+    /// hard links and for links that lead elsewhere: by inode they are known under every name.
+    pub known_files: Vec<(PathBuf, u64, u64)>,
+}
+
+impl Policy {
+    /// Lays out the kernel's tables, and looks for the files that are known by inode.
+    ///
+    /// # Errors
+    /// Tables that overflow; [`Policy::parse`] has refused these already.
+    pub fn compile(
+        &self,
+        generation: u8,
+        bits: &LabelBits,
+        homes: &Homes,
+    ) -> Result<Tables, PolicyError> {
+        let mut tables = self.lay_out(generation, bits, homes)?;
+        tables.known_files = self.known_files(&tables, bits, homes);
+        Ok(tables)
+    }
+
+    /// [`Policy::compile`] without a look at the file system.
+    pub(super) fn lay_out(
+        &self,
+        generation: u8,
+        bits: &LabelBits,
+        homes: &Homes,
+    ) -> Result<Tables, PolicyError> {
+        let mut layout = Layout::new(self, generation);
+        for group in &self.groups {
+            let labels = bits.mask(&group.name);
+            for glob in group.files.iter().chain(&group.sockets) {
+                layout.glob(domain::FILE, glob, labels, group.mask(), 0)?;
+            }
+            for glob in &group.except_files {
+                layout.glob(domain::FILE, glob, labels, 0, PATTERN_EXCLUDE)?;
+            }
+            for glob in &group.except_exe {
+                layout.glob(domain::PROGRAM, glob, 0, group.mask(), 0)?;
+            }
+            for command in &group.argv {
+                layout.name(domain::COMMAND, &command.program);
+            }
+        }
+        for last in self
+            .agents
+            .iter()
+            .flat_map(|agent| &agent.exe)
+            .flat_map(|exe| exe.names())
+        {
+            layout.name(domain::AGENT, last);
+        }
+        for name in interpreter::INTERPRETERS {
+            layout.name(domain::INTERPRETER, &Last::Exact(name.into()));
+        }
+        layout.name(
+            domain::INTERPRETER,
+            &Last::Affix(interpreter::VERSIONED.into(), String::new()),
+        );
+        Ok(Tables {
+            names: layout.names,
+            keys: layout.keys,
+            patterns: layout.patterns,
+            addresses: self.addresses(generation, bits),
+            rules: self.rule_table(bits),
+            env: self.env_keys(generation),
+            homes: homes.hashes(),
+            known_files: Vec::new(),
+        })
+    }
+
+    fn addresses(&self, generation: u8, bits: &LabelBits) -> Vec<(u32, AddressKey, KnownAddress)> {
+        let mut known: BTreeMap<Address, KnownAddress> = BTreeMap::new();
+        for group in &self.groups {
+            for address in &group.addresses {
+                let (labels, groups) = (bits.mask(&group.name), group.mask());
+                known
+                    .entry(*address)
+                    .and_modify(|value| {
+                        value.labels |= labels;
+                        // A program excepted from one of two groups is not excepted from the other,
+                        // and the kernel has one word for both: then nobody is.
+                        if value.groups != groups {
+                            value.groups = 0;
+                        }
+                    })
+                    .or_insert(KnownAddress {
+                        labels,
+                        groups,
+                        prefix: address.prefix,
+                        pad: 0,
+                    });
+            }
+        }
+        known
+            .into_iter()
+            .map(|(address, value)| {
+                let (prefix_len, key) = address.key(generation);
+                (prefix_len, key, value)
+            })
+            .collect()
+    }
+
+    fn rule_table(&self, bits: &LabelBits) -> RuleTable {
+        let none = KernelRule {
+            labels: 0,
+            within_ns: 0,
+            timeout_ns: 0,
+            steps: [0; MAX_STEPS],
+            len: 0,
+            action: 0,
+            on_timeout: 0,
+            fallback: 0,
+            flags: 0,
+        };
+        let mut table = RuleTable {
+            count: 0,
+            pad: 0,
+            rules: [none; MAX_RULES],
+        };
+        for (slot, index) in table.rules.iter_mut().zip(self.rule_order()) {
+            *slot = kernel_rule(&self.rules[index], bits, none);
+            table.count += 1;
+        }
+        table
+    }
+
+    /// Places in [`Policy::rules`] in the order of the kernel's table: the strictest first, so that
+    /// the first rule in the table that fires is the one that counts.
+    pub fn rule_order(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.rules.len()).collect();
+        order.sort_by_key(|&index| std::cmp::Reverse(self.rules[index].then as u8));
+        order
+    }
+
+    fn env_keys(&self, generation: u8) -> Vec<EnvKey> {
+        let mut keys = Vec::new();
+        for marker in self.agents.iter().flat_map(|agent| &agent.env) {
+            // Only the name: eight bytes that reached into a value with a `*` would never be met.
+            let word = env_word(format!("{}=", marker.name).as_bytes());
+            let key = EnvKey {
+                word,
+                generation: u64::from(generation),
+            };
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        keys
+    }
+
+    fn known_files(
+        &self,
+        tables: &Tables,
+        bits: &LabelBits,
+        homes: &Homes,
+    ) -> Vec<(PathBuf, u64, u64)> {
+        let mut known: BTreeMap<PathBuf, (u64, u64)> = BTreeMap::new();
+        let mut search = Search::new();
+        for group in &self.groups {
+            for path in group
+                .files
+                .iter()
+                .chain(&group.sockets)
+                .flat_map(|glob| &glob.paths)
+            {
+                let room = MAX_KNOWN_FILES.saturating_sub(known.len());
+                for file in homes.existing(path, room, &mut search) {
+                    let entry = known.entry(file).or_default();
+                    entry.0 |= bits.mask(&group.name);
+                    entry.1 |= group.mask();
+                }
+            }
+        }
+        known
+            .into_iter()
+            .filter_map(|(path, (labels, groups))| {
+                let labels = labels & !tables.classify_path(&path).excluded;
+                (labels != 0).then_some((path, labels, groups))
+            })
+            .collect()
+    }
+}
+
+fn kernel_rule(rule: &Rule, bits: &LabelBits, none: KernelRule) -> KernelRule {
+    let ns = |duration: std::time::Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    let mut kernel = none;
+    for (slot, label) in kernel.steps.iter_mut().zip(&rule.when) {
+        *slot = bits.bit(label).unwrap_or_default();
+        kernel.labels |= bits.mask(label);
+        kernel.len += 1;
+    }
+    kernel.within_ns = rule.within.map_or(NO_LIMIT, ns);
+    kernel.timeout_ns = ns(rule.timeout);
+    kernel.action = rule.then as u8;
+    kernel.on_timeout = rule.on_timeout as u8;
+    kernel.fallback = rule.fallback as u8;
+    if rule.scope == Scope::Session {
+        kernel.flags |= RULE_SCOPE_SESSION;
+    }
+    if rule.observe {
+        kernel.flags |= RULE_OBSERVE;
+    }
+    kernel
+}
+
+/// The name and pattern tables while they are filled.
+struct Layout<'a> {
+    policy: &'a Policy,
+    generation: u8,
+    names: Names,
+    keys: Vec<(NameKey, Candidates)>,
+    at: HashMap<NameKey, usize>,
+    patterns: Vec<Pattern>,
+}
+
+impl<'a> Layout<'a> {
+    fn new(policy: &'a Policy, generation: u8) -> Self {
+        let names = Names {
+            prefix_lens: 0,
+            suffix_lens: 0,
+            dir_levels: 0,
+            pad: 0,
+            bloom: [0; BLOOM_WORDS],
+        };
+        Self {
+            policy,
+            generation,
+            names,
+            keys: Vec::new(),
+            at: HashMap::new(),
+            patterns: Vec::new(),
+        }
+    }
+
+    /// The index of a key in `keys`, added where it is new.
+    fn key(&mut self, domain: u8, kind: u8, hash: u64, len: usize) -> usize {
+        let key = NameKey {
+            hash,
+            len: len as u32,
+            kind,
+            domain,
+            generation: self.generation,
+            pad: 0,
+        };
+        let next = self.keys.len();
+        let at = *self.at.entry(key).or_insert(next);
+        if at == next {
+            self.keys.push((
+                key,
+                Candidates {
+                    count: 0,
+                    index: [0; MAX_CANDIDATES],
+                },
+            ));
+            let bit = bloom_bit(hash);
+            self.names.bloom[bit as usize / 64] |= 1 << (bit % 64);
+            match kind {
+                kind::PREFIX => self.names.prefix_lens |= 1 << len,
+                kind::SUFFIX => self.names.suffix_lens |= 1 << len,
+                kind::PARENT => self.names.dir_levels = self.names.dir_levels.max(1),
+                kind::UNDER => self.names.dir_levels = UNDER_LEVELS,
+                _ => {}
+            }
+        }
+        at
+    }
+
+    /// The key of a final component that is neither `*` nor `**`.
+    fn name(&mut self, domain: u8, last: &Last) -> Option<usize> {
+        match last {
+            Last::Exact(name) => {
+                Some(self.key(domain, kind::EXACT, component(name.as_bytes()), name.len()))
+            }
+            Last::Affix(prefix, suffix) if prefix.is_empty() => Some(self.key(
+                domain,
+                kind::SUFFIX,
+                fnv_reversed(suffix.as_bytes()),
+                suffix.len(),
+            )),
+            Last::Affix(prefix, _) => {
+                Some(self.key(domain, kind::PREFIX, fnv(prefix.as_bytes()), prefix.len()))
+            }
+            Last::Any | Last::Under => None,
+        }
+    }
+
+    fn glob(
+        &mut self,
+        domain: u8,
+        glob: &Glob,
+        labels: u64,
+        groups: u64,
+        flags: u32,
+    ) -> Result<(), PolicyError> {
+        for path in &glob.paths {
+            let (mut pattern, directory) = pattern(path);
+            (pattern.labels, pattern.groups) = (labels, groups);
+            pattern.flags |= flags;
+            let directory = directory.unwrap_or_default();
+            let key = match &path.last {
+                Last::Any => Some(self.key(
+                    domain,
+                    kind::PARENT,
+                    component(directory.as_bytes()),
+                    // A directory's key has no length: the kernel has only its hash at hand.
+                    0,
+                )),
+                Last::Under => Some(self.key(
+                    domain,
+                    kind::UNDER,
+                    component(directory.as_bytes()),
+                    // A directory's key has no length: the kernel has only its hash at hand.
+                    0,
+                )),
+                last => self.name(domain, last),
+            };
+            if let Some(key) = key {
+                self.add(key, pattern, glob)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a pattern under a key, or its labels to one that is the same in all else.
+    fn add(&mut self, key: usize, pattern: Pattern, glob: &Glob) -> Result<(), PolicyError> {
+        let (_, candidates) = &mut self.keys[key];
+        let used = candidates.count as usize;
+        for index in &candidates.index[..used] {
+            let other = &mut self.patterns[usize::from(*index)];
+            if (Pattern {
+                labels: pattern.labels,
+                ..*other
+            }) == pattern
+            {
+                other.labels |= pattern.labels;
+                return Ok(());
+            }
+        }
+        let too_many = |what: String, count, most, hint| {
+            let Range { start, end } = glob.span;
+            let mistake = Mistake::TooMany {
+                what,
+                count,
+                most,
+                hint,
+            };
+            Err(PolicyError::at(
+                &self.policy.source,
+                &self.policy.text,
+                start..end,
+                mistake,
+            ))
+        };
+        if used == MAX_CANDIDATES {
+            let name = glob
+                .text
+                .trim_end_matches(['*', '/'])
+                .rsplit('/')
+                .next()
+                .unwrap_or_default();
+            return too_many(
+                format!("patterns that are looked up by the name \"{name}\""),
+                used + 1,
+                MAX_CANDIDATES,
+                "; one \"**/NAME\" can stand for several of them",
+            );
+        }
+        let next = self.patterns.len();
+        if next >= MAX_PATTERNS as usize {
+            return too_many("patterns".into(), next + 1, MAX_PATTERNS as usize, "");
+        }
+        candidates.index[used] = next as u16;
+        candidates.count += 1;
+        self.patterns.push(pattern);
+        Ok(())
+    }
+}
+
+/// The pattern of a glob, without labels, and the directory that `*` and `**` are looked up by.
+fn pattern(path: &PathGlob) -> (Pattern, Option<&str>) {
+    let mut pattern = Pattern {
+        labels: 0,
+        groups: 0,
+        tail_hash: 0,
+        flags: 0,
+        above_len: 0,
+        root_len: 0,
+        tail_len: 0,
+        min_len: 0,
+        above: [ANY; PATTERN_PARTS],
+        root: [ANY; PATTERN_PARTS],
+    };
+    pattern.flags |= match path.anchor {
+        Anchor::Nowhere => 0,
+        Anchor::Root => PATTERN_ANCHOR_ROOT,
+        Anchor::Home => PATTERN_ANCHOR_HOME,
+    };
+    if path.gap {
+        pattern.flags |= PATTERN_GAP;
+    }
+    let mut root = path.root.as_slice();
+    let mut above = path.above.as_slice();
+    let last_name = |components: &'_ [Component]| {
+        components
+            .iter()
+            .rposition(|c| matches!(c, Component::Name(_)))
+    };
+    match &path.last {
+        Last::Under => pattern.flags |= PATTERN_UNDER,
+        last => {
+            // Without a gap the directories nearest to the file are compared first: they tell most.
+            if !path.gap && path.anchor != Anchor::Nowhere {
+                (root, above) = path
+                    .root
+                    .split_at(path.root.len().saturating_sub(PATTERN_PARTS));
+            }
+            match last {
+                Last::Any => pattern.flags |= PATTERN_ANY_FINAL,
+                Last::Affix(prefix, suffix) => {
+                    pattern.min_len = (prefix.len() + suffix.len()) as u8;
+                    if !prefix.is_empty() && !suffix.is_empty() {
+                        pattern.tail_hash = fnv_reversed(suffix.as_bytes());
+                        pattern.tail_len = suffix.len() as u8;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    for (slot, component) in pattern.root.iter_mut().zip(root) {
+        *slot = component_hash(component);
+        pattern.root_len += 1;
+    }
+    for (slot, component) in pattern.above.iter_mut().zip(above.iter().rev()) {
+        *slot = component_hash(component);
+        pattern.above_len += 1;
+    }
+    let directory = [above, root]
+        .into_iter()
+        .find_map(|part| match &part[last_name(part)?] {
+            Component::Name(name) => Some(name.as_str()),
+            Component::Any => None,
+        });
+    (pattern, directory)
+}
+
+fn component_hash(part: &Component) -> u64 {
+    match part {
+        Component::Name(name) => component(name.as_bytes()),
+        Component::Any => ANY,
+    }
+}

@@ -1,0 +1,193 @@
+//! The sentinel: a second, tiny process that only waits for guardd to be gone, so that a guardd that is
+//! killed leaves no process stopped for ever. It holds the tables that say who is stopped, lets those
+//! go on that only waited for guardd, does at each hold's deadline what the rule says of silence, and
+//! then resumes what a person or a hold had paused, unless a new guardd has taken over by then.
+
+use std::{
+    fs,
+    io::{self, Read as _},
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+        unix::process::CommandExt as _,
+    },
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use aya::maps::{HashMap, Map, MapData};
+use guard_common::{
+    NS_PER_TICK, Verdict,
+    state::{Held, POSTURE_PAUSED, Session, Task, Waiting},
+};
+use rustix::process::Signal;
+
+use crate::{clock, process};
+
+/// First argument of a guardd that is a sentinel.
+pub const ARGUMENT: &str = "--sentinel";
+/// Where the child finds the tables.
+const FIRST_FD: i32 = 3;
+/// How many there are.
+const TABLES: usize = 4;
+/// How long a session that a person paused stays so without a guardd that could resume it.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// guardd's end: as long as it lives, so does the pipe.
+#[derive(Debug)]
+pub struct Sentinel {
+    child: Child,
+}
+
+impl Sentinel {
+    /// Starts it. `tables` are HELD, WAITING, TASKS and SESSIONS.
+    ///
+    /// # Errors
+    /// When no process can be started.
+    pub fn start(state_dir: &Path, tables: &[OwnedFd; TABLES]) -> io::Result<Self> {
+        let fds: [RawFd; TABLES] = std::array::from_fn(|index| tables[index].as_raw_fd());
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .arg0("guardd-sentinel")
+            .arg(ARGUMENT)
+            .arg(state_dir)
+            .arg(std::process::id().to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null());
+        // SAFETY: only async-signal-safe calls between fork and exec.
+        unsafe {
+            command.pre_exec(move || {
+                // Away from the numbers that they are to get, first.
+                let mut moved = [0; TABLES];
+                for (slot, fd) in moved.iter_mut().zip(fds) {
+                    *slot = libc::fcntl(fd, libc::F_DUPFD, 16);
+                    if *slot < 0 {
+                        return Err(io::Error::last_os_error());
+                    }
+                }
+                for (index, fd) in moved.into_iter().enumerate() {
+                    if libc::dup2(fd, FIRST_FD + index as i32) < 0 {
+                        return Err(io::Error::last_os_error());
+                    }
+                    libc::close(fd);
+                }
+                // Ctrl-C at the terminal is for guardd, which ends the sentinel by ending.
+                libc::setsid();
+                Ok(())
+            });
+        }
+        Ok(Self {
+            child: command.spawn()?,
+        })
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it, when guardd has let everything go itself.
+    pub fn dismiss(mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// The sentinel's whole life.
+pub fn run(state_dir: &Path, guardd: u32) -> anyhow::Result<()> {
+    let held: HashMap<MapData, u32, Held> = table(0)?.try_into()?;
+    let waiting: HashMap<MapData, u32, Waiting> = table(1)?.try_into()?;
+    let tasks: HashMap<MapData, u32, Task> = table(2)?.try_into()?;
+    let sessions: HashMap<MapData, u32, Session> = table(3)?.try_into()?;
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: ignoring a signal has no precondition.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+    // Ends when the last copy of the other end is closed, however guardd ends.
+    let mut nothing = Vec::new();
+    let mut pipe = io::stdin().lock();
+    pipe.read_to_end(&mut nothing)?;
+    for (pid, entry) in waiting.iter().filter_map(Result::ok) {
+        send(pid, entry.start_ns, Signal::CONT);
+    }
+    let gone_ns = clock::monotonic_ns();
+    loop {
+        let now = clock::monotonic_ns();
+        let mut next: Option<u64> = None;
+        for (pid, entry) in held.iter().filter_map(Result::ok) {
+            if process::same(pid, entry.start_ns).is_none_or(|stat| !stat.is_stopped()) {
+                continue;
+            }
+            if entry.deadline_ns > now {
+                next = Some(next.map_or(entry.deadline_ns, |other| other.min(entry.deadline_ns)));
+                continue;
+            }
+            let kills = Verdict::from_u8(entry.on_timeout) > Verdict::Flag;
+            // Without guardd there is no hook that could refuse the call: refusing means killing.
+            send(
+                pid,
+                entry.start_ns,
+                if kills { Signal::KILL } else { Signal::CONT },
+            );
+        }
+        if has_successor(state_dir, guardd) {
+            return Ok(());
+        }
+        let paused = |session: u32| {
+            sessions
+                .get(&session, 0)
+                .is_ok_and(|s| s.posture == POSTURE_PAUSED)
+        };
+        if next.is_none()
+            && !tasks
+                .iter()
+                .filter_map(Result::ok)
+                .any(|(_, task)| paused(task.session))
+        {
+            return Ok(());
+        }
+        if next.is_none() && now >= gone_ns + GRACE.as_nanos() as u64 {
+            for (pid, task) in tasks
+                .iter()
+                .filter_map(Result::ok)
+                .filter(|(_, task)| paused(task.session))
+            {
+                send(pid, task.start_ns, Signal::CONT);
+            }
+            return Ok(());
+        }
+        let next = next.unwrap_or(gone_ns + GRACE.as_nanos() as u64);
+        let wait = Duration::from_nanos(next.saturating_sub(clock::monotonic_ns()));
+        // A new guardd is looked for this often; deadlines are met exactly.
+        std::thread::sleep(wait.min(Duration::from_millis(500)));
+    }
+}
+
+fn table(index: i32) -> anyhow::Result<Map> {
+    // SAFETY: guardd placed the tables there for this process alone.
+    let fd = unsafe { OwnedFd::from_raw_fd(FIRST_FD + index) };
+    Ok(Map::HashMap(MapData::from_fd(fd)?))
+}
+
+/// A guardd that has taken the state directory over looks after its holds. Its pid is in the lock
+/// file; taking the lock to find out could make a guardd that starts just then give up.
+fn has_successor(state_dir: &Path, guardd: u32) -> bool {
+    let Ok(text) = fs::read_to_string(state_dir.join("lock")) else {
+        return false;
+    };
+    let pid = text
+        .split_whitespace()
+        .next()
+        .and_then(|word| word.parse().ok());
+    pid.is_some_and(|pid| pid != guardd && process::stat(pid).is_some_and(|stat| stat.is_alive()))
+}
+
+fn send(pid: u32, start_ns: u64, signal: Signal) {
+    let _ = process::signal(
+        process::Id {
+            pid,
+            start: start_ns / NS_PER_TICK,
+        },
+        signal,
+    );
+}

@@ -1,0 +1,391 @@
+//! The control socket: finds out who is on the other end, passes requests to the engine, and streams
+//! events. It decides nothing.
+
+use std::{
+    io,
+    os::{
+        fd::AsFd as _,
+        unix::{fs::PermissionsExt as _, net::UnixStream as StdStream},
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustix::net::sockopt;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{
+        UnixListener, UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::{Semaphore, broadcast::error::RecvError, mpsc, oneshot},
+};
+
+use crate::{
+    engine::{Command, Handle, Peer},
+    event::{Event, Kind},
+    journal::Journal,
+    process,
+    wire::{Code, Failure, MAX_LINE, Reply, Request},
+};
+
+/// Connections served at once; more wait to be accepted.
+const CONNECTIONS: usize = 256;
+/// Name of the group whose members may answer.
+pub const GROUP: &str = "guard";
+
+/// What keeps the socket from being served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// Another daemon listens on it.
+    #[error("socket {path}: another guardd{} listens there: stop it, or choose another with --socket", owner(*.pid))]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+        /// Who listens, as far as the kernel tells.
+        pid: Option<u32>,
+    },
+    /// Something that is not a socket is in its place.
+    #[error(
+        "socket {path}: something that is not a socket is there: move it away, or choose another with --socket"
+    )]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// It could not be made.
+    #[error("socket {path}: {source}: choose a directory that root can write with --socket")]
+    Bind {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn owner(pid: Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
+}
+
+/// Refuses a socket that somebody listens on, and removes one that nobody does.
+///
+/// # Errors
+/// See [`ServerError`].
+pub fn check(path: &Path) -> Result<(), ServerError> {
+    use std::os::unix::fs::FileTypeExt as _;
+    let bind = |source| ServerError::Bind {
+        path: path.into(),
+        source,
+    };
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(bind(error)),
+        Ok(meta) if !meta.file_type().is_socket() => {
+            return Err(ServerError::NotASocket { path: path.into() });
+        }
+        Ok(_) => {}
+    }
+    match StdStream::connect(path) {
+        Ok(stream) => {
+            let pid = sockopt::socket_peercred(stream.as_fd())
+                .ok()
+                .map(|cred| cred.pid.as_raw_nonzero().get() as u32);
+            Err(ServerError::InUse {
+                path: path.into(),
+                pid,
+            })
+        }
+        // Left behind by a daemon that was killed.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(bind)
+        }
+        Err(error) => Err(bind(error)),
+    }
+}
+
+/// Begins to listen. From here on the daemon is ready.
+///
+/// # Errors
+/// See [`ServerError`].
+pub fn listen(path: &Path) -> Result<UnixListener, ServerError> {
+    let bind = |source| ServerError::Bind {
+        path: path.into(),
+        source,
+    };
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).map_err(bind)?;
+    }
+    let listener = UnixListener::bind(path).map_err(bind)?;
+    // Everybody may ask; what is answered depends on who the kernel says they are.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(bind)?;
+    Ok(listener)
+}
+
+/// Serves connections for as long as it is polled.
+pub async fn serve(listener: UnixListener, handle: Handle) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let handle = handle.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = connection(stream, &handle).await {
+                        tracing::debug!(%error, "a connection ended");
+                    }
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accept");
+                // Out of descriptors: nothing helps but others' going.
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn peer_of(stream: &UnixStream) -> io::Result<Peer> {
+    let cred = sockopt::socket_peercred(stream.as_fd())?;
+    let pid = cred.pid.as_raw_nonzero().get() as u32;
+    let uid = cred.uid.as_raw();
+    let in_group = || {
+        let guard = group_id(GROUP)?;
+        Some(cred.gid.as_raw() == guard || process::groups(pid).contains(&guard))
+    };
+    Ok(Peer {
+        pid,
+        uid,
+        privileged: uid == 0 || in_group().unwrap_or(false),
+    })
+}
+
+/// A group's number, from `/etc/group`.
+fn group_id(name: &str) -> Option<u32> {
+    let groups = std::fs::read_to_string("/etc/group").ok()?;
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?
+    })
+}
+
+/// One connection's two halves.
+struct Connection {
+    reader: BufReader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+}
+
+impl Connection {
+    async fn send(&mut self, reply: &Reply) -> io::Result<()> {
+        let mut text = serde_json::to_vec(reply)?;
+        text.push(b'\n');
+        self.writer.write_all(&text).await
+    }
+
+    /// The next line, without its end; `None` at the end of the stream, an error of kind
+    /// `InvalidData` when it is too long.
+    async fn line(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut line = Vec::new();
+        // One byte more than allowed, to tell "just fits" from "too long".
+        let read = (&mut self.reader)
+            .take(MAX_LINE as u64 + 1)
+            .read_until(b'\n', &mut line)
+            .await?;
+        if read == 0 {
+            return Ok(None);
+        }
+        if line.last() != Some(&b'\n') && read > MAX_LINE {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        line.truncate(line.trim_ascii_end().len());
+        Ok(Some(line))
+    }
+}
+
+fn failure(code: Code, message: impl Into<String>) -> Reply {
+    Reply::Error(Failure {
+        code,
+        message: message.into(),
+    })
+}
+
+async fn connection(stream: UnixStream, handle: &Handle) -> io::Result<()> {
+    let peer = peer_of(&stream)?;
+    let (reader, writer) = stream.into_split();
+    let mut connection = Connection {
+        reader: BufReader::new(reader),
+        writer,
+    };
+    loop {
+        let line = match connection.line().await {
+            Ok(Some(line)) => line,
+            Ok(None) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let reply = failure(
+                    Code::Invalid,
+                    format!("request: longer than {MAX_LINE} bytes"),
+                );
+                return connection.send(&reply).await;
+            }
+            Err(error) => return Err(error),
+        };
+        let request: Request = match serde_json::from_slice(&line) {
+            Ok(request) => request,
+            Err(error) => {
+                connection
+                    .send(&failure(Code::Invalid, format!("request: {error}")))
+                    .await?;
+                continue;
+            }
+        };
+        if let Request::Events {
+            follow,
+            session,
+            kinds,
+            after,
+        } = request
+        {
+            let wanted = Wanted {
+                session,
+                kinds,
+                uid: (!peer.privileged).then_some(peer.uid),
+            };
+            events(&mut connection, handle, follow, after, &wanted).await?;
+            continue;
+        }
+        let (reply, answer) = oneshot::channel();
+        let command = Command {
+            peer: peer.clone(),
+            request,
+            reply,
+        };
+        let answer = match handle.requests.send(command).await {
+            Ok(()) => answer.await.ok(),
+            Err(_) => None,
+        };
+        let answer = answer.unwrap_or_else(|| failure(Code::Unreachable, "guardd is stopping"));
+        connection.send(&bounded(answer)).await?;
+    }
+}
+
+/// A reply that would not fit one line loses its oldest part, visibly, and not its end.
+fn bounded(mut reply: Reply) -> Reply {
+    let fits = |reply: &Reply| serde_json::to_vec(reply).is_ok_and(|text| text.len() < MAX_LINE);
+    while !fits(&reply) {
+        match &mut reply {
+            Reply::Show(detail) if !detail.timeline.is_empty() => {
+                let half = detail.timeline.len().div_ceil(2);
+                detail.timeline.drain(..half);
+            }
+            Reply::Show(detail) if !detail.tree.is_empty() => {
+                let half = detail.tree.len() / 2;
+                detail.tree.truncate(half);
+            }
+            Reply::Pending { holds } if holds.len() > 1 => {
+                let half = holds.len() / 2;
+                holds.truncate(half);
+            }
+            _ => return failure(Code::Failed, "the answer is longer than one line may be"),
+        }
+    }
+    reply
+}
+
+/// Sends what has happened, from the journal, and then what happens. A listener that falls behind is
+/// served from the journal again: it is slow, but misses nothing.
+async fn events(
+    connection: &mut Connection,
+    handle: &Handle,
+    follow: bool,
+    after: u64,
+    wanted: &Wanted,
+) -> io::Result<()> {
+    // Before the journal is read, so that nothing falls between the two.
+    let mut live = handle.events.subscribe();
+    let mut last = replay(connection, handle, after, wanted).await?;
+    if !follow {
+        return connection
+            .send(&Reply::Done {
+                message: String::new(),
+            })
+            .await;
+    }
+    let mut byte = [0u8; 1];
+    loop {
+        let next = tokio::select! {
+            next = live.recv() => next,
+            // The listener says nothing; when it hangs up, this ends.
+            read = connection.reader.read(&mut byte) => {
+                if read? == 0 { return Ok(()); }
+                continue;
+            }
+        };
+        match next {
+            // An event that the journal could not take has no number; it is told all the same.
+            Ok(event) if event.seq == 0 || event.seq > last => {
+                last = last.max(event.seq);
+                if wanted.matches(&event) {
+                    connection
+                        .send(&Reply::Event(Box::new((*event).clone())))
+                        .await?;
+                }
+            }
+            Ok(_) => {}
+            Err(RecvError::Lagged(_)) => last = replay(connection, handle, last, wanted).await?,
+            Err(RecvError::Closed) => return Ok(()),
+        }
+    }
+}
+
+/// Sends what the journal has after `after`; gives the last number seen.
+async fn replay(
+    connection: &mut Connection,
+    handle: &Handle,
+    after: u64,
+    wanted: &Wanted,
+) -> io::Result<u64> {
+    let (sender, mut receiver) = mpsc::channel::<Event>(256);
+    let dir = handle.state_dir.clone();
+    let reader = tokio::task::spawn_blocking(move || match Journal::read(&dir, after) {
+        Ok(events) => {
+            for event in events {
+                match event {
+                    Ok(event) => {
+                        if sender.blocking_send(event).is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) => tracing::error!(%error, "the journal"),
+                }
+            }
+        }
+        Err(error) => tracing::error!(%error, "the journal"),
+    });
+    let mut last = after;
+    while let Some(event) = receiver.recv().await {
+        last = last.max(event.seq);
+        if wanted.matches(&event) {
+            connection.send(&Reply::Event(Box::new(event))).await?;
+        }
+    }
+    let _ = reader.await;
+    Ok(last)
+}
+
+struct Wanted {
+    session: Option<String>,
+    kinds: Vec<Kind>,
+    uid: Option<u32>,
+}
+
+impl Wanted {
+    fn matches(&self, event: &Event) -> bool {
+        self.session.as_ref().is_none_or(|name| event.session.as_ref() == Some(name))
+            && (self.kinds.is_empty() || self.kinds.contains(&event.kind))
+            // An unprivileged listener sees what its own processes did.
+            && self.uid.is_none_or(|uid| event.uid == Some(uid))
+    }
+}

@@ -1,0 +1,473 @@
+//! What guardctl and guardd say to each other over the control socket: one JSON object a line, a
+//! request and then one reply, or for a followed stream any number of [`Reply::Event`] lines.
+//!
+//! The peer is identified by the kernel (`SO_PEERCRED`), never by anything in the request.
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::Event;
+
+/// The longest line either side accepts, in bytes. Policies travel by path, not by content.
+pub const MAX_LINE: usize = 1 << 20;
+
+/// A request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "cmd", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Reply: [`Reply::Status`].
+    Status,
+    /// Reply: [`Reply::Sessions`]. Ended sessions too with `all`.
+    Sessions {
+        /// Include ended sessions that are still remembered.
+        #[serde(default)]
+        all: bool,
+    },
+    /// Reply: [`Reply::Show`].
+    Show {
+        /// `s-N`.
+        session: String,
+    },
+    /// Replies: [`Reply::Event`] lines, oldest first, then [`Reply::Done`] unless followed.
+    Events {
+        /// Keep sending events as they happen.
+        #[serde(default)]
+        follow: bool,
+        /// Only of this session.
+        #[serde(default)]
+        session: Option<String>,
+        /// Only of these kinds; empty for all.
+        #[serde(default)]
+        kinds: Vec<crate::event::Kind>,
+        /// Only with a greater `seq`.
+        #[serde(default)]
+        after: u64,
+    },
+    /// Reply: [`Reply::Pending`].
+    Pending,
+    /// Answer a hold. Reply: [`Reply::Done`].
+    Approve {
+        /// `h-N`.
+        id: String,
+        /// With it the approval becomes a lease of the session, in milliseconds.
+        #[serde(default)]
+        for_ms: Option<u64>,
+    },
+    /// Answer a hold. Reply: [`Reply::Done`].
+    Deny {
+        /// `h-N`.
+        id: String,
+        /// Recorded with the answer.
+        #[serde(default)]
+        reason: Option<String>,
+    },
+    /// Stop every process of a session. Reply: [`Reply::Done`].
+    Pause {
+        /// `s-N`.
+        session: String,
+    },
+    /// Let a paused session go on. Reply: [`Reply::Done`].
+    Resume {
+        /// `s-N`.
+        session: String,
+    },
+    /// Kill every process of a session. Reply: [`Reply::Done`].
+    Kill {
+        /// `s-N`.
+        session: String,
+    },
+    /// Make a process, and all below it, a session. Reply: [`Reply::Adopted`] once every process is
+    /// tagged and every hook in place.
+    Adopt {
+        /// Its pid.
+        pid: u32,
+        /// Agent name to give the session.
+        #[serde(default)]
+        agent: Option<String>,
+        /// What it is for.
+        #[serde(default)]
+        intent: Option<String>,
+        /// `guardctl run` does not adopt something that runs already but begins something new.
+        #[serde(default)]
+        run: bool,
+    },
+    /// Give a lease. Reply: [`Reply::Granted`].
+    Grant {
+        /// `s-N`.
+        session: String,
+        /// Label name.
+        label: String,
+        /// How long, milliseconds.
+        #[serde(default)]
+        for_ms: Option<u64>,
+        /// Recorded with it.
+        #[serde(default)]
+        reason: Option<String>,
+    },
+    /// End a lease. Reply: [`Reply::Done`].
+    Revoke {
+        /// `g-N`.
+        grant: String,
+    },
+    /// Reply: [`Reply::Grants`].
+    Grants,
+    /// Set or clear (`text: None`) what a session says it is for. Reply: [`Reply::Done`].
+    Intent {
+        /// `s-N`.
+        session: String,
+        /// The text.
+        #[serde(default)]
+        text: Option<String>,
+    },
+    /// Reply: [`Reply::Policy`].
+    PolicyShow,
+    /// Load the policy file again. Reply: [`Reply::Done`].
+    PolicyReload,
+    /// For one session: each rule, its steps and what is missing. Reply: [`Reply::Explain`].
+    PolicyExplain {
+        /// `s-N`.
+        session: String,
+    },
+}
+
+/// A reply.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "kebab-case")]
+pub enum Reply {
+    /// It was done; `message` for people.
+    Done {
+        /// One line.
+        message: String,
+    },
+    /// It was not done.
+    Error(Failure),
+    /// See [`Status`].
+    Status(Box<Status>),
+    /// See [`SessionInfo`].
+    Sessions {
+        /// Oldest first.
+        sessions: Vec<SessionInfo>,
+    },
+    /// One session.
+    Show(Box<SessionDetail>),
+    /// One event.
+    Event(Box<Event>),
+    /// Holds that wait, oldest first.
+    Pending {
+        /// Each with its evidence.
+        holds: Vec<HoldInfo>,
+    },
+    /// A session began.
+    Adopted {
+        /// `s-N`.
+        session: String,
+        /// Processes that were tagged.
+        processes: u64,
+    },
+    /// A lease was given.
+    Granted {
+        /// The lease.
+        grant: GrantInfo,
+    },
+    /// Leases, oldest first.
+    Grants {
+        /// The leases.
+        grants: Vec<GrantInfo>,
+    },
+    /// The policy in force.
+    Policy {
+        /// Where it came from: a path, or `built-in`.
+        source: String,
+        /// Its text.
+        text: String,
+        /// What it says that this version or kernel does not enforce, one line each.
+        not_enforced: Vec<String>,
+    },
+    /// Rules against one session.
+    Explain {
+        /// In the policy's order.
+        rules: Vec<RuleExplanation>,
+    },
+}
+
+/// Why a request was not carried out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What kind, which decides guardctl's exit status.
+    pub code: Code,
+    /// `what: why: what to do`.
+    pub message: String,
+}
+
+/// Kinds of failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Code {
+    /// The thing does not exist, or the answer is no. Exit 1.
+    NotFound,
+    /// It ran and failed. Exit 1.
+    Failed,
+    /// The call or the policy is wrong. Exit 2.
+    Invalid,
+    /// The daemon cannot be reached. Exit 3.
+    Unreachable,
+    /// Not allowed for this peer. Exit 4.
+    Forbidden,
+}
+
+impl Code {
+    /// guardctl's exit status.
+    pub const fn exit_status(self) -> u8 {
+        match self {
+            Self::NotFound | Self::Failed => 1,
+            Self::Invalid => 2,
+            Self::Unreachable => 3,
+            Self::Forbidden => 4,
+        }
+    }
+
+    /// The word in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotFound => "not-found",
+            Self::Failed => "failed",
+            Self::Invalid => "invalid",
+            Self::Unreachable => "unreachable",
+            Self::Forbidden => "forbidden",
+        }
+    }
+}
+
+/// The daemon at a glance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// `ok` or `degraded`.
+    pub state: String,
+    /// Why it is degraded, one line each; empty when it is not.
+    pub degraded: Vec<String>,
+    /// Version of guardd.
+    pub version: String,
+    /// Its pid.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// `observe` or `enforce`.
+    pub mode: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Path of the policy, or `built-in`.
+    pub policy: String,
+    /// Each thing watched and what serves it.
+    pub hooks: Vec<HookInfo>,
+    /// What the policy or the contract says that cannot be enforced here, with the reason.
+    pub not_enforced: Vec<String>,
+    /// Live sessions.
+    pub sessions: u64,
+    /// Processes in sessions.
+    pub processes: u64,
+    /// Holds that wait for a person.
+    pub holds: u64,
+    /// Use of the lineage table.
+    pub lineage_used: u64,
+    /// Its size.
+    pub lineage_size: u64,
+    /// Records by class.
+    pub counters: Vec<CounterInfo>,
+    /// Events in the journal.
+    pub events: u64,
+    /// Directory of the journal.
+    pub state_dir: String,
+}
+
+/// Records of one class.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CounterInfo {
+    /// `lineage`, `verdict`, `activity`, `fact`.
+    pub class: String,
+    /// Handed over by the kernel.
+    pub emitted: u64,
+    /// Lost because a buffer or table was full.
+    pub lost: u64,
+}
+
+/// One thing that is watched.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HookInfo {
+    /// `lineage`, `exec`, `open`, `connect`, `unix-connect` …
+    pub watched: String,
+    /// Which mechanism serves it (`tracepoint`, `tp_btf`, `cgroup`), or `none`.
+    pub tier: String,
+    /// What it can do: `flag`, `hold`, `deny`, `kill`.
+    pub can: Vec<String>,
+    /// Attached now (syscall hooks are only attached while a session lives).
+    pub attached: bool,
+    /// Anything a person should know, such as why a better tier does not serve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// One line of `guardctl sessions`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SessionInfo {
+    /// `s-N`.
+    pub id: String,
+    /// Agent name.
+    pub agent: String,
+    /// Pid of its first process.
+    pub root_pid: u32,
+    /// Real uid of its first process.
+    pub uid: u32,
+    /// Seconds since it began.
+    pub age_s: u64,
+    /// Processes alive.
+    pub processes: u64,
+    /// Labels touched.
+    pub facts: Vec<String>,
+    /// `running`, `held`, `paused`, `ended`.
+    pub state: String,
+    /// Session that it runs inside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// How it was found: `exec`, `script`, `env`, `run`, `adopt`, `proc`.
+    pub origin: String,
+    /// What it says it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent: Option<String>,
+    /// 0 to 100 where a score is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<u8>,
+}
+
+/// One process of a session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProcessInfo {
+    /// Process id.
+    pub pid: u32,
+    /// Its parent.
+    pub ppid: u32,
+    /// Path of the program, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exe: Option<String>,
+    /// Command line, secrets masked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub argv: Option<Vec<String>>,
+    /// `running`, `held`, `stopped`.
+    pub state: String,
+}
+
+/// A label that a session has touched.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FactInfo {
+    /// The label.
+    pub label: String,
+    /// RFC 3339, of the last touch.
+    pub last: String,
+    /// Seconds since the last touch.
+    pub age_s: u64,
+    /// The object of the last touch: a path, an address, a command line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+}
+
+/// Everything about one session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SessionDetail {
+    /// As in the list.
+    pub info: SessionInfo,
+    /// Live processes; parents before their children.
+    pub tree: Vec<ProcessInfo>,
+    /// Newest last.
+    pub facts: Vec<FactInfo>,
+    /// The last events, oldest first.
+    pub timeline: Vec<Event>,
+}
+
+/// A hold that waits for a person.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HoldInfo {
+    /// `h-N`.
+    pub id: String,
+    /// `s-N`.
+    pub session: String,
+    /// Agent name.
+    pub agent: String,
+    /// The rule.
+    pub rule: String,
+    /// The rule's steps, in order.
+    pub when: Vec<String>,
+    /// The held process.
+    pub pid: u32,
+    /// Real uid.
+    pub uid: u32,
+    /// Its program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exe: Option<String>,
+    /// Its command line, secrets masked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub argv: Option<Vec<String>>,
+    /// What it is about to do, in one line: `connect 127.0.0.1:18443`.
+    pub target: String,
+    /// RFC 3339 of the stop.
+    pub since: String,
+    /// Seconds since.
+    pub age_s: u64,
+    /// Seconds until silence decides.
+    pub expires_in_s: u64,
+    /// What silence means: deny, kill, resume.
+    pub on_timeout: String,
+    /// What the session says it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent: Option<String>,
+    /// The events that led here, oldest first, the held call last.
+    pub evidence: Vec<Event>,
+}
+
+/// A lease.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GrantInfo {
+    /// `g-N`.
+    pub id: String,
+    /// `s-N`.
+    pub session: String,
+    /// Label name.
+    pub label: String,
+    /// RFC 3339.
+    pub since: String,
+    /// Seconds left; 0 when it has ended.
+    pub expires_in_s: u64,
+    /// `active`, `expired`, `revoked`.
+    pub state: String,
+    /// Why it was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// uid of who gave it.
+    pub by_uid: u32,
+}
+
+/// One rule against one session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RuleExplanation {
+    /// Rule name.
+    pub rule: String,
+    /// What it does.
+    pub then: String,
+    /// Window in seconds, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within_s: Option<u64>,
+    /// Steps with whether each is fulfilled now.
+    pub steps: Vec<StepExplanation>,
+    /// The label that would make it fire now, if all steps before are fulfilled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fires_on: Option<String>,
+}
+
+/// One step of a rule against one session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepExplanation {
+    /// The label.
+    pub label: String,
+    /// A chain up to and with this step stands within the window now.
+    pub fulfilled: bool,
+    /// Seconds since that chain began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_s: Option<u64>,
+}
