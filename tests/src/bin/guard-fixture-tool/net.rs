@@ -1,0 +1,147 @@
+//! Connections and datagrams to a server that sends back what it gets.
+
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream, UdpSocket},
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _},
+        unix::net::UnixStream,
+    },
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+/// How long an echo may take. A server that never got the text never answers.
+const ECHO: Duration = Duration::from_secs(10);
+
+fn address(text: &str) -> io::Result<SocketAddr> {
+    text.parse()
+        .map_err(|_| io::Error::other(format!("no address: {text}")))
+}
+
+fn exchange(mut stream: impl Read + Write, text: &str) -> io::Result<Value> {
+    stream.write_all(text.as_bytes())?;
+    let mut echo = vec![0; text.len()];
+    stream.read_exact(&mut echo)?;
+    Ok(json!({ "echo": String::from_utf8_lossy(&echo) }))
+}
+
+/// A blocking `connect`, one call: an interrupted one is not repeated here.
+pub(crate) fn tcp(to: &str, text: &str) -> io::Result<Value> {
+    let stream = socket(address(to)?, libc::SOCK_STREAM, true)?;
+    stream.set_read_timeout(Some(ECHO))?;
+    exchange(stream, text)
+}
+
+/// A `connect` that is waited for with `poll`.
+pub(crate) fn tcp_nonblocking(to: &str, text: &str) -> io::Result<Value> {
+    let to = address(to)?;
+    let stream = socket(to, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, true)?;
+    let mut fds = libc::pollfd {
+        fd: stream.as_raw_fd(),
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    // SAFETY: one valid pollfd.
+    if unsafe { libc::poll(&raw mut fds, 1, 10_000) } != 1 {
+        return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
+    }
+    if let Some(error) = stream.take_error()? {
+        return Err(error);
+    }
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(ECHO))?;
+    exchange(stream, text)
+}
+
+/// A socket, connected if `connect`. `std` would hide whether `connect` was interrupted.
+fn socket(to: SocketAddr, kind: libc::c_int, connect: bool) -> io::Result<TcpStream> {
+    let family = if to.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
+    // SAFETY: takes numbers.
+    let fd = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
+    let stream = unsafe { TcpStream::from_raw_fd(fd) };
+    if connect {
+        let result = match to {
+            SocketAddr::V4(to) => {
+                let raw = libc::sockaddr_in {
+                    sin_family: libc::AF_INET as libc::sa_family_t,
+                    sin_port: to.port().to_be(),
+                    sin_addr: libc::in_addr {
+                        s_addr: u32::from(*to.ip()).to_be(),
+                    },
+                    sin_zero: [0; 8],
+                };
+                let len = size_of_val(&raw) as libc::socklen_t;
+                // SAFETY: a valid address of that length.
+                unsafe { libc::connect(fd, (&raw const raw).cast(), len) }
+            }
+            SocketAddr::V6(to) => {
+                let raw = libc::sockaddr_in6 {
+                    sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                    sin6_port: to.port().to_be(),
+                    sin6_flowinfo: 0,
+                    sin6_addr: libc::in6_addr {
+                        s6_addr: to.ip().octets(),
+                    },
+                    sin6_scope_id: to.scope_id(),
+                };
+                let len = size_of_val(&raw) as libc::socklen_t;
+                // SAFETY: a valid address of that length.
+                unsafe { libc::connect(fd, (&raw const raw).cast(), len) }
+            }
+        };
+        if result < 0 {
+            let error = io::Error::last_os_error();
+            if error.raw_os_error() != Some(libc::EINPROGRESS) {
+                return Err(error);
+            }
+        }
+    }
+    Ok(stream)
+}
+
+fn local(to: SocketAddr) -> &'static str {
+    if to.is_ipv4() {
+        "127.0.0.1:0"
+    } else {
+        "[::]:0"
+    }
+}
+
+/// `connect` and `send`.
+pub(crate) fn udp_connected(to: &str, text: &str) -> io::Result<Value> {
+    let to = address(to)?;
+    let socket = UdpSocket::bind(local(to))?;
+    socket.connect(to)?;
+    socket.send(text.as_bytes())?;
+    datagram_echo(&socket, text)
+}
+
+/// `sendto` on a socket that is not connected.
+pub(crate) fn udp_sendto(to: &str, text: &str) -> io::Result<Value> {
+    let to = address(to)?;
+    let socket = UdpSocket::bind(local(to))?;
+    socket.send_to(text.as_bytes(), to)?;
+    datagram_echo(&socket, text)
+}
+
+fn datagram_echo(socket: &UdpSocket, text: &str) -> io::Result<Value> {
+    socket.set_read_timeout(Some(ECHO))?;
+    let mut echo = vec![0; text.len()];
+    let (n, _) = socket.recv_from(&mut echo)?;
+    Ok(json!({ "echo": String::from_utf8_lossy(&echo[..n]) }))
+}
+
+/// A stream to a socket file.
+pub(crate) fn unix(path: &str, text: &str) -> io::Result<Value> {
+    exchange(UnixStream::connect(path)?, text)
+}

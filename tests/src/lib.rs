@@ -1,0 +1,62 @@
+//! Support for the end-to-end tests: a guardd of the test's own, programs to put under it, servers
+//! that count what reaches them, and waiting with a deadline.
+//!
+//! Everything a test starts carries its [`Place`]'s mark in the environment. When the place goes, no
+//! process with the mark may be left stopped, and none is left running.
+
+mod events;
+mod guard;
+mod lines;
+mod place;
+mod policy;
+pub mod proc;
+pub mod server;
+mod tool;
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+pub use events::{Event, Events};
+pub use guard::{Guard, Guards, Said};
+pub use place::{MARK, Place};
+pub use policy::Policy;
+pub use tool::Tool;
+
+/// How long a test waits for what must come. Long, for a loaded machine: nobody waits it out unless
+/// something is wrong.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Waits until `found` gives something, for what no descriptor tells: the state of a process, or of
+/// guardd as `status` shows it.
+///
+/// # Panics
+/// When it has not come by the deadline.
+#[track_caller]
+pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "not within {} s: {what}",
+            DEADLINE.as_secs()
+        );
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Lets time pass on the clock that windows and leases are measured by. Only where time itself is what
+/// the test is about.
+pub fn let_pass(time: Duration) {
+    let end = proc::monotonic() + time;
+    while let Some(left) = end.checked_sub(proc::monotonic()) {
+        if left.is_zero() {
+            break;
+        }
+        thread::sleep(left);
+    }
+}

@@ -1,0 +1,191 @@
+//! guardd as a neighbour: what it attaches and when, and others beside it.
+
+use guard_tests::{Guard, Place, Policy, Tool, eventually, server::Tcp};
+
+#[test]
+fn without_a_session_no_hook_is_on_any_call() {
+    let place = Place::new();
+    let secret = place.file("secret", "x");
+    let guard = Guard::new(&place, &Policy::new().files("secret", &[secret.display()]));
+    let calls = ["open", "connect", "unix-connect"];
+    for watched in calls {
+        assert_eq!(guard.hook(watched)["attached"], false, "{watched}");
+    }
+    assert_eq!(guard.hook("lineage")["attached"], true);
+    assert_eq!(guard.hook("exec")["attached"], true);
+    for _ in 0..2 {
+        let tool = guard.tool();
+        let second = guard.tool();
+        for watched in calls {
+            assert_eq!(guard.hook(watched)["attached"], true, "{watched}");
+        }
+        tool.finish();
+        assert_eq!(guard.hook("open")["attached"], true, "one session is left");
+        second.finish();
+        for watched in calls {
+            eventually(&format!("{watched} is detached"), || {
+                (guard.hook(watched)["attached"] == false).then_some(())
+            });
+        }
+    }
+}
+
+#[test]
+fn an_agent_is_watched_from_its_first_instruction() {
+    // The hooks on calls come with the session. Whatever the program does first is seen.
+    let place = Place::new();
+    let (agent, secret) = (place.tool("agent"), place.file("secret", "x"));
+    let policy = Policy::new()
+        .agent("fixture", &place.name("agent"), "")
+        .files("secret", &[secret.display()]);
+    let guard = Guard::new(&place, &policy);
+    for n in 1..=5 {
+        let mut command = place.command(&agent);
+        let output = command
+            .args(["open", "openat"])
+            .arg(&secret)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        eventually("the open is told", || {
+            let opens = guard.events_now().iter().filter(|e| e.is("open")).count();
+            (opens == n).then_some(())
+        });
+        eventually("its session is over", || {
+            guard.sessions().is_empty().then_some(())
+        });
+    }
+}
+
+#[test]
+fn two_daemons_with_different_policies_do_not_disturb_each_other() {
+    let place = Place::new();
+    let (one_server, other_server) = (Tcp::v4(), Tcp::v4());
+    let policy = |agent: &str, server: &Tcp| {
+        Policy::new()
+            .agent(agent, &place.name(agent), "")
+            .addresses("infra", &[server.addr()])
+            .rule("r", &["infra"], "deny", "")
+    };
+    let (one_tool, other_tool) = (place.tool("one"), place.tool("other"));
+    let one = Guard::of(&place)
+        .named("guard-1")
+        .start(&policy("one", &one_server));
+    let other = Guard::of(&place)
+        .named("guard-2")
+        .start(&policy("other", &other_server));
+    let mut first = Tool::start(place.command(&one_tool));
+    let mut second = Tool::start(place.command(&other_tool));
+    assert_eq!(one.sessions().len(), 1);
+    assert_eq!(other.sessions().len(), 1);
+    let to = |server: &Tcp| format!("tcp {} x", server.addr());
+    assert_eq!(first.ask(&to(&one_server))["errno"], libc::EPERM);
+    assert_eq!(first.must(&to(&other_server))["echo"], "x");
+    assert_eq!(second.ask(&to(&other_server))["errno"], libc::EPERM);
+    assert_eq!(second.must(&to(&one_server))["echo"], "x");
+    // The end of one changes nothing for the other.
+    drop(one);
+    assert_eq!(second.ask(&to(&other_server))["errno"], libc::EPERM);
+    assert_eq!(first.must(&to(&one_server))["echo"], "x");
+    assert_eq!(other.hook("connect")["attached"], true);
+}
+
+#[test]
+fn a_program_may_be_in_a_session_of_each_of_two_daemons() {
+    let place = Place::new();
+    let server = Tcp::v4();
+    let agent = place.tool("agent");
+    let policy = |then: &str| {
+        Policy::new()
+            .agent("fixture", &place.name("agent"), "")
+            .addresses("infra", &[server.addr()])
+            .rule("r", &["infra"], then, "")
+    };
+    let one = Guard::of(&place).named("guard-1").start(&policy("flag"));
+    let other = Guard::of(&place).named("guard-2").start(&policy("deny"));
+    let mut tool = Tool::start(place.command(&agent));
+    assert_eq!(
+        tool.ask(&format!("tcp {} x", server.addr()))["errno"],
+        libc::EPERM
+    );
+    one.events()
+        .wait("the flag", |e| e.is_connect("infra", "flag"));
+    other
+        .events()
+        .wait("the denial", |e| e.is_connect("infra", "deny"));
+}
+
+#[test]
+fn status_tells_what_there_is_to_know() {
+    let place = Place::new();
+    let secret = place.file("secret", "x");
+    let policy = Policy::new()
+        .files("secret", &[secret.display()])
+        .and("[[label]]\nname = \"named\"\nhosts = [\"api.example.com\"]");
+    let guard = Guard::new(&place, &policy);
+    let _tool = guard.tool();
+    let status = guard.json(&["status"]);
+    assert_eq!(status["state"], "ok", "{status}");
+    assert_eq!(status["mode"], "enforce");
+    assert_eq!(status["pid"], guard.pid());
+    assert_eq!(status["policy"], guard.policy().to_str().unwrap());
+    assert_eq!(status["state_dir"], guard.state_dir().to_str().unwrap());
+    assert_eq!(status["sessions"], 1);
+    assert_eq!(status["processes"], 1);
+    assert_eq!(status["lineage_used"], 1);
+    assert!(
+        status["not_enforced"].to_string().contains("hosts"),
+        "{status}"
+    );
+    assert!(
+        status["counters"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|c| c["lost"] == 0),
+        "{status}"
+    );
+    let said = guard.must(&["status"]).out;
+    for word in [
+        "enforce",
+        "lineage",
+        "open",
+        "connect",
+        "tracepoint",
+        "cgroup",
+    ] {
+        assert!(said.contains(word), "{word} is not in {said}");
+    }
+}
+
+#[test]
+fn idle_guardd_is_small() {
+    let place = Place::new();
+    let guard = Guard::new(&place, &Policy::new().agent("x", &place.name("nobody"), ""));
+    guard.must(&["status"]);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", guard.pid())).unwrap();
+    let rss = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
+    let kib: u64 = rss.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(kib <= 25 * 1024, "{kib} KiB");
+}
+
+#[test]
+fn doctor_says_what_works_here_without_a_daemon() {
+    let place = Place::new();
+    let guard = Guard::new(&place, &Policy::new().agent("x", &place.name("nobody"), ""));
+    let said = guard.ctl(&["--json", "doctor"]);
+    assert_eq!(said.status, 0, "{said:?}");
+    let report = said.json();
+    let checks = report["checks"].as_array().unwrap();
+    assert!(!checks.is_empty(), "{report}");
+    assert!(
+        checks
+            .iter()
+            .all(|check| check["ok"] == true || check["required"] == false)
+    );
+    let people = guard.ctl(&["doctor"]);
+    assert!(people.out.lines().count() >= checks.len(), "{people:?}");
+}
