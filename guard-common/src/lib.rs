@@ -43,6 +43,7 @@ mod pod {
         m::Candidates,
         m::Pattern,
         m::FileKey,
+        m::InodeFilter,
         m::KnownFile,
         m::AddressKey,
         m::KnownAddress,

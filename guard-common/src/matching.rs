@@ -179,6 +179,25 @@ pub struct FileKey {
     pub generation: u32,
 }
 
+/// Slots of an [`InodeFilter`].
+pub const INODE_SLOTS: usize = 1 << 16;
+
+/// Which inode numbers a half of the inode table may have: a byte each, so that it can be set without
+/// reading it first.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct InodeFilter {
+    /// By [`inode_slot`]; 0 where no known file has such a number.
+    pub seen: [u8; INODE_SLOTS],
+}
+
+/// The slot of an inode number. Multiplied by 2^64 divided by the golden ratio, which spreads numbers
+/// that follow each other; see Knuth, The Art of Computer Programming, 6.4.
+#[inline(always)]
+pub const fn inode_slot(ino: u64) -> usize {
+    (ino.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize
+}
+
 /// What a known file carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]

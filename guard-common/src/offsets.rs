@@ -8,7 +8,7 @@ pub const MISSING: u32 = u32::MAX;
 /// without it.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
-    /// Symbol of the `Global<u32>` in the BPF object.
+    /// Symbol of the setting in the BPF object, a `u32`.
     pub global: &'static str,
     /// The structure, with the spellings it has had, newest last.
     pub strukt: &'static str,

@@ -136,15 +136,18 @@ pub struct Waiting {
     pub time_ns: u64,
 }
 
-/// What connect's cgroup program decided and a later tracepoint of the same thread must carry out,
-/// since cgroup programs cannot send signals. Key: pid_tgid.
+/// What one hook of a connect(2) leaves for the next of the same thread: the descriptor, which the exit
+/// does not show, and what the cgroup program decided, since cgroup programs cannot send signals. Key:
+/// pid_tgid. Kept from one call of the thread to the next: entering it anew costs more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Pending {
-    /// A [`crate::Verdict`].
+pub struct Connecting {
+    /// The socket's descriptor.
+    pub fd: u64,
+    /// 1 while the thread is inside the call.
+    pub inside: u32,
+    /// A [`crate::Verdict`] whose signal is to be sent when the call ends; 0 for none.
     pub verdict: u32,
-    /// Unused.
-    pub pad: u32,
 }
 
 /// The one rule table of a generation.
@@ -172,8 +175,8 @@ pub struct Names {
     pub suffix_lens: u32,
     /// Parent levels to look up by name: 0 when no pattern ends in `*` or `**`.
     pub dir_levels: u32,
-    /// Unused.
-    pub pad: u32,
+    /// The longest beginning or ending, in bytes, that some pattern compares; 0 when none does.
+    pub longest_end: u32,
     /// One bit per known hash (see [`crate::matching::bloom_bit`]): spares most look-ups.
     pub bloom: [u64; BLOOM_WORDS],
 }
@@ -190,6 +193,9 @@ pub struct Config {
     pub trace_forks: u32,
     /// Unused.
     pub pad: u32,
+    /// Until then guardd looks at the activity ring by itself, ns of `CLOCK_MONOTONIC`: records need
+    /// not wake it.
+    pub attentive_until_ns: u64,
     /// Last sign of life of guardd, ns of `CLOCK_MONOTONIC`. Nothing is stopped *for guardd to look
     /// at* when it is older than [`HEARTBEAT_LIMIT_NS`]; rules go on without it.
     pub heartbeat_ns: u64,

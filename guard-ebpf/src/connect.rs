@@ -2,7 +2,7 @@
 //! kernel's own copy of the address: a denial means that no SYN leaves.
 //!
 //! Those programs cannot send signals. For a hold or a kill they make the call fail on the spot and
-//! leave word in [`PENDING`] for the `sys_exit_connect` tracepoint of the same thread, which sends the
+//! leave word in [`CONNECTING`] for the `sys_exit_connect` tracepoint of the same thread, which sends the
 //! signal. A held call fails with `ERESTARTNOINTR`: the thread stops on its way out of the kernel, and
 //! when it is resumed the kernel itself repeats the call, which is then judged anew. So nothing has
 //! left the machine while a person thinks, and "approve" and "deny" are both exact.
@@ -21,18 +21,18 @@ use guard_common::{
     Verdict,
     event::{ConnectRecord, FLAG_DATAGRAM, FLAG_SIGNAL_NEEDED, FLAG_STOPPED, kind, tier},
     matching::{ADDRESS_FIXED_BITS, AddressKey, FNV_OFFSET, KnownAddress, fold},
-    state::{Pending, Task, class},
+    state::{Connecting, Task, class},
 };
 
 use crate::{
     emit,
     judge::{self, Judgement},
     kernel::{
-        self, CAN_SET_RETVAL, DENTRY_INODE, FILE_PRIVATE, SOCK_FAMILY, SOCKET_SK, UNIX_DENTRY,
-        UNIX_MNT, UNIX_PEER,
+        self, Address, CAN_SET_RETVAL, DENTRY_INODE, FILE_PRIVATE, SOCK_FAMILY, SOCKET_SK, UNIX_DENTRY,
+        TASK_PID, TASK_TGID, UNIX_MNT, UNIX_PEER, Words,
     },
     lineage,
-    maps::{ACTIVITY, ADDRESSES, CONNECTING, CRITICAL, PENDING},
+    maps::{ACTIVITY, ADDRESSES, CONNECTING, CRITICAL},
     open::{self, SYS_EXIT_RET},
     path::Place,
 };
@@ -76,13 +76,16 @@ fn judge_address(ctx: *mut bpf_sock_addr, family: u16, datagram: bool) -> i32 {
     // Not bpf_get_current_pid_tgid: older kernels do not offer it to this program type.
     // SAFETY: the helper has no precondition.
     let task = unsafe { bpf_get_current_task() };
-    let Some(tgid) = kernel::read::<u32>(task, &kernel::TASK_TGID) else {
+    let mut words = Words::<2>::new();
+    let Some(ids) = words.read(task, [&TASK_PID, &TASK_TGID]) else {
         return LET_PASS;
     };
-    let Some((tgid, entry)) = lineage::lookup(tgid, task) else {
+    let (Some(pid), Some(tgid)) = (ids.get::<u32>(&TASK_PID), ids.get::<u32>(&TASK_TGID)) else {
         return LET_PASS;
     };
-    let pid = kernel::read::<u32>(task, &kernel::TASK_PID).unwrap_or(tgid);
+    let Some((tgid, entry)) = lineage::find(tgid, pid, task) else {
+        return LET_PASS;
+    };
     judge_tagged(ctx, family, datagram, tgid, pid, entry).unwrap_or(LET_PASS)
 }
 
@@ -205,24 +208,22 @@ fn judge_tagged(
     if verdict == Verdict::Hold as u8 || verdict == Verdict::Kill as u8 {
         // Only connect(2) itself ends at our tracepoint; a fast-open sendto or an io_uring connect comes
         // by here too, and would leave the word behind for an innocent call.
-        let left_word = CONNECTING.get_ptr(pid_tgid).is_some()
-            && PENDING
-                .insert(
-                    pid_tgid,
-                    Pending {
-                        verdict: verdict as u32,
-                        pad: 0,
-                    },
-                    0,
-                )
-                .is_ok();
+        let left_word = match CONNECTING.get_ptr_mut(pid_tgid) {
+            // SAFETY: the pointer was checked, and only this very thread uses its entry.
+            Some(call) if unsafe { (*call).inside } != 0 => {
+                // SAFETY: as above.
+                unsafe { (*call).verdict = verdict as u32 };
+                true
+            }
+            _ => false,
+        };
         if !left_word {
             // No hook of ours sees this call end, so guardd sends the signal. The call itself fails
             // here and now: nothing leaves.
             flags |= FLAG_SIGNAL_NEEDED;
         } else if verdict == Verdict::Hold as u8 {
             if CAN_SET_RETVAL.load() != 0 {
-                // SAFETY: the helper takes any errno. The signal that PENDING promises makes the
+                // SAFETY: the helper takes any errno. The signal that CONNECTING promises makes the
                 // kernel repeat the call instead of showing this number to the program.
                 unsafe { bpf_set_retval(ERESTARTNOINTR) };
             } else {
@@ -300,7 +301,7 @@ fn tell(
     record.port = port;
     // SAFETY: the field is readable by these program types.
     record.socket_type = unsafe { (*ctx).type_ };
-    entry.submit(0);
+    entry.submit(if critical { 0 } else { emit::wakeup(now_ns) });
     emit::count(class, true);
 }
 
@@ -308,14 +309,25 @@ fn tell(
 /// inside connect(2).
 #[tracepoint]
 pub fn guard_connect_enter(ctx: TracePointContext) -> u32 {
-    if lineage::current().is_none() {
+    // SAFETY: the helper has no precondition.
+    if lineage::current(unsafe { bpf_get_current_task() }).is_none() {
         return 0;
     }
     // SAFETY: the first argument of a syscall is at offset 16 of every sys_enter_* format.
     let fd = unsafe { *ctx.as_ptr().cast::<u8>().add(16).cast::<u64>() };
+    let call = Connecting {
+        fd,
+        inside: 1,
+        verdict: 0,
+    };
     let pid_tgid = bpf_get_current_pid_tgid();
-    let _ = PENDING.remove(pid_tgid);
-    let _ = CONNECTING.insert(pid_tgid, fd, 0);
+    match CONNECTING.get_ptr_mut(pid_tgid) {
+        // SAFETY: the pointer was checked, and only this very thread uses its entry.
+        Some(old) => unsafe { *old = call },
+        None => {
+            let _ = CONNECTING.insert(pid_tgid, call, 0);
+        }
+    }
     0
 }
 
@@ -323,33 +335,39 @@ pub fn guard_connect_enter(ctx: TracePointContext) -> u32 {
 /// the cgroup programs do not see before 6.7.
 #[tracepoint]
 pub fn guard_connect_exit(ctx: TracePointContext) -> u32 {
-    let Some((tgid, task)) = lineage::current() else {
+    // SAFETY: the helper has no precondition.
+    let thread = unsafe { bpf_get_current_task() };
+    let Some((tgid, task)) = lineage::current(thread) else {
         return 0;
     };
-    let pid_tgid = bpf_get_current_pid_tgid();
-    // SAFETY: written by this very thread, before.
-    let fd = unsafe { CONNECTING.get(pid_tgid) }.copied();
-    let _ = CONNECTING.remove(pid_tgid);
-    // SAFETY: written by this very thread, before.
-    if let Some(pending) = unsafe { PENDING.get(pid_tgid) } {
-        let verdict = pending.verdict as u8;
-        let _ = PENDING.remove(pid_tgid);
-        judge::signal(verdict);
+    let Some(call) = CONNECTING.get_ptr_mut(bpf_get_current_pid_tgid()) else {
+        return 0;
+    };
+    // SAFETY: the pointer was checked, and only this very thread uses its entry.
+    let call = unsafe {
+        let done = *call;
+        *call = Connecting {
+            fd: 0,
+            inside: 0,
+            verdict: 0,
+        };
+        done
+    };
+    if call.verdict != 0 {
+        judge::signal(call.verdict as u8);
         return 0;
     }
     // SAFETY: as for opens.
     let ret = unsafe { *ctx.as_ptr().cast::<u8>().add(SYS_EXIT_RET).cast::<i64>() };
-    if ret == 0
-        && let Some(fd) = fd
-    {
-        let _ = unix_peer(tgid, task, fd);
+    if ret == 0 && call.inside != 0 {
+        let _ = unix_peer(thread, tgid, task, call.fd);
     }
     0
 }
 
 #[inline(always)]
-fn unix_peer(tgid: u32, task: &mut Task, fd: u64) -> Option<u8> {
-    let file = open::file_of(fd)?;
+fn unix_peer(thread: Address, tgid: u32, task: &mut Task, fd: u64) -> Option<u8> {
+    let file = open::file_of(thread, fd)?;
     let sk = kernel::pointer(kernel::pointer(file, &FILE_PRIVATE)?, &SOCKET_SK)?;
     if kernel::read::<u16>(sk, &SOCK_FAMILY)? != AF_UNIX {
         return None;

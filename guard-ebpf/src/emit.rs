@@ -1,7 +1,10 @@
 //! Telling userspace: headers, the two ring buffers, and the counting of what found no room.
 
-use aya_ebpf::helpers::{
-    bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_uid_gid, bpf_ktime_get_ns,
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_NO_WAKEUP},
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_uid_gid, bpf_ktime_get_ns,
+    },
 };
 use guard_common::{
     MAX_ARGV, MAX_PATH, Verdict,
@@ -10,9 +13,9 @@ use guard_common::{
 };
 
 use crate::{
-    judge::Judgement,
+    judge::{self, Judgement},
     kernel,
-    maps::{ACTIVITY, COUNTERS, CRITICAL, Scratch},
+    maps::{ACTIVITY, ACTIVITY_BYTES, COUNTERS, CRITICAL, Scratch},
 };
 
 /// Counts one record of `class`.
@@ -131,6 +134,26 @@ pub fn is_critical(judgement: &Judgement) -> bool {
     judgement.verdict > Verdict::Allow as u8 || judgement.would > Verdict::Allow as u8
 }
 
+/// How full the activity ring may get before guardd is woken although it looks at it by itself: a
+/// quarter.
+const WAKE_AT: u64 = ACTIVITY_BYTES as u64 / 4;
+
+/// Flags of a record for the activity ring. A wake-up costs the caller more than all the rest of the
+/// record, and a guardd that has just been here comes again by itself in a moment
+/// ([`guard_common::state::Config::attentive_until_ns`]).
+#[inline(always)]
+pub fn wakeup(now_ns: u64) -> u64 {
+    match judge::config() {
+        Some(config)
+            if now_ns < config.attentive_until_ns
+                && ACTIVITY.query(BPF_RB_AVAIL_DATA as u64) < WAKE_AT =>
+        {
+            BPF_RB_NO_WAKEUP as u64
+        }
+        _ => 0,
+    }
+}
+
 /// Sends the record in `scratch`, with as much tail as its head says, and counts it.
 #[inline(always)]
 pub fn send(scratch: &mut Scratch, critical: bool, class: u32) -> bool {
@@ -154,7 +177,9 @@ fn output(critical: bool, data: *const u8, len: usize) -> bool {
     let result = if critical {
         CRITICAL.output::<[u8]>(bytes, 0)
     } else {
-        ACTIVITY.output::<[u8]>(bytes, 0)
+        // SAFETY: the helper has no precondition.
+        let now_ns = unsafe { bpf_ktime_get_ns() };
+        ACTIVITY.output::<[u8]>(bytes, wakeup(now_ns))
     };
     result.is_ok()
 }

@@ -1,19 +1,37 @@
-//! Kernel fields, by BTF offset. Each offset is a global that userspace sets before loading; a field
+//! Kernel fields, by BTF offset. Each offset is a [`Setting`] that userspace sets before loading; a field
 //! that this kernel does not have reads as `None`, and never at a guessed offset.
 
-use core::ffi::c_void;
+use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::{
-    Global,
-    helpers::{bpf_probe_read_kernel, generated::bpf_loop},
+    helpers::{
+        bpf_probe_read_kernel,
+        generated::{bpf_loop, bpf_probe_read_kernel as bpf_probe_read_kernel_into},
+    },
 };
 use guard_common::offsets::MISSING;
+
+/// A word that userspace sets before loading. Unlike `aya_ebpf::Global` it lies in read-only memory,
+/// which is frozen then: its value is a constant to the verifier, and what it rules out is not in the
+/// program that runs.
+#[repr(transparent)]
+pub struct Setting(u32);
+
+impl Setting {
+    /// Its value.
+    #[inline(always)]
+    pub fn load(&self) -> u32 {
+        // SAFETY: a reference is valid for reads. Volatile, since userspace changes it after the
+        // compiler has seen it.
+        unsafe { core::ptr::read_volatile(&self.0) }
+    }
+}
 
 macro_rules! offsets {
     ($($name:ident),* $(,)?) => {
         $(
             #[unsafe(no_mangle)]
-            pub static $name: Global<u32> = Global::new(MISSING);
+            pub static $name: Setting = Setting(MISSING);
         )*
     };
 }
@@ -70,18 +88,18 @@ offsets!(
 /// `bpf_set_retval` may be called from cgroup socket-address programs (kernel 6.1 and later; userspace
 /// proves it by loading).
 #[unsafe(no_mangle)]
-pub static CAN_SET_RETVAL: Global<u32> = Global::new(0);
+pub static CAN_SET_RETVAL: Setting = Setting(0);
 
 /// There is a `bpf_loop` helper (kernel 5.17 and later; again proved by loading).
 #[unsafe(no_mangle)]
-pub static HAS_LOOP: Global<u32> = Global::new(0);
+pub static HAS_LOOP: Setting = Setting(0);
 
 /// An address in kernel memory. Only read through [`read`].
 pub type Address = u64;
 
 /// Reads the field at `offset` of the object at `base`.
 #[inline(always)]
-pub fn read<T: Copy>(base: Address, offset: &Global<u32>) -> Option<T> {
+pub fn read<T: Copy>(base: Address, offset: &Setting) -> Option<T> {
     let offset = offset.load();
     if offset == MISSING {
         return None;
@@ -98,10 +116,114 @@ pub fn read_at<T: Copy>(at: Address) -> Option<T> {
 
 /// Reads a pointer field; a null pointer counts as absent.
 #[inline(always)]
-pub fn pointer(base: Address, offset: &Global<u32>) -> Option<Address> {
+pub fn pointer(base: Address, offset: &Setting) -> Option<Address> {
     match read::<u64>(base, offset) {
         Some(0) | None => None,
         some => some,
+    }
+}
+
+/// Room for a [`Window`] on the stack; not initialised.
+pub struct Words<const WORDS: usize>(MaybeUninit<[u64; WORDS]>);
+
+/// Fields of one object, read in one go: each helper call costs more than the bytes do. The window runs
+/// from the first to the last of them; where they lie further apart than there is room, each is read by
+/// itself. Which of the two it is, the verifier knows, since offsets are constants to it: the other is
+/// not in the program that runs.
+#[derive(Clone, Copy)]
+pub struct Window<'a, const WORDS: usize> {
+    base: Address,
+    words: &'a Words<WORDS>,
+    /// Offset of the first word in the object, or [`APART`]. A whole word, and never in memory: from
+    /// less the verifier would not learn that it is constant.
+    first: u64,
+}
+
+/// The fields lie too far apart.
+const APART: u64 = u64::MAX;
+
+impl<const WORDS: usize> Words<WORDS> {
+    /// Room that [`read`](Self::read) fills.
+    #[inline(always)]
+    pub const fn new() -> Self {
+        Self(MaybeUninit::uninit())
+    }
+
+    /// Reads the window over `fields`.
+    #[inline(always)]
+    pub fn read<const FIELDS: usize>(
+        &mut self,
+        base: Address,
+        fields: [&Setting; FIELDS],
+    ) -> Option<Window<'_, WORDS>> {
+        let (mut first, mut last) = (MISSING as u64, 0);
+        for field in fields {
+            let offset = field.load() as u64;
+            if offset < first {
+                first = offset;
+            }
+            if offset > last {
+                last = offset;
+            }
+        }
+        if last == MISSING as u64 {
+            return None;
+        }
+        first &= !7;
+        // Up to the end of the last field's word and no further: the object may end there, and the page.
+        let len = (last & !7) - first + 8;
+        if len > WORDS as u64 * 8 {
+            return Some(Window {
+                base,
+                words: self,
+                first: APART,
+            });
+        }
+        // SAFETY: there is room for `len` bytes; the helper checks the source.
+        let failed = unsafe {
+            bpf_probe_read_kernel_into(
+                self.0.as_mut_ptr().cast(),
+                len as u32,
+                base.wrapping_add(first) as *const c_void,
+            )
+        };
+        if failed != 0 {
+            return None;
+        }
+        Some(Window {
+            base,
+            words: self,
+            first,
+        })
+    }
+}
+
+impl<const WORDS: usize> Window<'_, WORDS> {
+    /// One of the window's fields, of at most 8 bytes and aligned to its size.
+    #[inline(always)]
+    pub fn get<T: Copy>(&self, field: &Setting) -> Option<T> {
+        if self.first == APART {
+            return read(self.base, field);
+        }
+        let at = (field.load() as u64).wrapping_sub(self.first);
+        if at > (WORDS * 8 - size_of::<T>()) as u64 {
+            return None;
+        }
+        // SAFETY: one of the fields that were read, so inside the words that are initialised, and every
+        // bit pattern is a `T` (an integer). Aligned as the kernel's own field is, since the window
+        // begins at a multiple of 8.
+        Some(unsafe {
+            core::ptr::read_volatile(self.words.0.as_ptr().cast::<u8>().add(at as usize).cast::<T>())
+        })
+    }
+
+    /// A pointer; null counts as absent.
+    #[inline(always)]
+    pub fn pointer(&self, field: &Setting) -> Option<Address> {
+        match self.get::<u64>(field) {
+            Some(0) | None => None,
+            some => some,
+        }
     }
 }
 

@@ -21,21 +21,32 @@ use crate::{
 /// Negated errno of an insertion with `BPF_NOEXIST` that found something.
 const EEXIST: i32 = -17;
 
-/// The current process's entry, if it belongs to a session. A reused pid has another start time.
+/// The current process's entry, if it belongs to a session. `task` is the current thread. A reused pid
+/// has another start time.
 #[inline(always)]
-pub fn current() -> Option<(u32, &'static mut Task)> {
-    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    // SAFETY: the helper has no precondition.
-    lookup(tgid, unsafe { bpf_get_current_task() })
+pub fn current(task: Address) -> Option<(u32, &'static mut Task)> {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    find((pid_tgid >> 32) as u32, pid_tgid as u32, task)
 }
 
 /// The entry of `tgid`, whose task (any thread) is `task`.
 #[inline(always)]
 pub fn lookup(tgid: u32, task: Address) -> Option<(u32, &'static mut Task)> {
+    find(tgid, 0, task)
+}
+
+/// The same where the thread's own id is at hand: the leader of a thread group need not be looked for.
+#[inline(always)]
+pub fn find(tgid: u32, pid: u32, task: Address) -> Option<(u32, &'static mut Task)> {
     let entry = TASKS.get_ptr_mut(tgid)?;
     // SAFETY: a map value pointer that was checked for null is valid for the program's run.
     let entry = unsafe { &mut *entry };
-    if !entry.is(kernel::start_of(task)?) {
+    let start_ns = if pid == tgid {
+        kernel::read(task, &TASK_START)?
+    } else {
+        kernel::start_of(task)?
+    };
+    if !entry.is(start_ns) {
         return None;
     }
     Some((tgid, entry))
@@ -102,7 +113,8 @@ fn fork(child: Address) -> Option<()> {
         report_fork(child);
     }
     // current and not real_parent: with CLONE_PARENT the child's parent is somebody else.
-    let (parent, entry) = current()?;
+    // SAFETY: the helper has no precondition.
+    let (parent, entry) = current(unsafe { bpf_get_current_task() })?;
     let tgid: u32 = kernel::read(child, &TASK_TGID)?;
     if tgid == parent {
         return None; // a thread

@@ -9,12 +9,12 @@ use guard_common::{
     MAX_PATTERNS,
     event::{PathHeader, TAIL},
     matching::{
-        AddressKey, Candidates, EnvKey, FileKey, KnownAddress, KnownFile, NAME_WORDS, NameKey,
-        Pattern,
+        AddressKey, Candidates, EnvKey, FileKey, InodeFilter, KnownAddress, KnownFile, NAME_WORDS,
+        NameKey, Pattern,
     },
     rule::{Progress, ProgressKey},
     state::{
-        Answer, AnswerKey, Config, Counter, Held, LeaseKey, Names, Pending, RuleTable, Session,
+        Answer, AnswerKey, Config, Connecting, Counter, Held, LeaseKey, Names, RuleTable, Session,
         Task, Waiting, class,
     },
 };
@@ -40,12 +40,10 @@ pub static HELD: HashMap<u32, Held> = HashMap::with_max_entries(65_536, 0);
 /// Processes stopped for guardd to look at.
 #[map]
 pub static WAITING: HashMap<u32, Waiting> = HashMap::with_max_entries(16_384, 0);
-/// pid_tgid → what connect's cgroup program decided.
+/// pid_tgid → the connect(2) that the thread is in. The least recently used entry makes room, since
+/// nobody tells when a thread ends.
 #[map]
-pub static PENDING: LruHashMap<u64, Pending> = LruHashMap::with_max_entries(8_192, 0);
-/// pid_tgid → descriptor of a connect under way, for AF_UNIX.
-#[map]
-pub static CONNECTING: LruHashMap<u64, u64> = LruHashMap::with_max_entries(8_192, 0);
+pub static CONNECTING: LruHashMap<u64, Connecting> = LruHashMap::with_max_entries(8_192, 0);
 /// The switchboard.
 #[map]
 pub static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
@@ -65,6 +63,9 @@ pub static HOMES: HashMap<u64, u32> = HashMap::with_max_entries(8_192, 0);
 /// Known inodes.
 #[map]
 pub static FILES: HashMap<FileKey, KnownFile> = HashMap::with_max_entries(65_536, 0);
+/// Per generation: which inode numbers FILES may have.
+#[map]
+pub static INODES: Array<InodeFilter> = Array::with_max_entries(2, 0);
 /// Addresses, longest prefix first.
 #[map]
 pub static ADDRESSES: LpmTrie<AddressKey, KnownAddress> = LpmTrie::with_max_entries(16_384, 0);
@@ -77,9 +78,11 @@ pub static RULES: Array<RuleTable> = Array::with_max_entries(2, 0);
 /// What must not be lost: sessions, agents, verdicts.
 #[map]
 pub static CRITICAL: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+/// Size of [`ACTIVITY`].
+pub const ACTIVITY_BYTES: u32 = 4 << 20;
 /// Everything else that is told.
 #[map]
-pub static ACTIVITY: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+pub static ACTIVITY: RingBuf = RingBuf::with_byte_size(ACTIVITY_BYTES, 0);
 /// Emitted and lost records, by class.
 #[map]
 pub static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(class::COUNT, 0);

@@ -13,7 +13,7 @@ use aya_ebpf::{
 use guard_common::{
     Verdict,
     event::{FLAG_STOPPED, FLAG_TRUNCATED, kind, tier},
-    matching::{FileKey, KnownFile, domain},
+    matching::{FileKey, KnownFile, domain, inode_slot},
     state::{Task, class},
 };
 
@@ -22,10 +22,10 @@ use crate::{
     judge::{self, Judgement},
     kernel::{
         self, Address, FDT_FD, FDT_MAX, FILE_DENTRY, FILE_FLAGS, FILE_INODE, FILE_MNT, FILES_FDT,
-        INODE_GENERATION, INODE_INO, INODE_SB, SB_DEV, TASK_FILES,
+        INODE_GENERATION, INODE_INO, INODE_SB, SB_DEV, TASK_FILES, Words,
     },
     lineage,
-    maps::{FILES, SCRATCH, Scratch, use_of},
+    maps::{FILES, INODES, SCRATCH, Scratch, use_of},
     path::{self, Place},
 };
 
@@ -44,7 +44,9 @@ pub fn guard_open(ctx: TracePointContext) -> u32 {
 
 #[inline(always)]
 fn opened(ctx: &TracePointContext) -> u32 {
-    let Some((tgid, task)) = lineage::current() else {
+    // SAFETY: the helper has no precondition.
+    let thread = unsafe { bpf_get_current_task() };
+    let Some((tgid, task)) = lineage::current(thread) else {
         return 0;
     };
     // SAFETY: the context of a syscall tracepoint is readable at the offsets of its format, and the
@@ -53,7 +55,7 @@ fn opened(ctx: &TracePointContext) -> u32 {
     if ret < 0 {
         return 0;
     }
-    if let Some(file) = file_of(ret as u64) {
+    if let Some(file) = file_of(thread, ret as u64) {
         let _verdict = judge_file(file, tgid, task, tier::TRACEPOINT, false);
         #[cfg(feature = "log")]
         aya_log_ebpf::debug!(ctx, "open by {}: verdict {}", tgid, _verdict);
@@ -61,17 +63,17 @@ fn opened(ctx: &TracePointContext) -> u32 {
     0
 }
 
-/// The `struct file` behind a descriptor of the current process.
+/// The `struct file` behind a descriptor of `thread`.
 #[inline(always)]
-pub fn file_of(fd: u64) -> Option<Address> {
-    // SAFETY: the helper has no precondition.
-    let files = kernel::pointer(unsafe { bpf_get_current_task() }, &TASK_FILES)?;
+pub fn file_of(thread: Address, fd: u64) -> Option<Address> {
+    let files = kernel::pointer(thread, &TASK_FILES)?;
     let fdt = kernel::pointer(files, &FILES_FDT)?;
-    let max: u32 = kernel::read(fdt, &FDT_MAX)?;
-    if fd >= max as u64 {
+    let mut words = Words::<2>::new();
+    let fdt = words.read(fdt, [&FDT_MAX, &FDT_FD])?;
+    if fd >= fdt.get::<u32>(&FDT_MAX)? as u64 {
         return None;
     }
-    let array = kernel::pointer(fdt, &FDT_FD)?;
+    let array = fdt.pointer(&FDT_FD)?;
     match kernel::read_at::<u64>(array.wrapping_add(fd * 8)) {
         Some(0) | None => None,
         some => some,
@@ -92,12 +94,14 @@ fn judge_file_inner(
     tier: u8,
     can_deny: bool,
 ) -> Option<u8> {
-    let inode = kernel::pointer(file, &FILE_INODE)?;
-    let dentry = kernel::pointer(file, &FILE_DENTRY)?;
-    let mnt = kernel::pointer(file, &FILE_MNT)?;
+    let mut words = Words::<6>::new();
+    let opened = words.read(file, [&FILE_INODE, &FILE_DENTRY, &FILE_MNT])?;
     judge_inode(
-        inode,
-        Place { dentry, mnt },
+        opened.pointer(&FILE_INODE)?,
+        Place {
+            dentry: opened.pointer(&FILE_DENTRY)?,
+            mnt: opened.pointer(&FILE_MNT)?,
+        },
         Some(file),
         kind::OPEN,
         tgid,
@@ -125,11 +129,7 @@ pub fn judge_inode(
 ) -> Option<u8> {
     let config = judge::config()?;
     let generation = config.generation & 1;
-    let key = FileKey {
-        ino: kernel::read(inode, &INODE_INO)?,
-        dev: kernel::read(kernel::pointer(inode, &INODE_SB)?, &SB_DEV)?,
-        generation,
-    };
+    let ino: u64 = kernel::read(inode, &INODE_INO)?;
     let scratch = SCRATCH.get_ptr_mut(use_of::CALL)?;
     // SAFETY: the slot is this CPU's, and tracepoint programs run with preemption off.
     let scratch = unsafe { &mut *scratch };
@@ -140,29 +140,46 @@ pub fn judge_inode(
     let mut labels = if by_name != 0 { scratch.labels } else { 0 };
     let all = if by_name != 0 { scratch.all } else { 0 };
     let mut known_labels = 0;
-    // SAFETY: written by this side only as whole values; a stale one was true.
-    if let Some(known) = unsafe { FILES.get(key) }
-        && (known.has_generation == 0
-            || kernel::read(inode, &INODE_GENERATION) == Some(known.inode_generation))
-    {
-        known_labels = known.labels;
-        // What its present name explains, the name has decided, with its exceptions. The rest it
-        // carries from another name: an exception must cover all of that.
-        if known.labels & !all != 0 {
-            let spared = known.groups != 0 && known.groups & !task.excepted == 0;
-            labels |= if spared { known.plain } else { known.labels };
-        }
-    }
-    if all & !known_labels != 0 {
-        // From now on it is known whatever it is renamed or linked to.
-        let known = KnownFile {
-            labels: all | known_labels,
-            groups: scratch.groups,
-            plain: scratch.plain,
-            inode_generation: kernel::read(inode, &INODE_GENERATION).unwrap_or(0),
-            has_generation: 1,
+    let mut dev = 0;
+    // Most inodes are known to nobody, and then neither the device nor the table is looked at.
+    let slot = INODES.get_ptr_mut(generation)?;
+    // SAFETY: the pointer was checked, and `inode_slot` is below the number of slots.
+    let slot = unsafe { slot.cast::<u8>().add(inode_slot(ino)) };
+    // SAFETY: as above. Volatile, since other CPUs write it.
+    if by_name != 0 || unsafe { slot.read_volatile() } != 0 {
+        dev = kernel::read(kernel::pointer(inode, &INODE_SB)?, &SB_DEV)?;
+        let key = FileKey {
+            ino,
+            dev,
+            generation,
         };
-        let _ = FILES.insert(key, known, 0);
+        // SAFETY: written by this side only as whole values; a stale one was true.
+        if let Some(known) = unsafe { FILES.get(key) }
+            && (known.has_generation == 0
+                || kernel::read(inode, &INODE_GENERATION) == Some(known.inode_generation))
+        {
+            known_labels = known.labels;
+            // What its present name explains, the name has decided, with its exceptions. The rest it
+            // carries from another name: an exception must cover all of that.
+            if known.labels & !all != 0 {
+                let spared = known.groups != 0 && known.groups & !task.excepted == 0;
+                labels |= if spared { known.plain } else { known.labels };
+            }
+        }
+        if all & !known_labels != 0 {
+            // From now on it is known whatever it is renamed or linked to.
+            let known = KnownFile {
+                labels: all | known_labels,
+                groups: scratch.groups,
+                plain: scratch.plain,
+                inode_generation: kernel::read(inode, &INODE_GENERATION).unwrap_or(0),
+                has_generation: 1,
+            };
+            // The slot first: whoever finds it set looks further.
+            // SAFETY: as above.
+            unsafe { slot.write_volatile(1) };
+            let _ = FILES.insert(key, known, 0);
+        }
     }
     // Whatever way they came about, from here on they are just a word to the verifier.
     labels ^= config.zero;
@@ -202,7 +219,7 @@ pub fn judge_inode(
     tell(
         scratch,
         task,
-        key,
+        (ino, dev),
         flags,
         record_kind,
         tier,
@@ -223,7 +240,7 @@ pub fn judge_inode(
 fn tell(
     scratch: &mut Scratch,
     task: &Task,
-    key: FileKey,
+    (ino, dev): (u64, u32),
     flags: u32,
     record_kind: u8,
     tier: u8,
@@ -249,8 +266,8 @@ fn tell(
     if !complete {
         scratch.head.header.flags |= FLAG_TRUNCATED;
     }
-    scratch.head.ino = key.ino;
-    scratch.head.dev = key.dev;
+    scratch.head.ino = ino;
+    scratch.head.dev = dev;
     scratch.head.open_flags = flags;
     scratch.head.arg_len = 0;
     let critical = emit::is_critical(judgement);

@@ -17,7 +17,7 @@ use guard_common::{
 use crate::{
     kernel::{
         self, Address, DENTRY_HASH_LEN, DENTRY_NAME, DENTRY_PARENT, MOUNT_MNT, MOUNT_PARENT,
-        MOUNT_POINT, VFSMOUNT_ROOT,
+        MOUNT_POINT, VFSMOUNT_ROOT, Words,
     },
     maps::{HOMES, KEYS, NAMES, PATTERNS, Scratch},
 };
@@ -35,10 +35,14 @@ pub struct Place {
 /// into `scratch.hash`.
 #[inline(never)]
 fn read_name(dentry: Address, scratch: &mut Scratch) -> u32 {
-    let Some(hash_len) = kernel::read::<u64>(dentry, &DENTRY_HASH_LEN) else {
+    let mut words = Words::<2>::new();
+    let Some(name) = words.read(dentry, [&DENTRY_HASH_LEN, &DENTRY_NAME]) else {
         return 0;
     };
-    let Some(name) = kernel::pointer(dentry, &DENTRY_NAME) else {
+    let (Some(hash_len), Some(name)) = (
+        name.get::<u64>(&DENTRY_HASH_LEN),
+        name.pointer(&DENTRY_NAME),
+    ) else {
         return 0;
     };
     let len = ((hash_len >> 32) as u32).min(255);
@@ -148,42 +152,35 @@ fn match_name(scratch: &mut Scratch, domains: u32, generation: u8) -> u32 {
             domains,
         );
     }
-    if names.prefix_lens | names.suffix_lens == 0 {
-        return 0;
-    }
-    hash_ends(scratch);
+    // Every beginning and every ending of the lengths that some pattern fixes, and of those below.
+    let mut prefix = FNV_OFFSET;
+    let mut suffix = FNV_OFFSET;
     for n in 1..32u32 {
-        if n > forget(&scratch.name_len) {
+        let len = forget(&scratch.name_len);
+        if n > len || n > forget(&names.longest_end) {
             break;
         }
-        let hash = scratch.prefix[n as usize];
-        if names.prefix_lens >> n & 1 != 0 && bloom(names, hash) {
-            try_key(scratch, hash, pack(kind::PREFIX, 0, n, generation), domains);
+        prefix = fnv_step(prefix, name_byte(scratch, n as usize - 1));
+        suffix = fnv_step(suffix, name_byte(scratch, len.wrapping_sub(n) as usize));
+        scratch.suffix[n as usize] = suffix;
+        if names.prefix_lens >> n & 1 != 0 && bloom(names, prefix) {
+            try_key(
+                scratch,
+                prefix,
+                pack(kind::PREFIX, 0, n, generation),
+                domains,
+            );
         }
-        let hash = scratch.suffix[n as usize];
-        if names.suffix_lens >> n & 1 != 0 && bloom(names, hash) {
-            try_key(scratch, hash, pack(kind::SUFFIX, 0, n, generation), domains);
+        if names.suffix_lens >> n & 1 != 0 && bloom(names, suffix) {
+            try_key(
+                scratch,
+                suffix,
+                pack(kind::SUFFIX, 0, n, generation),
+                domains,
+            );
         }
     }
     0
-}
-
-/// Hashes each of the first 31 beginnings of the name into `scratch.prefix`, and of its last 31
-/// endings, from the back, into `scratch.suffix`.
-#[inline(always)]
-fn hash_ends(scratch: &mut Scratch) {
-    let mut prefix = FNV_OFFSET;
-    let mut suffix = FNV_OFFSET;
-    for n in 1..32usize {
-        let len = forget(&scratch.name_len) as usize;
-        if n > len {
-            break;
-        }
-        prefix = fnv_step(prefix, name_byte(scratch, n - 1));
-        scratch.prefix[n] = prefix;
-        suffix = fnv_step(suffix, name_byte(scratch, len.wrapping_sub(n)));
-        scratch.suffix[n] = suffix;
-    }
 }
 
 /// What [`step_up`] needs; on the stack.

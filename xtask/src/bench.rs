@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// Fewer rounds: to see that it works, not to compare figures.
     #[arg(long)]
     quick: bool,
+    /// Measure this call alone (getppid, open, connect, exec); may be given several times.
+    #[arg(long, value_name = "CALL")]
+    only: Vec<String>,
     /// Put the table into docs/performance.md.
     #[arg(long)]
     write: bool,
@@ -50,6 +53,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     if let Some(rounds) = args.rounds {
         command.args(["--rounds", &rounds.to_string()]);
+    }
+    for call in &args.only {
+        command.args(["--only", call]);
     }
     if args.write {
         let table = workspace::root().join(TABLE);

@@ -57,6 +57,12 @@ const SAVE_EVERY: Duration = Duration::from_secs(2);
 /// Records taken from each ring before requests and the clock are looked at again: a flood on one must
 /// starve nothing else.
 const BATCH: usize = 1024;
+/// How long after the last record of activity guardd goes on looking for more by itself, which spares
+/// whoever makes the next ones the cost of waking it (in a virtual machine that is more than the whole
+/// connect), and how often it looks.
+const ATTENTION: Duration = Duration::from_millis(40);
+/// See [`ATTENTION`].
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Unlabelled connects of all sessions that are told one by one in a second; more are counted.
 const CONNECTS_A_SECOND: u32 = 1000;
 
@@ -142,6 +148,10 @@ pub struct Engine {
     requests: mpsc::Receiver<Command>,
     /// The rings have more than one batch.
     more: bool,
+    /// Until when the kernel need not wake guardd for activity, ns of `CLOCK_MONOTONIC`, and when
+    /// guardd looks next.
+    attentive_until_ns: u64,
+    look_at: Option<tokio::time::Instant>,
     /// Unlabelled connects told in this second, and those only counted.
     connects: (u32, u64),
     second_ns: u64,
@@ -163,6 +173,13 @@ pub struct Handle {
     pub events: broadcast::Sender<Arc<Event>>,
     /// For events that have happened.
     pub state_dir: PathBuf,
+}
+
+async fn look(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// A process by the kernel's start time.
@@ -248,6 +265,8 @@ impl Engine {
             events,
             requests,
             more: false,
+            attentive_until_ns: 0,
+            look_at: None,
             connects: (0, 0),
             second_ns: 0,
             dirty: false,
@@ -305,6 +324,7 @@ impl Engine {
                     if let Ok(mut guard) = guard { guard.clear_ready(); }
                     self.drain();
                 }
+                () = look(self.look_at), if self.look_at.is_some() => self.drain(),
                 () = reload() => {
                     if let Err(error) = self.reload() {
                         tracing::error!("{error}");
@@ -324,7 +344,8 @@ impl Engine {
     fn drain(&mut self) {
         let mut records = Vec::new();
         self.more = false;
-        for ring in [&mut self.activity, &mut self.critical] {
+        let mut active = false;
+        for (activity, ring) in [(true, &mut self.activity), (false, &mut self.critical)] {
             let ring = ring.get_mut();
             for taken in 0..=BATCH {
                 if taken == BATCH {
@@ -332,14 +353,33 @@ impl Engine {
                     break;
                 }
                 let Some(item) = ring.next() else { break };
+                active |= activity;
                 match Record::decode(&item) {
                     Some(record) => records.push(record),
                     None => tracing::warn!(bytes = item.len(), "a record that cannot be read"),
                 }
             }
         }
+        self.stay_attentive(active);
         for record in records {
             self.handle(record);
+        }
+    }
+
+    /// Promises the kernel to look at the activity ring again, as long as something comes. The last
+    /// look is after the promise has expired, so that nothing lies there unseen.
+    fn stay_attentive(&mut self, active: bool) {
+        let now = clock::monotonic_ns();
+        if active && now + (ATTENTION - LOOK_EVERY).as_nanos() as u64 > self.attentive_until_ns {
+            let until = now + ATTENTION.as_nanos() as u64;
+            if self.kernel.tables.attentive(until).is_ok() {
+                self.attentive_until_ns = until;
+            }
+        }
+        if active || now < self.attentive_until_ns {
+            self.look_at = Some(tokio::time::Instant::now() + LOOK_EVERY);
+        } else {
+            self.look_at = None;
         }
     }
 
@@ -601,7 +641,9 @@ impl Engine {
         // plainly not come back within the second.
         let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
         while !refused.is_empty() && tokio::time::Instant::now() < deadline {
-            let _ = tokio::time::timeout_at(deadline, self.critical.readable_mut())
+            // Those that went on by approval are told in the other ring, which need not wake us.
+            let next = deadline.min(tokio::time::Instant::now() + LOOK_EVERY);
+            let _ = tokio::time::timeout_at(next, self.critical.readable_mut())
                 .await
                 .map(|guard| guard.map(|mut guard| guard.clear_ready()));
             let before = self.journal.last_seq();

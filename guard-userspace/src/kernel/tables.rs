@@ -18,7 +18,8 @@ use aya::{
 use guard_common::{
     MAX_PATTERNS,
     matching::{
-        AddressKey, Candidates, EnvKey, FileKey, KnownAddress, KnownFile, NameKey, Pattern, env_bit,
+        AddressKey, Candidates, EnvKey, FileKey, INODE_SLOTS, InodeFilter, KnownAddress, KnownFile,
+        NameKey, Pattern, env_bit, inode_slot,
     },
     rule::{Progress, ProgressKey},
     state::{
@@ -50,6 +51,7 @@ pub struct Tables {
     patterns: Array<MapData, Pattern>,
     homes: HashMap<MapData, u64, u32>,
     files: HashMap<MapData, FileKey, KnownFile>,
+    inodes: Array<MapData, InodeFilter>,
     addresses: LpmTrie<MapData, AddressKey, KnownAddress>,
     markers: HashMap<MapData, EnvKey, u32>,
     rules: Array<MapData, RuleTable>,
@@ -119,6 +121,7 @@ impl Tables {
             patterns: take!(ebpf, "PATTERNS"),
             homes: take!(ebpf, "HOMES"),
             files: take!(ebpf, "FILES"),
+            inodes: take!(ebpf, "INODES"),
             addresses: take!(ebpf, "ADDRESSES"),
             markers: take!(ebpf, "MARKERS"),
             rules: take!(ebpf, "RULES"),
@@ -324,6 +327,14 @@ impl Tables {
         self.switch(|config| config.heartbeat_ns = now)
     }
 
+    /// Until `until_ns` of the monotonic clock guardd looks at the activity ring by itself.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn attentive(&mut self, until_ns: u64) -> Result<(), KernelError> {
+        self.switch(|config| config.attentive_until_ns = until_ns)
+    }
+
     /// Whether every fork on the machine is reported.
     ///
     /// # Errors
@@ -381,6 +392,8 @@ impl Tables {
             at("MARKERS", self.markers.insert(key, 1, 0))?;
         }
         at("RULES", self.rules.set(generation, tables.rules, 0))?;
+        // 64 KiB: not on the stack.
+        let mut filter = vec![0; INODE_SLOTS];
         for (path, labels, groups) in &tables.known_files {
             let Ok(meta) = fs::metadata(path) else {
                 continue;
@@ -400,9 +413,12 @@ impl Tables {
                 known.inode_generation = generation;
                 known.has_generation = 1;
             }
+            filter[inode_slot(key.ino)] = 1;
             at("FILES", self.files.insert(key, known, 0))?;
         }
-        Ok(())
+        // SAFETY: InodeFilter is exactly that many bytes, of any value, without alignment.
+        let filter = unsafe { &*filter.as_ptr().cast::<InodeFilter>() };
+        at("INODES", self.inodes.set(generation, filter, 0))
     }
 
     /// Puts the staged policy in force, in one write.

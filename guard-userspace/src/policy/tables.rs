@@ -271,7 +271,7 @@ impl<'a> Layout<'a> {
             prefix_lens: 0,
             suffix_lens: 0,
             dir_levels: 0,
-            pad: 0,
+            longest_end: 0,
             bloom: [0; BLOOM_WORDS],
         };
         Self {
@@ -307,14 +307,24 @@ impl<'a> Layout<'a> {
             let bit = bloom_bit(hash);
             self.names.bloom[bit as usize / 64] |= 1 << (bit % 64);
             match kind {
-                kind::PREFIX => self.names.prefix_lens |= 1 << len,
-                kind::SUFFIX => self.names.suffix_lens |= 1 << len,
+                kind::PREFIX => {
+                    self.names.prefix_lens |= 1 << len;
+                    self.compares_end(len);
+                }
+                kind::SUFFIX => {
+                    self.names.suffix_lens |= 1 << len;
+                    self.compares_end(len);
+                }
                 kind::PARENT => self.names.dir_levels = self.names.dir_levels.max(1),
                 kind::UNDER => self.names.dir_levels = UNDER_LEVELS,
                 _ => {}
             }
         }
         at
+    }
+
+    fn compares_end(&mut self, len: usize) {
+        self.names.longest_end = self.names.longest_end.max(len as u32);
     }
 
     /// The key of a final component that is neither `*` nor `**`.
@@ -423,6 +433,8 @@ impl<'a> Layout<'a> {
         }
         candidates.index[used] = next as u16;
         candidates.count += 1;
+        // The rest of a `PREFIX*SUFFIX` is compared with an ending too, though it is no key.
+        self.compares_end(pattern.tail_len.into());
         self.patterns.push(pattern);
         Ok(())
     }

@@ -75,6 +75,7 @@ fn keys_of_every_domain_are_there() {
     assert!(has(domain::INTERPRETER, kind::EXACT, 4) && has(domain::INTERPRETER, kind::PREFIX, 8));
     assert_eq!(tables.names.prefix_lens, 1 << 4 | 1 << 6 | 1 << 8);
     assert_eq!((tables.names.suffix_lens, tables.names.dir_levels), (0, 1));
+    assert_eq!(tables.names.longest_end, 8);
     let env: Vec<u64> = tables.env.iter().map(|key| key.word).collect();
     assert_eq!(env, [env_word(b"AGENT=1"), env_word(b"CLAUDECODE=1")]);
     assert_eq!(env[0], u64::from_le_bytes(*b"AGENT=\0\0"));

@@ -44,8 +44,11 @@ struct Args {
     /// Fewer rounds: to see that it works, not to compare figures.
     #[arg(long)]
     quick: bool,
+    /// Measure this call alone; may be given several times. For working on one of them.
+    #[arg(long, value_name = "CALL", value_parser = Call::parse)]
+    only: Vec<Call>,
     /// Put the table into this Markdown file, between its markers.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "only")]
     write: Option<PathBuf>,
 }
 
@@ -68,6 +71,11 @@ enum Call {
 const CALLS: [Call; 4] = [Call::Getppid, Call::Open, Call::Connect, Call::Exec];
 
 impl Call {
+    fn parse(word: &str) -> Result<Self, String> {
+        let known = CALLS.into_iter().find(|call| call.word() == word);
+        known.ok_or_else(|| format!("one of {}", CALLS.map(Self::word).join(", ")))
+    }
+
     /// The word in JSON and between bench and worker.
     const fn word(self) -> &'static str {
         match self {
@@ -134,7 +142,7 @@ fn run(args: &Args) -> Result<bool> {
         }
     }
     let rounds = args.rounds.unwrap_or(if args.quick { 4 } else { 15 });
-    let results = rounds::measure(&bin_dir, rounds.into(), args.quick)?;
+    let results = rounds::measure(&bin_dir, rounds.into(), args.quick, &args.only)?;
     let report = report::Report::new(results);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report.json())?);

@@ -86,7 +86,9 @@ impl Report {
         self.results.idle.is_some()
             && CONDITIONS.into_iter().all(|condition| {
                 (0..CALLS.len()).all(|call| {
-                    !condition.has(CALLS[call]) || self.spread(call, condition).is_some()
+                    !condition.has(CALLS[call])
+                        || !self.results.calls.contains(&CALLS[call])
+                        || self.spread(call, condition).is_some()
                 })
             })
     }
@@ -115,7 +117,14 @@ impl Report {
     /// The command that takes the same figures.
     fn command(&self) -> String {
         let quick = if self.results.quick { " --quick" } else { "" };
-        format!("cargo xtask bench{quick} --rounds {}", self.results.rounds)
+        let mut command = format!("cargo xtask bench{quick} --rounds {}", self.results.rounds);
+        if self.results.calls.len() < CALLS.len() {
+            for call in &self.results.calls {
+                command.push_str(" --only ");
+                command.push_str(call.word());
+            }
+        }
+        command
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -192,6 +201,9 @@ impl Report {
             self.results.rounds
         )?;
         for (index, call) in CALLS.into_iter().enumerate() {
+            if !self.results.calls.contains(&call) {
+                continue;
+            }
             writeln!(text)?;
             writeln!(
                 text,

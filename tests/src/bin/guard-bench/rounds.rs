@@ -92,6 +92,8 @@ impl Condition {
 pub(crate) struct Results {
     pub(crate) rounds: usize,
     pub(crate) quick: bool,
+    /// What is measured, in the order of [`CALLS`].
+    pub(crate) calls: Vec<Call>,
     /// CPU of the measured process and of guardd, where there are two.
     pub(crate) cpus: Option<(usize, usize)>,
     /// By call (its place in [`CALLS`]) and condition, one a round; `None` where it failed.
@@ -187,7 +189,13 @@ struct Bench {
     links: BTreeMap<Condition, usize>,
 }
 
-pub(crate) fn measure(bin_dir: &Path, rounds: usize, quick: bool) -> Result<Results> {
+/// Measures `only` these calls; all of them when it is empty.
+pub(crate) fn measure(
+    bin_dir: &Path,
+    rounds: usize,
+    quick: bool,
+    only: &[Call],
+) -> Result<Results> {
     let scratch = tempfile::Builder::new()
         .prefix("guard-bench-")
         .tempdir()
@@ -220,6 +228,10 @@ pub(crate) fn measure(bin_dir: &Path, rounds: usize, quick: bool) -> Result<Resu
         results: Results {
             rounds,
             quick,
+            calls: CALLS
+                .into_iter()
+                .filter(|call| only.is_empty() || only.contains(call))
+                .collect(),
             cpus,
             samples: BTreeMap::new(),
             spin: f64::INFINITY,
@@ -405,7 +417,7 @@ impl Bench {
         let mut best: [Option<Sample>; CALLS.len()] = [None; CALLS.len()];
         for _ in 0..PASSES {
             for (call, best) in CALLS.into_iter().zip(&mut best) {
-                if !condition.has(call) {
+                if !condition.has(call) || !self.results.calls.contains(&call) {
                     continue;
                 }
                 match self.measured(call, condition, worker, guard) {
