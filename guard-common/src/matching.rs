@@ -269,6 +269,25 @@ pub fn env_word(entry: &[u8]) -> u64 {
     word
 }
 
+/// The highest bit of each byte of `word` that is 0. Without borrows between bytes, so that all of them
+/// are exact; see Warren, Hacker's Delight, 6-1.
+#[inline(always)]
+pub const fn zero_bytes(word: u64) -> u64 {
+    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    !(((word & LOW) + LOW) | word | LOW)
+}
+
+/// [`env_word`] of an entry whose first eight bytes (or more than there are of it) lie in `word`, little
+/// endian.
+#[inline(always)]
+pub const fn marker_word(word: u64) -> u64 {
+    const EQUALS: u64 = 0x3d3d_3d3d_3d3d_3d3d;
+    let equals = zero_bytes(word ^ EQUALS);
+    let first = equals & equals.wrapping_neg();
+    // Up to and with the first `=`; everything if there is none.
+    word & (first << 1).wrapping_sub(1)
+}
+
 /// Which bit of [`crate::state::Config::env_bloom`] stands for a marker's word.
 #[inline(always)]
 pub const fn env_bit(word: u64) -> u32 {
@@ -276,4 +295,27 @@ pub const fn env_bit(word: u64) -> u32 {
         .wrapping_mul(FNV_PRIME | 1)
         .wrapping_mul(0x9e37_79b9_7f4a_7c15)
         >> 58) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_word_of_the_environment_is_cut_as_its_entry_is(entry in prop::collection::vec(prop_oneof![Just(b'='), Just(b'A'), any::<u8>()], 8)) {
+            let word = u64::from_le_bytes(entry[..8].try_into().unwrap());
+            prop_assert_eq!(marker_word(word), env_word(&entry));
+        }
+
+        #[test]
+        fn each_byte_that_is_zero_is_found_and_no_other(bytes in prop::array::uniform8(prop_oneof![Just(0u8), Just(1u8), Just(0x80u8), any::<u8>()])) {
+            let found = zero_bytes(u64::from_le_bytes(bytes));
+            for (i, byte) in bytes.into_iter().enumerate() {
+                prop_assert_eq!(found >> (8 * i) & 0xff, u64::from(byte == 0) << 7);
+            }
+        }
+    }
 }

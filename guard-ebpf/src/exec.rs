@@ -16,7 +16,7 @@ use aya_ebpf::{
 use guard_common::{
     MAX_ARGV, MAX_PATH,
     event::{FLAG_BY_ENV, FLAG_GATED, FLAG_JOB, FLAG_STOPPED, FLAG_TRUNCATED, Header, kind, tier},
-    matching::{EnvKey, FNV_OFFSET, domain, env_bit, fold},
+    matching::{EnvKey, FNV_OFFSET, domain, env_bit, fold, marker_word, zero_bytes},
     plain,
     state::{Config, HEARTBEAT_LIMIT_NS, Task, Waiting, class},
 };
@@ -496,7 +496,6 @@ struct Scan {
     bloom: u64,
     len: u32,
     generation: u32,
-    found: u32,
 }
 
 /// Bytes of the environment that one step goes through.
@@ -523,63 +522,91 @@ fn marked(scratch: &mut Scratch, mm: Address, config: &Config, generation: u8) -
     if failed != 0 {
         return false;
     }
-    scratch.word = 0;
-    scratch.count = 0;
-    let blocks = len / BLOCK as u32 + 1;
+    // What comes behind is from an earlier program: the last entry ends here.
+    for i in 0..16 {
+        scratch.tail[(len as usize & (2 * MAX_ENV - 1)) + i] = 0;
+    }
     let mut scan = Scan {
         scratch,
         bloom,
         len,
         generation: generation as u32,
-        found: 0,
     };
+    // The first entry has no NUL before it.
+    if word_at(scratch, 0).is_some_and(|first| is_marker(&scan, first) != 0) {
+        return true;
+    }
+    scratch.found_marker = 0;
+    let blocks = len / BLOCK as u32 + 1;
     kernel::repeat::<{ plain::ENV_BLOCKS }, _>(blocks, scan_block, &mut scan);
-    scan.found != 0
+    path::forget(&scratch.found_marker) != 0
 }
 
-/// Goes through one block of the environment. The state at its end (`word`, `count`) is where the
-/// next block begins. Returns 1 to stop.
+/// Word `at / 8` of the environment in `scratch.tail`.
+#[inline(always)]
+fn word_at(scratch: &Scratch, at: usize) -> Option<u64> {
+    const {
+        assert!(core::mem::offset_of!(Scratch, tail).is_multiple_of(8));
+        assert!(crate::maps::SLACK >= 16);
+    }
+    if at > MAX_ENV {
+        return None;
+    }
+    // SAFETY: `tail` is longer than MAX_ENV by SLACK, and aligned, as is `at`.
+    Some(unsafe { scratch.tail.as_ptr().add(at).cast::<u64>().read() })
+}
+
+/// Goes through one block of the environment, a word at a time: most have no NUL in them, and only
+/// behind one an entry begins. Returns 1 to stop.
 extern "C" fn scan_block(block: u32, scan: &mut Scan) -> i64 {
     // SAFETY: points to this CPU's scratch for as long as `scan` lives.
     let scratch = unsafe { &mut *scan.scratch };
     let base = block as usize * BLOCK;
-    if base > MAX_ENV - BLOCK {
+    if base >= scan.len as usize || base > MAX_ENV - BLOCK {
         return 1;
     }
-    for i in 0..BLOCK {
-        if base + i >= scan.len as usize {
+    for i in 0..BLOCK / 8 {
+        let at = base + i * 8;
+        let Some(word) = word_at(scratch, at) else {
             return 1;
-        }
-        let byte = scratch.tail[base + i];
-        if byte == 0 {
-            scratch.word = 0;
-            scratch.count = 0;
+        };
+        let ends = zero_bytes(word);
+        if ends == 0 {
             continue;
         }
-        // SAFETY: a plain field; volatile for the reason given at `State`.
-        let n = unsafe { core::ptr::read_volatile(&raw const scratch.count) };
-        if n >= 8 {
-            continue;
-        }
-        let word = scratch.word | (byte as u64) << ((n & 7) * 8);
-        scratch.word = word;
-        scratch.count = n + 1;
-        if byte == b'=' || n == 7 {
-            scratch.count = 8;
-            if scan.bloom >> env_bit(word) & 1 != 0
-                && MARKERS
-                    .get_ptr(EnvKey {
-                        word,
-                        generation: scan.generation as u64,
-                    })
-                    .is_some()
-            {
-                scan.found = 1;
+        let Some(next) = word_at(scratch, at + 8) else {
+            return 1;
+        };
+        for byte in 0..8 {
+            if ends >> (byte * 8 + 7) & 1 == 0 {
+                continue;
+            }
+            let entry = if byte == 7 {
+                next
+            } else {
+                word >> (byte * 8 + 8) | next << (56 - byte * 8)
+            };
+            if is_marker(scan, entry) != 0 {
+                scratch.found_marker = 1;
                 return 1;
             }
         }
     }
     0
+}
+
+/// Whether an entry that begins with these eight bytes may be a marker.
+#[inline(never)]
+fn is_marker(scan: &Scan, entry: u64) -> u32 {
+    let word = marker_word(entry);
+    if scan.bloom >> env_bit(word) & 1 == 0 {
+        return 0;
+    }
+    let key = EnvKey {
+        word,
+        generation: scan.generation as u64,
+    };
+    MARKERS.get_ptr(key).is_some() as u32
 }
 
 /// Hands a possible agent to guardd and stops it meanwhile, where that is safe.
