@@ -28,8 +28,8 @@ use crate::{
     emit,
     judge::{self, Judgement},
     kernel::{
-        self, Address, CAN_SET_RETVAL, DENTRY_INODE, FILE_PRIVATE, SOCK_FAMILY, SOCKET_SK, UNIX_DENTRY,
-        TASK_PID, TASK_TGID, UNIX_MNT, UNIX_PEER, Words,
+        self, Address, CAN_SET_RETVAL, DENTRY_INODE, FILE_PRIVATE, SOCK_FAMILY, SOCKET_SK,
+        TASK_PID, TASK_TGID, UNIX_DENTRY, UNIX_MNT, UNIX_PEER, Words,
     },
     lineage,
     maps::{ACTIVITY, ADDRESSES, CONNECTING, CRITICAL},

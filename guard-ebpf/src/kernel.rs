@@ -3,11 +3,9 @@
 
 use core::{ffi::c_void, mem::MaybeUninit};
 
-use aya_ebpf::{
-    helpers::{
-        bpf_probe_read_kernel,
-        generated::{bpf_loop, bpf_probe_read_kernel as bpf_probe_read_kernel_into},
-    },
+use aya_ebpf::helpers::{
+    bpf_probe_read_kernel,
+    generated::{bpf_loop, bpf_probe_read_kernel as bpf_probe_read_kernel_into},
 };
 use guard_common::offsets::MISSING;
 
@@ -213,7 +211,14 @@ impl<const WORDS: usize> Window<'_, WORDS> {
         // bit pattern is a `T` (an integer). Aligned as the kernel's own field is, since the window
         // begins at a multiple of 8.
         Some(unsafe {
-            core::ptr::read_volatile(self.words.0.as_ptr().cast::<u8>().add(at as usize).cast::<T>())
+            core::ptr::read_volatile(
+                self.words
+                    .0
+                    .as_ptr()
+                    .cast::<u8>()
+                    .add(at as usize)
+                    .cast::<T>(),
+            )
         })
     }
 

@@ -34,11 +34,12 @@ pub static LEASES: HashMap<LeaseKey, u64> = HashMap::with_max_entries(4_096, 0);
 /// Answers that wait for the restarted call.
 #[map]
 pub static ANSWERS: HashMap<AnswerKey, Answer> = HashMap::with_max_entries(4_096, 0);
-/// Held processes. As large as TASKS, so that it cannot be full before that is.
-#[map]
+/// Held processes. Other guards on the machine look for this name, and for that of WAITING, before they
+/// let a process go on. As large as TASKS, so that it cannot be full before that is.
+#[map(name = "GUARD_HELD")]
 pub static HELD: HashMap<u32, Held> = HashMap::with_max_entries(65_536, 0);
 /// Processes stopped for guardd to look at.
-#[map]
+#[map(name = "GUARD_WAITING")]
 pub static WAITING: HashMap<u32, Waiting> = HashMap::with_max_entries(16_384, 0);
 /// pid_tgid → the connect(2) that the thread is in. The least recently used entry makes room, since
 /// nobody tells when a thread ends.

@@ -19,6 +19,16 @@ pub struct Id {
     pub start: u64,
 }
 
+impl Id {
+    /// By the kernel's start time, nanoseconds.
+    pub const fn new(pid: u32, start_ns: u64) -> Self {
+        Self {
+            pid,
+            start: start_ns / NS_PER_TICK,
+        }
+    }
+}
+
 /// A line of `/proc/PID/stat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {

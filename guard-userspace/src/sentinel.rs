@@ -17,12 +17,16 @@ use std::{
 
 use aya::maps::{HashMap, Map, MapData};
 use guard_common::{
-    NS_PER_TICK, Verdict,
+    Verdict,
     state::{Held, POSTURE_PAUSED, Session, Task, Waiting},
 };
 use rustix::process::Signal;
 
-use crate::{clock, process};
+use crate::{
+    clock,
+    kernel::Neighbours,
+    process::{self, Id},
+};
 
 /// First argument of a guardd that is a sentinel.
 pub const ARGUMENT: &str = "--sentinel";
@@ -95,10 +99,12 @@ impl Sentinel {
 
 /// The sentinel's whole life.
 pub fn run(state_dir: &Path, guardd: u32) -> anyhow::Result<()> {
-    let held: HashMap<MapData, u32, Held> = table(0)?.try_into()?;
-    let waiting: HashMap<MapData, u32, Waiting> = table(1)?.try_into()?;
-    let tasks: HashMap<MapData, u32, Task> = table(2)?.try_into()?;
-    let sessions: HashMap<MapData, u32, Session> = table(3)?.try_into()?;
+    let (held, waiting) = (table(0)?, table(1)?);
+    let own = [held.info()?.id(), waiting.info()?.id()];
+    let held: HashMap<MapData, u32, Held> = Map::HashMap(held).try_into()?;
+    let waiting: HashMap<MapData, u32, Waiting> = Map::HashMap(waiting).try_into()?;
+    let tasks: HashMap<MapData, u32, Task> = Map::HashMap(table(2)?).try_into()?;
+    let sessions: HashMap<MapData, u32, Session> = Map::HashMap(table(3)?).try_into()?;
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         // SAFETY: ignoring a signal has no precondition.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
@@ -107,8 +113,13 @@ pub fn run(state_dir: &Path, guardd: u32) -> anyhow::Result<()> {
     let mut nothing = Vec::new();
     let mut pipe = io::stdin().lock();
     pipe.read_to_end(&mut nothing)?;
+    // What another guard keeps, that one lets go.
+    let neighbours = Neighbours::look(&own);
     for (pid, entry) in waiting.iter().filter_map(Result::ok) {
-        send(pid, entry.start_ns, Signal::CONT);
+        let id = Id::new(pid, entry.start_ns);
+        if !neighbours.keep(id) {
+            let _ = process::signal(id, Signal::CONT);
+        }
     }
     let gone_ns = clock::monotonic_ns();
     loop {
@@ -163,10 +174,10 @@ pub fn run(state_dir: &Path, guardd: u32) -> anyhow::Result<()> {
     }
 }
 
-fn table(index: i32) -> anyhow::Result<Map> {
+fn table(index: i32) -> anyhow::Result<MapData> {
     // SAFETY: guardd placed the tables there for this process alone.
     let fd = unsafe { OwnedFd::from_raw_fd(FIRST_FD + index) };
-    Ok(Map::HashMap(MapData::from_fd(fd)?))
+    Ok(MapData::from_fd(fd)?)
 }
 
 /// A guardd that has taken the state directory over looks after its holds. Its pid is in the lock
@@ -183,11 +194,5 @@ fn has_successor(state_dir: &Path, guardd: u32) -> bool {
 }
 
 fn send(pid: u32, start_ns: u64, signal: Signal) {
-    let _ = process::signal(
-        process::Id {
-            pid,
-            start: start_ns / NS_PER_TICK,
-        },
-        signal,
-    );
+    let _ = process::signal(Id::new(pid, start_ns), signal);
 }

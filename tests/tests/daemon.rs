@@ -1,6 +1,6 @@
 //! guardd as a neighbour: what it attaches and when, and others beside it.
 
-use guard_tests::{Guard, Place, Policy, Tool, eventually, server::Tcp};
+use guard_tests::{Guard, Place, Policy, Tool, eventually, proc, server::Tcp};
 
 #[test]
 fn without_a_session_no_hook_is_on_any_call() {
@@ -94,15 +94,20 @@ fn two_daemons_with_different_policies_do_not_disturb_each_other() {
 fn a_program_may_be_in_a_session_of_each_of_two_daemons() {
     let place = Place::new();
     let server = Tcp::v4();
-    let agent = place.tool("agent");
+    let (early, agent) = (place.tool("early"), place.tool("agent"));
     let policy = |then: &str| {
         Policy::new()
             .agent("fixture", &place.name("agent"), "")
             .addresses("infra", &[server.addr()])
             .rule("r", &["infra"], then, "")
     };
-    let one = Guard::of(&place).named("guard-1").start(&policy("flag"));
+    let one = Guard::of(&place)
+        .named("guard-1")
+        .start(&policy("flag").agent("early", &place.name("early"), ""));
     let other = Guard::of(&place).named("guard-2").start(&policy("deny"));
+    // The hooks of the first are in place and it lets the agent go on at once, while the other still
+    // attaches its own.
+    let _early = Tool::start(place.command(&early));
     let mut tool = Tool::start(place.command(&agent));
     assert_eq!(
         tool.ask(&format!("tcp {} x", server.addr()))["errno"],
@@ -113,6 +118,36 @@ fn a_program_may_be_in_a_session_of_each_of_two_daemons() {
     other
         .events()
         .wait("the denial", |e| e.is_connect("infra", "deny"));
+}
+
+#[test]
+fn what_two_daemons_hold_goes_on_when_both_have_let_it_go() {
+    let place = Place::new();
+    let secret = place.file("secret", "x");
+    let agent = place.tool("agent");
+    let policy = Policy::new()
+        .agent("fixture", &place.name("agent"), "")
+        .files("secret", &[secret.display()])
+        .rule(
+            "r",
+            &["secret"],
+            "hold",
+            "timeout = \"1m\"\non_timeout = \"kill\"",
+        );
+    let one = Guard::of(&place).named("guard-1").start(&policy);
+    let other = Guard::of(&place).named("guard-2").start(&policy);
+    let mut tool = Tool::start(place.command(&agent));
+    tool.tell(&format!("open openat {}", secret.display()));
+    one.hold();
+    other.hold();
+    proc::wait_stopped(tool.pid());
+    one.approve(&[]);
+    assert!(one.holds().is_empty());
+    // The other still keeps it: nothing has been read, and the process does not run.
+    assert_eq!(proc::state(tool.pid()), Some('T'));
+    tool.is_silent();
+    other.approve(&[]);
+    assert!(tool.answer().get("error").is_none());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use guard_common::{
 };
 use serde_json::json;
 
-use super::{Engine, Origin, Session, process_id, rebuild};
+use super::{Engine, Origin, Session, rebuild};
 use crate::{
     clock,
     event::Kind,
@@ -32,7 +32,7 @@ pub(super) struct Beginning {
 impl Engine {
     /// The kernel thinks that a program may be an agent.
     pub(super) fn on_candidate(&mut self, fields: &Header) {
-        let id = process_id(fields.tgid, fields.start_ns);
+        let id = Id::new(fields.tgid, fields.start_ns);
         let stopped = fields.flags & FLAG_STOPPED != 0;
         self.look_at_candidate(id, fields.session, !stopped || fields.flags & FLAG_JOB != 0);
         let _ = fields.flags & FLAG_BY_ENV;
@@ -48,7 +48,7 @@ impl Engine {
             .kernel
             .tables
             .task(id.pid)
-            .filter(|task| process_id(id.pid, task.start_ns) == id)
+            .filter(|task| Id::new(id.pid, task.start_ns) == id)
             .map_or(session, |task| task.session);
         let Some(stat) = process::stat(id.pid).filter(|stat| stat.id == id && stat.is_alive())
         else {
@@ -288,7 +288,7 @@ impl Engine {
 
     fn was_forked_by(&self, id: Id, members: &HashSet<u32>) -> bool {
         self.forks.get(&id.pid).is_some_and(|(parent, start_ns)| {
-            members.contains(parent) && process_id(id.pid, *start_ns) == id
+            members.contains(parent) && Id::new(id.pid, *start_ns) == id
         })
     }
 

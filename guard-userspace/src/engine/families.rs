@@ -4,7 +4,7 @@ use guard_common::state::POSTURE_KILLED;
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::{ENDED, Engine, process_id};
+use super::{ENDED, Engine};
 use crate::{
     clock,
     event::Kind,
@@ -49,7 +49,7 @@ impl Engine {
         tasks
             .into_iter()
             .filter(|(_, t)| family.contains(&t.session))
-            .map(|(pid, t)| process_id(pid, t.start_ns))
+            .map(|(pid, t)| Id::new(pid, t.start_ns))
             .collect()
     }
 

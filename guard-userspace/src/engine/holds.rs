@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Engine, Refusal, process_id};
+use super::{Engine, Refusal};
 use crate::{
     clock,
     event::{Event, Kind},
@@ -101,7 +101,7 @@ impl Engine {
         judged_in: u32,
         event: Event,
     ) {
-        let id = process_id(tgid, held.start_ns);
+        let id = Id::new(tgid, held.start_ns);
         if flags & FLAG_SIGNAL_NEEDED != 0 {
             let _ = process::signal(id, Signal::STOP);
         }
@@ -157,7 +157,7 @@ impl Engine {
     /// Holds that the kernel has entered and whose record was lost or has not come yet.
     pub(super) fn find_lost_holds(&mut self) {
         for (tgid, held) in self.kernel.tables.held() {
-            let id = process_id(tgid, held.start_ns);
+            let id = Id::new(tgid, held.start_ns);
             if self.holds.values().any(|hold| hold.process_id() == id)
                 || process::same(tgid, held.start_ns).is_none()
             {
@@ -290,14 +290,11 @@ impl Engine {
         self.kernel.tables.drop_held(process.pid);
         self.kernel.tables.drop_waiting(process.pid);
         self.holds.remove(&id);
-        let signalled = process::signal(
-            process,
-            if done == Verdict::Kill {
-                Signal::KILL
-            } else {
-                Signal::CONT
-            },
-        );
+        let signalled = if done == Verdict::Kill {
+            process::signal(process, Signal::KILL)
+        } else {
+            self.go_on([process])
+        };
         self.let_rest_go_on(&hold);
         let word = match outcome {
             Outcome::Approve(_) => "approved",
@@ -393,11 +390,8 @@ impl Engine {
             let _ = self.kernel.set_posture(id, POSTURE_NORMAL);
         }
         let held: Vec<Id> = self.holds.values().map(Hold::process_id).collect();
-        for id in self.members(session) {
-            if !held.contains(&id) {
-                let _ = process::signal(id, Signal::CONT);
-            }
-        }
+        let members = self.members(session);
+        let _ = self.go_on(members.into_iter().filter(|id| !held.contains(id)));
     }
 
     /// Everything a person needs to answer.

@@ -21,7 +21,7 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
-use guard_common::{NS_PER_TICK, event::kind, state::class};
+use guard_common::{event::kind, state::class};
 pub use holds::{By, Hold, Outcome};
 use leases::Grant;
 use reload::{NamedRule, named_rules, rebuild};
@@ -162,6 +162,8 @@ pub struct Engine {
     flushed: (u64, u64),
     /// Every fork on the machine is being reported.
     tracing_forks: bool,
+    /// Processes that could go on but for another guard on the machine.
+    kept_by_others: Vec<Id>,
 }
 
 /// What others need to talk to the engine.
@@ -179,14 +181,6 @@ async fn look(at: Option<tokio::time::Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
-    }
-}
-
-/// A process by the kernel's start time.
-fn process_id(pid: u32, start_ns: u64) -> Id {
-    Id {
-        pid,
-        start: start_ns / NS_PER_TICK,
     }
 }
 
@@ -274,6 +268,7 @@ impl Engine {
             saved_ns: 0,
             flushed: (0, 0),
             tracing_forks: false,
+            kept_by_others: Vec::new(),
         };
         engine.trace_forks(true);
         engine.kernel.attach_lineage()?;
@@ -420,7 +415,8 @@ impl Engine {
         // Looking through the kernel's tables for what was lost costs something even when they are
         // empty, and without a session nothing in them is urgent.
         let now = clock::monotonic_ns();
-        let idle = self.sessions.is_empty() && self.holds.is_empty();
+        let idle =
+            self.sessions.is_empty() && self.holds.is_empty() && self.kept_by_others.is_empty();
         if idle && now - self.ticked_ns < IDLE_TICK.as_nanos() as u64 {
             return;
         }
@@ -433,6 +429,7 @@ impl Engine {
         self.look_after_holds();
         self.find_lost_holds();
         self.let_forgotten_go_on();
+        self.look_after_kept();
         self.count_losses();
         let waiting: Vec<u32> = self
             .sessions
@@ -561,7 +558,7 @@ impl Engine {
     fn let_forgotten_go_on(&mut self) {
         let now = clock::monotonic_ns();
         for (tgid, waiting) in self.kernel.tables.waiting() {
-            let id = process_id(tgid, waiting.start_ns);
+            let id = Id::new(tgid, waiting.start_ns);
             if now.saturating_sub(waiting.time_ns) > 1_000_000_000 && !self.is_held(id) {
                 tracing::warn!(pid = tgid, "a process waited without a record");
                 self.look_at_candidate(id, 0, false);
@@ -586,7 +583,42 @@ impl Engine {
             .and_then(|task| self.sessions.get(&task.session))
             .is_some_and(|session| session.paused);
         if waited && !paused && !self.is_held(id) {
-            let _ = process::signal(id, Signal::CONT);
+            let _ = self.go_on([id]);
+        }
+    }
+
+    /// Lets stopped processes go on, but those that another guard keeps: they do when it has let them
+    /// go too. Gives the last refusal.
+    fn go_on(&mut self, ids: impl IntoIterator<Item = Id>) -> std::io::Result<()> {
+        let neighbours = self.kernel.tables.neighbours();
+        let mut result = Ok(());
+        for id in ids {
+            if neighbours.keep(id) {
+                self.kept_by_others.push(id);
+            } else if let Err(error) = process::signal(id, Signal::CONT) {
+                result = Err(error);
+            }
+        }
+        result
+    }
+
+    /// Those that other guards kept: whoever was the last to let one go has continued it, unless that
+    /// one died over it.
+    fn look_after_kept(&mut self) {
+        let kept = std::mem::take(&mut self.kept_by_others);
+        let still_ours = |id: &Id| {
+            let session = self.kernel.tables.task(id.pid).map(|task| task.session);
+            let session = session.and_then(|session| self.sessions.get(&session));
+            self.is_held(*id) || session.is_some_and(|session| session.paused)
+        };
+        let stopped =
+            |id: &Id| process::stat(id.pid).is_some_and(|stat| stat.id == *id && stat.is_stopped());
+        let free: Vec<Id> = kept
+            .into_iter()
+            .filter(|id| stopped(id) && !still_ours(id))
+            .collect();
+        if !free.is_empty() {
+            let _ = self.go_on(free);
         }
     }
 
@@ -661,7 +693,7 @@ impl Engine {
             });
         }
         for (pid, waiting) in self.kernel.tables.waiting() {
-            self.let_go_on(process_id(pid, waiting.start_ns));
+            self.let_go_on(Id::new(pid, waiting.start_ns));
         }
         let paused: Vec<u32> = self
             .sessions

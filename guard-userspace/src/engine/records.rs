@@ -10,12 +10,13 @@ use guard_common::{
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::{Engine, Known, holds::target_of, process_id};
+use super::{Engine, Known, holds::target_of};
 use crate::{
     clock,
     event::{Event, Kind},
     kernel::{Connection, Judged},
-    mask, process,
+    mask,
+    process::{self, Id},
 };
 
 impl Engine {
@@ -34,7 +35,7 @@ impl Engine {
             .next()
             .unwrap_or_default();
         event.comm = Some(String::from_utf8_lossy(comm).into_owned());
-        event.start = Some(process_id(fields.tgid, fields.start_ns).start);
+        event.start = Some(Id::new(fields.tgid, fields.start_ns).start);
         event.labels = self.bits.names(fields.labels);
         event.tier = tier::NAMES
             .get(usize::from(fields.tier))
@@ -59,7 +60,7 @@ impl Engine {
 
     /// Program and command line, from the exec that was seen or else from /proc.
     pub(super) fn describe_process(&self, event: &mut Event, tgid: u32, start_ns: u64) {
-        let start = process_id(tgid, start_ns).start;
+        let start = Id::new(tgid, start_ns).start;
         if let Some(known) = self.known.get(&tgid).filter(|known| known.start == start) {
             event.exe.clone_from(&known.exe);
             event.argv = Some(known.argv.clone());
@@ -96,7 +97,7 @@ impl Engine {
     pub(super) fn on_exec(&mut self, fields: &Header, exe: Option<&Path>, argv: &[Vec<u8>]) {
         let masked = mask::mask_argv(argv);
         let exe_text = exe.map(|path| path.to_string_lossy().into_owned());
-        let id = process_id(fields.tgid, fields.start_ns);
+        let id = Id::new(fields.tgid, fields.start_ns);
         self.forget_some();
         self.known.insert(
             fields.tgid,
@@ -133,7 +134,7 @@ impl Engine {
         argv: &[Vec<u8>],
         mut event: Event,
     ) {
-        let id = process_id(fields.tgid, fields.start_ns);
+        let id = Id::new(fields.tgid, fields.start_ns);
         // It may be an agent as well; then its session must be there before it goes on.
         if fields.flags & FLAG_STOPPED != 0 {
             self.look_at_candidate(id, fields.session, false);
@@ -288,7 +289,7 @@ impl Engine {
         let event = self.tell(event);
         self.touch(fields, &event);
         if fields.flags & record::FLAG_SIGNAL_NEEDED != 0 && fields.verdict == Verdict::Kill as u8 {
-            let _ = process::signal(process_id(fields.tgid, fields.start_ns), Signal::KILL);
+            let _ = process::signal(Id::new(fields.tgid, fields.start_ns), Signal::KILL);
         }
         self.hold_from(fields, event);
     }

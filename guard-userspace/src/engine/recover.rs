@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fs, io, path::PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Engine, Grant, Hold, Session, process_id};
+use super::{Engine, Grant, Hold, Session};
 use crate::{
     clock,
     event::Kind,
@@ -67,7 +67,7 @@ impl Engine {
             sessions: self.sessions.values().cloned().collect(),
             members: members
                 .iter()
-                .map(|(pid, t)| (*pid, process_id(*pid, t.start_ns).start, t.session))
+                .map(|(pid, t)| (*pid, Id::new(*pid, t.start_ns).start, t.session))
                 .collect(),
             holds: self.holds.values().cloned().collect(),
             grants: self
@@ -255,7 +255,7 @@ impl Engine {
             .tables
             .tasks()
             .into_iter()
-            .map(|(pid, t)| (process_id(pid, t.start_ns), t.session))
+            .map(|(pid, t)| (Id::new(pid, t.start_ns), t.session))
             .collect();
         for (id, session) in roots {
             self.adopt_untagged_below(id, session);
@@ -311,7 +311,7 @@ impl Engine {
     /// that is gone.
     fn release_left_stopped(&mut self) {
         for (pid, task) in self.kernel.tables.tasks() {
-            let id = process_id(pid, task.start_ns);
+            let id = Id::new(pid, task.start_ns);
             let paused = self
                 .sessions
                 .get(&task.session)
@@ -324,7 +324,7 @@ impl Engine {
                 && !self.is_held(id)
                 && process::stat(pid).is_some_and(|stat| stat.is_stopped())
             {
-                let _ = process::signal(id, rustix::process::Signal::CONT);
+                let _ = self.go_on([id]);
             }
         }
     }

@@ -7,6 +7,7 @@ mod hooks;
 mod inject;
 #[cfg(feature = "kernel-log")]
 mod log;
+mod neighbours;
 mod records;
 mod tables;
 
@@ -23,6 +24,7 @@ use aya::{
 pub use btf::Offsets;
 pub use hooks::{Feature, Hooks};
 pub use inject::Judged;
+pub use neighbours::Neighbours;
 pub use records::{Connection, Fields, Record};
 pub use tables::{Counters, Tables};
 
@@ -249,7 +251,7 @@ fn load_object(
     loader.override_global("CAN_SET_RETVAL", &retval, true);
     loader.override_global("HAS_LOOP", &bpf_loop, true);
     loader.map_max_entries("TASKS", lineage_size);
-    loader.map_max_entries("HELD", lineage_size);
+    loader.map_max_entries(neighbours::HELD, lineage_size);
     Ok(loader.load(OBJECT)?)
 }
 

@@ -28,7 +28,7 @@ use guard_common::{
     },
 };
 
-use super::KernelError;
+use super::{KernelError, Neighbours, neighbours};
 use crate::policy;
 
 /// Handed over and lost, by class.
@@ -58,10 +58,12 @@ pub struct Tables {
     counters: PerCpuArray<MapData, Counter>,
     switches: Config,
     stopped: [OwnedFd; 4],
+    /// Kernel's ids of the first two of them.
+    stopped_ids: Vec<u32>,
 }
 
 macro_rules! take {
-    ($ebpf:ident, $name:literal) => {
+    ($ebpf:ident, $name:expr) => {
         $ebpf
             .take_map($name)
             .ok_or(KernelError::Absent($name))?
@@ -100,21 +102,29 @@ fn found<T>(result: Result<T, MapError>) -> Option<T> {
 impl Tables {
     pub(super) fn take(ebpf: &mut Ebpf, lineage_size: u32) -> Result<Self, KernelError> {
         let stopped = [
-            descriptor(ebpf, "HELD")?,
-            descriptor(ebpf, "WAITING")?,
+            descriptor(ebpf, neighbours::HELD)?,
+            descriptor(ebpf, neighbours::WAITING)?,
             descriptor(ebpf, "TASKS")?,
             descriptor(ebpf, "SESSIONS")?,
         ];
+        let stopped_ids = [neighbours::HELD, neighbours::WAITING]
+            .into_iter()
+            .filter_map(|name| match ebpf.map(name) {
+                Some(Map::HashMap(data)) => Some(data.info().ok()?.id()),
+                _ => None,
+            })
+            .collect();
         Ok(Self {
             stopped,
+            stopped_ids,
             lineage_size,
             tasks: take!(ebpf, "TASKS"),
             sessions: take!(ebpf, "SESSIONS"),
             progress: take!(ebpf, "PROGRESS"),
             leases: take!(ebpf, "LEASES"),
             answers: take!(ebpf, "ANSWERS"),
-            held: take!(ebpf, "HELD"),
-            waiting: take!(ebpf, "WAITING"),
+            held: take!(ebpf, neighbours::HELD),
+            waiting: take!(ebpf, neighbours::WAITING),
             config: take!(ebpf, "CONFIG"),
             names: take!(ebpf, "NAMES"),
             keys: take!(ebpf, "KEYS"),
@@ -299,6 +309,11 @@ impl Tables {
     /// sentinel.
     pub fn stopped_tables(&self) -> &[OwnedFd; 4] {
         &self.stopped
+    }
+
+    /// Other guards' tables of stopped processes.
+    pub fn neighbours(&self) -> Neighbours {
+        Neighbours::look(&self.stopped_ids)
     }
 
     // --- the switchboard ---
