@@ -43,7 +43,6 @@ mod pod {
         m::Candidates,
         m::Pattern,
         m::FileKey,
-        m::InodeFilter,
         m::KnownFile,
         m::AddressKey,
         m::KnownAddress,
@@ -57,6 +56,8 @@ pub const MAX_LABELS: usize = 64;
 pub const MAX_GROUPS: usize = 64;
 /// Rules a policy may have.
 pub const MAX_RULES: usize = 64;
+/// Bytes of a program's environment that are searched for agents' markers, where there is `bpf_loop`.
+pub const ENV_SEARCHED: usize = 64 << 10;
 /// Ordered steps in one rule.
 pub const MAX_STEPS: usize = 8;
 /// Sessions inside sessions that a fact is passed up through, the innermost included.

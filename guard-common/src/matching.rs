@@ -179,19 +179,11 @@ pub struct FileKey {
     pub generation: u32,
 }
 
-/// Slots of an [`InodeFilter`].
+/// Slots of the filter that says which inode numbers a half of the inode table may have: a byte each, so
+/// that one can be set without reading it first; 0 where no known file has such a number.
 pub const INODE_SLOTS: usize = 1 << 16;
 
-/// Which inode numbers a half of the inode table may have: a byte each, so that it can be set without
-/// reading it first.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct InodeFilter {
-    /// By [`inode_slot`]; 0 where no known file has such a number.
-    pub seen: [u8; INODE_SLOTS],
-}
-
-/// The slot of an inode number. Multiplied by 2^64 divided by the golden ratio, which spreads numbers
+/// The filter's slot for an inode number. Multiplied by 2^64 divided by the golden ratio, which spreads numbers
 /// that follow each other; see Knuth, The Art of Computer Programming, 6.4.
 #[inline(always)]
 pub const fn inode_slot(ino: u64) -> usize {

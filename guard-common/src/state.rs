@@ -80,11 +80,14 @@ pub struct Answer {
     pub object: u64,
     /// [`crate::Verdict::Allow`] or [`crate::Verdict::Deny`]. An approval is used up by the call.
     pub verdict: u32,
-    /// Unused.
-    pub pad: u32,
+    /// The rule that held the call, for the record of a refusal.
+    pub rule: u16,
+    /// The half of the policy that `rule` belongs to.
+    pub generation: u16,
 }
 
-/// Which process and rule an [`Answer`] is for.
+/// Which process and rule an [`Answer`] is for. A refusal is for whatever rule there is when the call
+/// is repeated, be it none: its key is [`AnswerKey::refusal`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct AnswerKey {
@@ -94,6 +97,18 @@ pub struct AnswerKey {
     pub rule: u16,
     /// Half of the policy that the index belongs to.
     pub generation: u16,
+}
+
+impl AnswerKey {
+    /// The key of a refusal.
+    #[inline(always)]
+    pub const fn refusal(tgid: u32) -> Self {
+        Self {
+            tgid,
+            rule: crate::event::NO_RULE,
+            generation: 0,
+        }
+    }
 }
 
 /// A process that the kernel has stopped and that waits for a person. Key: tgid. The map is the

@@ -186,6 +186,7 @@ fn judge_tagged(
     if labels != 0 {
         judge::judge(task.session, labels, now_ns, tgid, &mut judgement);
     }
+    judge::refused(tgid, now_ns, &mut judgement);
     let verdict = judgement.verdict;
     let pid_tgid = (tgid as u64) << 32 | pid as u64;
     let mut flags = if datagram { FLAG_DATAGRAM } else { 0 };

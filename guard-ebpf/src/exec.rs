@@ -14,7 +14,7 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use guard_common::{
-    MAX_ARGV, MAX_PATH,
+    ENV_SEARCHED, MAX_ARGV, MAX_PATH,
     event::{FLAG_BY_ENV, FLAG_GATED, FLAG_JOB, FLAG_STOPPED, FLAG_TRUNCATED, Header, kind, tier},
     matching::{EnvKey, FNV_OFFSET, domain, env_bit, fold, marker_word, zero_bytes},
     plain,
@@ -33,8 +33,10 @@ use crate::{
     path::{self, Place},
 };
 
-/// Bytes of the environment that are searched for markers.
+/// Bytes of the environment that are searched for markers in one go.
 const MAX_ENV: usize = 8192;
+/// How often, at most, one after another. Without `bpf_loop` once, and less.
+const ENV_CHUNKS: u32 = (ENV_SEARCHED / MAX_ENV) as u32;
 /// Bytes of the command line that are searched for an interpreter's script.
 const SCRIPT_WINDOW: usize = 512;
 /// Arguments of an interpreter that are looked at.
@@ -299,7 +301,6 @@ fn arguments(scratch: &mut Scratch, generation: u8) -> u32 {
         &mut context,
     );
     let given = state.index();
-    let mut script = false;
     for slot in 0..SCRIPT_ARGS as usize {
         if slot >= given as usize {
             break;
@@ -320,10 +321,10 @@ fn arguments(scratch: &mut Scratch, generation: u8) -> u32 {
             }
             continue;
         }
-        // Which of them is the script, options with values make hard to tell: guardd looks closer.
+        // Which of them is the script, options with values make hard to tell: guardd looks closer. An
+        // exception cannot wait for that, so it is given only where there is no option before.
         found.add(look_up(hash, flags as u32 & 0xffff, generation));
-        if !script && names & SHEBANG == 0 {
-            script = true;
+        if slot == 1 && names & SHEBANG == 0 {
             let start = scratch.suffix[slot] as usize & (SCRIPT_WINDOW - 1);
             if flags & DOTDOT == 0 && is_system(scratch.tail.as_ptr(), start) {
                 scratch.groups |= exceptions(hash, flags as u32 & 0xffff, generation);
@@ -364,6 +365,10 @@ extern "C" fn argument_block(block: u32, context: &mut Bytes) -> i64 {
         }
         let byte = scratch.tail[base + i];
         if byte == 0 {
+            // The first few are all that is looked at; there is room for no more.
+            if state.index() >= SCRIPT_ARGS {
+                return 1;
+            }
             let slot = (state.index() & 7) as usize;
             state.finish();
             scratch.components[slot] = state.hash();
@@ -515,6 +520,61 @@ fn marked(scratch: &mut Scratch, mm: Address, config: &Config, generation: u8) -
     ) else {
         return false;
     };
+    scratch.found_marker = 0;
+    let mut search = Search {
+        scratch,
+        start,
+        end,
+        bloom,
+        generation: generation as u64,
+    };
+    kernel::repeat::<1, _>(ENV_CHUNKS, search_chunk, &mut search);
+    path::forget(&scratch.found_marker) != 0
+}
+
+/// What [`search_chunk`] needs; on the stack.
+#[repr(C)]
+struct Search {
+    scratch: *mut Scratch,
+    start: u64,
+    end: u64,
+    bloom: u64,
+    generation: u64,
+}
+
+/// Searches one chunk. Returns 1 to stop.
+extern "C" fn search_chunk(chunk: u32, search: &mut Search) -> i64 {
+    // SAFETY: points to this CPU's scratch for as long as `search` lives.
+    let scratch = unsafe { &mut *search.scratch };
+    // Each begins with the last bytes of the one before: an entry may begin in one and end in the next.
+    let from = search
+        .start
+        .wrapping_add(chunk as u64 * (MAX_ENV - 8) as u64);
+    if from >= search.end {
+        return 1;
+    }
+    let read = read_chunk(
+        scratch,
+        from,
+        search.end,
+        chunk == 0,
+        search.bloom,
+        search.generation as u8,
+    );
+    (!read || path::forget(&scratch.found_marker) != 0) as i64
+}
+
+/// Searches up to MAX_ENV bytes of the environment and leaves in `scratch.found_marker` whether there is
+/// a marker. Says whether they could be read.
+#[inline(always)]
+fn read_chunk(
+    scratch: &mut Scratch,
+    start: u64,
+    end: u64,
+    first: bool,
+    bloom: u64,
+    generation: u8,
+) -> bool {
     let len = (end.saturating_sub(start) as usize).min(MAX_ENV) as u32;
     // SAFETY: `tail` is longer than MAX_ENV; the helper checks the source.
     let failed =
@@ -533,13 +593,13 @@ fn marked(scratch: &mut Scratch, mm: Address, config: &Config, generation: u8) -
         generation: generation as u32,
     };
     // The first entry has no NUL before it.
-    if word_at(scratch, 0).is_some_and(|first| is_marker(&scan, first) != 0) {
+    if first && word_at(scratch, 0).is_some_and(|entry| is_marker(&scan, entry) != 0) {
+        scratch.found_marker = 1;
         return true;
     }
-    scratch.found_marker = 0;
     let blocks = len / BLOCK as u32 + 1;
     kernel::repeat::<{ plain::ENV_BLOCKS }, _>(blocks, scan_block, &mut scan);
-    path::forget(&scratch.found_marker) != 0
+    true
 }
 
 /// Word `at / 8` of the environment in `scratch.tail`.

@@ -18,7 +18,7 @@ use guard_common::{
 
 use crate::{
     emit, kernel,
-    maps::{ANSWERS, CONFIG, HELD, LEASES, PROGRESS, RULES, SESSIONS},
+    maps::{ANSWERS, CONFIG, HELD, JUDGED_IN, LEASES, PROGRESS, RULES, SESSIONS},
     path,
 };
 
@@ -292,12 +292,10 @@ fn fired(
             && answer.expires_ns > now_ns
             && answer.object == out.object
         {
-            action = answer.verdict as u8;
-            if action == Verdict::Allow as u8 {
-                out.flags |= FLAG_LEASED;
-                // Used up: the next call asks again.
-                let _ = ANSWERS.remove(key);
-            }
+            action = Verdict::Allow as u8;
+            out.flags |= FLAG_LEASED;
+            // Used up: the next call asks again.
+            let _ = ANSWERS.remove(key);
         }
     }
     if action == Verdict::Deny as u8 && out.can_deny == 0 {
@@ -324,6 +322,21 @@ fn fired(
         out.judged_in = judged_in;
         out.on_timeout = rule.on_timeout;
         out.deadline_ns = now_ns.wrapping_add(rule.timeout_ns);
+    }
+}
+
+/// Whether a person has refused this very call, whatever the rules say of it by now.
+#[inline(always)]
+pub fn refused(tgid: u32, now_ns: u64, judgement: &mut Judgement) {
+    // SAFETY: answers are written by userspace only, before the process is resumed.
+    if let Some(answer) = unsafe { ANSWERS.get(AnswerKey::refusal(tgid)) }
+        && answer.expires_ns > now_ns
+        && answer.object == judgement.object
+    {
+        judgement.verdict = Verdict::Deny as u8;
+        judgement.would = Verdict::Deny as u8;
+        judgement.rule = answer.rule;
+        judgement.generation = answer.generation;
     }
 }
 
@@ -396,7 +409,7 @@ pub fn stop() {
 /// can see, so that every fact is judged by the same code on the same tables.
 ///
 /// Arguments: session, labels, tgid, 1 if the call can still be made to fail.
-/// Result: verdict | would << 8 | rule << 16.
+/// Result: verdict | would << 8 | rule << 16, and the session whose rule it was in [`JUDGED_IN`].
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "raw_tp")]
 pub fn guard_inject(ctx: *mut c_void) -> i32 {
@@ -409,6 +422,10 @@ pub fn guard_inject(ctx: *mut c_void) -> i32 {
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let mut judgement = Judgement::new(can_deny != 0, 0);
     judge(session as u32, labels, now_ns, tgid as u32, &mut judgement);
+    if let Some(judged_in) = JUDGED_IN.get_ptr_mut(0) {
+        // SAFETY: the pointer was checked; guardd runs this from one thread.
+        unsafe { *judged_in = judgement.judged_in };
+    }
     (judgement.verdict as u32 | (judgement.would as u32) << 8 | (judgement.rule as u32) << 16)
         as i32
 }
@@ -416,7 +433,8 @@ pub fn guard_inject(ctx: *mut c_void) -> i32 {
 /// Not attached to anything either: userspace runs it to put a process it found (in /proc, or through
 /// `guardctl run`) into a session, or to move it to one inside, so that the counts stay exact.
 ///
-/// Arguments: tgid, session (0 takes the process out), start time in ns (to the tick), parent's tgid.
+/// Arguments: tgid, session (0 takes the process out), start time in ns (to the tick), parent's tgid,
+/// groups that the program is excepted from.
 /// Result: 1 if the table changed, 0 if not, 2 if the table is full.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "raw_tp")]
@@ -426,22 +444,38 @@ pub fn guard_tag(ctx: *mut c_void) -> i32 {
     let session: u64 = ctx.arg(1);
     let start_ns: u64 = ctx.arg(2);
     let parent: u64 = ctx.arg(3);
-    crate::lineage::tag(tgid as u32, session as u32, start_ns, parent as u32)
+    let excepted: u64 = ctx.arg(4);
+    crate::lineage::tag(
+        tgid as u32,
+        session as u32,
+        start_ns,
+        parent as u32,
+        excepted,
+    )
 }
 
-/// Not attached to anything either: sets a session's posture without touching the counts beside it.
+/// Not attached to anything either: sets a session's posture, or the session around it, without touching
+/// the counts beside them.
 ///
-/// Arguments: session, posture. Result: 1 if there is such a session.
+/// Arguments: session, value, 1 for the session around it instead of the posture. Result: 1 if there is
+/// such a session.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "raw_tp")]
 pub fn guard_posture(ctx: *mut c_void) -> i32 {
     let ctx = RawTracePointContext::new(ctx);
     let session: u64 = ctx.arg(0);
-    let posture: u64 = ctx.arg(1);
+    let value: u64 = ctx.arg(1);
+    let is_parent: u64 = ctx.arg(2);
     let Some(state) = SESSIONS.get_ptr_mut(session as u32) else {
         return 0;
     };
-    // SAFETY: the pointer was checked; the word is aligned.
-    unsafe { (*state).posture = posture as u32 };
+    // SAFETY: the pointer was checked; the words are aligned.
+    unsafe {
+        if is_parent != 0 {
+            (*state).parent = value as u32;
+        } else {
+            (*state).posture = value as u32;
+        }
+    }
     1
 }

@@ -167,7 +167,7 @@ fn report_fork(child: Address) {
 
 /// See [`crate::judge::guard_tag`].
 #[inline(always)]
-pub fn tag(tgid: u32, session: u32, start_ns: u64, parent: u32) -> i32 {
+pub fn tag(tgid: u32, session: u32, start_ns: u64, parent: u32, excepted: u64) -> i32 {
     if let Some(entry) = TASKS.get_ptr_mut(tgid) {
         // SAFETY: the pointer was checked for null.
         let entry = unsafe { &mut *entry };
@@ -182,7 +182,7 @@ pub fn tag(tgid: u32, session: u32, start_ns: u64, parent: u32) -> i32 {
             entry.session = session;
             entry.start_ns = start_ns;
             entry.flags = TASK_COARSE;
-            entry.excepted = 0;
+            entry.excepted = excepted;
             count_live(session, 1);
         }
         count_live(old, -1);
@@ -193,7 +193,7 @@ pub fn tag(tgid: u32, session: u32, start_ns: u64, parent: u32) -> i32 {
     }
     let task = Task {
         start_ns,
-        excepted: 0,
+        excepted,
         session,
         flags: TASK_COARSE,
         parent,

@@ -9,7 +9,7 @@ use guard_common::{
     MAX_PATTERNS,
     event::{PathHeader, TAIL},
     matching::{
-        AddressKey, Candidates, EnvKey, FileKey, InodeFilter, KnownAddress, KnownFile, NAME_WORDS,
+        AddressKey, Candidates, EnvKey, FileKey, INODE_SLOTS, KnownAddress, KnownFile, NAME_WORDS,
         NameKey, Pattern,
     },
     rule::{Progress, ProgressKey},
@@ -45,6 +45,9 @@ pub static WAITING: HashMap<u32, Waiting> = HashMap::with_max_entries(16_384, 0)
 /// nobody tells when a thread ends.
 #[map]
 pub static CONNECTING: LruHashMap<u64, Connecting> = LruHashMap::with_max_entries(8_192, 0);
+/// The session whose rule fired when userspace injected a fact; one entry.
+#[map]
+pub static JUDGED_IN: Array<u32> = Array::with_max_entries(1, 0);
 /// The switchboard.
 #[map]
 pub static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
@@ -66,7 +69,7 @@ pub static HOMES: HashMap<u64, u32> = HashMap::with_max_entries(8_192, 0);
 pub static FILES: HashMap<FileKey, KnownFile> = HashMap::with_max_entries(65_536, 0);
 /// Per generation: which inode numbers FILES may have.
 #[map]
-pub static INODES: Array<InodeFilter> = Array::with_max_entries(2, 0);
+pub static INODES: Array<[u8; INODE_SLOTS]> = Array::with_max_entries(2, 0);
 /// Addresses, longest prefix first.
 #[map]
 pub static ADDRESSES: LpmTrie<AddressKey, KnownAddress> = LpmTrie::with_max_entries(16_384, 0);

@@ -139,7 +139,7 @@ pub fn judge_inode(
     // Nothing is asked of a file that no name gave a label, or the patterns would have been verified.
     let mut labels = if by_name != 0 { scratch.labels } else { 0 };
     let all = if by_name != 0 { scratch.all } else { 0 };
-    let mut known_labels = 0;
+    let (mut known_labels, mut known_groups, mut known_plain) = (0, 0, 0);
     let mut dev = 0;
     // Most inodes are known to nobody, and then neither the device nor the table is looked at.
     let slot = INODES.get_ptr_mut(generation)?;
@@ -158,7 +158,7 @@ pub fn judge_inode(
             && (known.has_generation == 0
                 || kernel::read(inode, &INODE_GENERATION) == Some(known.inode_generation))
         {
-            known_labels = known.labels;
+            (known_labels, known_groups, known_plain) = (known.labels, known.groups, known.plain);
             // What its present name explains, the name has decided, with its exceptions. The rest it
             // carries from another name: an exception must cover all of that.
             if known.labels & !all != 0 {
@@ -170,15 +170,17 @@ pub fn judge_inode(
             // From now on it is known whatever it is renamed or linked to.
             let known = KnownFile {
                 labels: all | known_labels,
-                groups: scratch.groups,
-                plain: scratch.plain,
+                groups: scratch.groups | known_groups,
+                plain: scratch.plain | known_plain,
                 inode_generation: kernel::read(inode, &INODE_GENERATION).unwrap_or(0),
                 has_generation: 1,
             };
             // The slot first: whoever finds it set looks further.
             // SAFETY: as above.
             unsafe { slot.write_volatile(1) };
-            let _ = FILES.insert(key, known, 0);
+            if FILES.insert(key, known, 0).is_err() {
+                emit::count(class::FACT, false);
+            }
         }
     }
     // Whatever way they came about, from here on they are just a word to the verifier.

@@ -41,15 +41,31 @@ pub struct Stat {
 }
 
 impl Stat {
-    /// Whether it still runs; a zombie does not.
+    /// Whether it still runs. A zombie does not, unless only its first thread has ended.
     pub fn is_alive(&self) -> bool {
-        !matches!(self.state, 'Z' | 'X' | 'x')
+        !is_dead(self.state) || threads(self.id.pid).any(|state| !is_dead(state))
     }
 
     /// Whether a signal has stopped it.
     pub fn is_stopped(&self) -> bool {
-        self.state == 'T'
+        self.state == 'T' || (is_dead(self.state) && threads(self.id.pid).any(|state| state == 'T'))
     }
+}
+
+fn is_dead(state: char) -> bool {
+    matches!(state, 'Z' | 'X' | 'x')
+}
+
+/// State letters of a process's threads.
+fn threads(pid: u32) -> impl Iterator<Item = char> {
+    let process = i32::try_from(pid)
+        .ok()
+        .and_then(|pid| procfs::process::Process::new(pid).ok());
+    let tasks = process.and_then(|process| process.tasks().ok());
+    tasks
+        .into_iter()
+        .flatten()
+        .filter_map(|task| Some(task.ok()?.stat().ok()?.state))
 }
 
 /// Reads it; `None` when there is no such process.

@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    io::{self, Read as _},
+    io::{self, Read as _, Write as _},
     os::{
         fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
         unix::process::CommandExt as _,
@@ -36,6 +36,13 @@ const FIRST_FD: i32 = 3;
 const TABLES: usize = 4;
 /// How long a session that a person paused stays so without a guardd that could resume it.
 const GRACE: Duration = Duration::from_secs(30);
+
+/// What guardd says when there is nothing left to do.
+const DISMISSED: &[u8] = b"dismissed";
+/// How long the programs of a guardd that was killed may go on stopping processes.
+const HOOKS_GONE: Duration = Duration::from_secs(2);
+/// How often is looked.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// guardd's end: as long as it lives, so does the pipe.
 #[derive(Debug)]
@@ -92,7 +99,9 @@ impl Sentinel {
 
     /// Ends it, when guardd has let everything go itself.
     pub fn dismiss(mut self) {
-        drop(self.child.stdin.take());
+        if let Some(mut pipe) = self.child.stdin.take() {
+            let _ = pipe.write_all(DISMISSED);
+        }
         let _ = self.child.wait();
     }
 }
@@ -101,8 +110,8 @@ impl Sentinel {
 pub fn run(state_dir: &Path, guardd: u32) -> anyhow::Result<()> {
     let (held, waiting) = (table(0)?, table(1)?);
     let own = [held.info()?.id(), waiting.info()?.id()];
-    let held: HashMap<MapData, u32, Held> = Map::HashMap(held).try_into()?;
-    let waiting: HashMap<MapData, u32, Waiting> = Map::HashMap(waiting).try_into()?;
+    let mut held: HashMap<MapData, u32, Held> = Map::HashMap(held).try_into()?;
+    let mut waiting: HashMap<MapData, u32, Waiting> = Map::HashMap(waiting).try_into()?;
     let tasks: HashMap<MapData, u32, Task> = Map::HashMap(table(2)?).try_into()?;
     let sessions: HashMap<MapData, u32, Session> = Map::HashMap(table(3)?).try_into()?;
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
@@ -110,67 +119,79 @@ pub fn run(state_dir: &Path, guardd: u32) -> anyhow::Result<()> {
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
     // Ends when the last copy of the other end is closed, however guardd ends.
-    let mut nothing = Vec::new();
-    let mut pipe = io::stdin().lock();
-    pipe.read_to_end(&mut nothing)?;
-    // What another guard keeps, that one lets go.
-    let neighbours = Neighbours::look(&own);
-    for (pid, entry) in waiting.iter().filter_map(Result::ok) {
-        let id = Id::new(pid, entry.start_ns);
-        if !neighbours.keep(id) {
-            let _ = process::signal(id, Signal::CONT);
-        }
+    let mut word = Vec::new();
+    io::stdin().lock().read_to_end(&mut word)?;
+    if word == DISMISSED {
+        return Ok(());
     }
     let gone_ns = clock::monotonic_ns();
     loop {
         let now = clock::monotonic_ns();
+        let neighbours = Neighbours::look(&own);
+        // What another guard keeps, that one lets go.
+        let go_on = |id: Id| {
+            if !neighbours.keep(id) {
+                let _ = process::signal(id, Signal::CONT);
+            }
+        };
+        for (pid, entry) in waiting.iter().filter_map(Result::ok).collect::<Vec<_>>() {
+            let _ = waiting.remove(&pid);
+            go_on(Id::new(pid, entry.start_ns));
+        }
         let mut next: Option<u64> = None;
-        for (pid, entry) in held.iter().filter_map(Result::ok) {
+        for (pid, entry) in held.iter().filter_map(Result::ok).collect::<Vec<_>>() {
+            let id = Id::new(pid, entry.start_ns);
             if process::same(pid, entry.start_ns).is_none_or(|stat| !stat.is_stopped()) {
+                continue;
+            }
+            if neighbours.hold(id) {
+                // A new guardd has taken it up.
+                let _ = held.remove(&pid);
                 continue;
             }
             if entry.deadline_ns > now {
                 next = Some(next.map_or(entry.deadline_ns, |other| other.min(entry.deadline_ns)));
                 continue;
             }
-            let kills = Verdict::from_u8(entry.on_timeout) > Verdict::Flag;
+            let _ = held.remove(&pid);
             // Without guardd there is no hook that could refuse the call: refusing means killing.
-            send(
-                pid,
-                entry.start_ns,
-                if kills { Signal::KILL } else { Signal::CONT },
-            );
-        }
-        if has_successor(state_dir, guardd) {
-            return Ok(());
-        }
-        let paused = |session: u32| {
-            sessions
-                .get(&session, 0)
-                .is_ok_and(|s| s.posture == POSTURE_PAUSED)
-        };
-        if next.is_none()
-            && !tasks
-                .iter()
-                .filter_map(Result::ok)
-                .any(|(_, task)| paused(task.session))
-        {
-            return Ok(());
-        }
-        if next.is_none() && now >= gone_ns + GRACE.as_nanos() as u64 {
-            for (pid, task) in tasks
-                .iter()
-                .filter_map(Result::ok)
-                .filter(|(_, task)| paused(task.session))
-            {
-                send(pid, task.start_ns, Signal::CONT);
+            if Verdict::from_u8(entry.on_timeout) > Verdict::Flag {
+                let _ = process::signal(id, Signal::KILL);
+            } else {
+                go_on(id);
             }
+        }
+        let paused = || -> Vec<Id> {
+            let is_paused = |task: &Task| {
+                sessions
+                    .get(&task.session, 0)
+                    .is_ok_and(|s| s.posture == POSTURE_PAUSED)
+            };
+            tasks
+                .iter()
+                .filter_map(Result::ok)
+                .filter(|(_, task)| is_paused(task))
+                .map(|(pid, task)| Id::new(pid, task.start_ns))
+                .collect()
+        };
+        // The kernel takes the programs of a process that was killed off a moment after its pipe: until
+        // then they go on stopping.
+        let settled = next.is_none() && now >= gone_ns + HOOKS_GONE.as_nanos() as u64;
+        if settled && has_successor(state_dir, guardd) {
+            return Ok(());
+        }
+        if settled && now >= gone_ns + GRACE.as_nanos() as u64 {
+            paused().into_iter().for_each(go_on);
+            return Ok(());
+        }
+        if settled && paused().is_empty() {
             return Ok(());
         }
         let next = next.unwrap_or(gone_ns + GRACE.as_nanos() as u64);
         let wait = Duration::from_nanos(next.saturating_sub(clock::monotonic_ns()));
-        // A new guardd is looked for this often; deadlines are met exactly.
-        std::thread::sleep(wait.min(Duration::from_millis(500)));
+        // A new guardd, and what the last hooks have stopped, is looked for this often; deadlines are met
+        // exactly.
+        std::thread::sleep(wait.min(LOOK_EVERY));
     }
 }
 
@@ -191,8 +212,4 @@ fn has_successor(state_dir: &Path, guardd: u32) -> bool {
         .next()
         .and_then(|word| word.parse().ok());
     pid.is_some_and(|pid| pid != guardd && process::stat(pid).is_some_and(|stat| stat.is_alive()))
-}
-
-fn send(pid: u32, start_ns: u64, signal: Signal) {
-    let _ = process::signal(Id::new(pid, start_ns), signal);
 }

@@ -2,13 +2,14 @@
 //! events. It decides nothing.
 
 use std::{
+    collections::HashMap,
     io,
     os::{
         fd::AsFd as _,
         unix::{fs::PermissionsExt as _, net::UnixStream as StdStream},
     },
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use rustix::net::sockopt;
@@ -29,8 +30,13 @@ use crate::{
     wire::{Code, Failure, MAX_LINE, Reply, Request},
 };
 
-/// Connections served at once; more wait to be accepted.
+/// Connections of root and group guard served at once; more wait to be accepted.
 const CONNECTIONS: usize = 256;
+/// Connections of one other user, and of all others together; more are refused, so that nobody keeps out
+/// those who may answer.
+const OF_ONE_USER: usize = 32;
+/// See [`OF_ONE_USER`].
+const OF_OTHERS: usize = 192;
 /// Name of the group whose members may answer.
 pub const GROUP: &str = "guard";
 
@@ -104,45 +110,121 @@ pub fn check(path: &Path) -> Result<(), ServerError> {
     }
 }
 
-/// Begins to listen. From here on the daemon is ready.
+/// A socket that has its name but does not listen yet: whoever connects is refused.
+#[derive(Debug)]
+pub struct Bound {
+    socket: tokio::net::UnixSocket,
+    path: PathBuf,
+}
+
+/// Takes the socket's name.
 ///
 /// # Errors
 /// See [`ServerError`].
-pub fn listen(path: &Path) -> Result<UnixListener, ServerError> {
-    let bind = |source| ServerError::Bind {
+pub fn bind(path: &Path) -> Result<Bound, ServerError> {
+    let failed = |source| ServerError::Bind {
         path: path.into(),
         source,
     };
     if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir).map_err(bind)?;
+        std::fs::create_dir_all(dir).map_err(failed)?;
     }
-    let listener = UnixListener::bind(path).map_err(bind)?;
+    let socket = tokio::net::UnixSocket::new_stream().map_err(failed)?;
+    socket.bind(path).map_err(failed)?;
     // Everybody may ask; what is answered depends on who the kernel says they are.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(bind)?;
-    Ok(listener)
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(failed)?;
+    Ok(Bound {
+        socket,
+        path: path.into(),
+    })
+}
+
+impl Bound {
+    /// Begins to listen. From here on the daemon is ready.
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    pub fn listen(self) -> Result<UnixListener, ServerError> {
+        let Self { socket, path } = self;
+        socket
+            .listen(128)
+            .map_err(|source| ServerError::Bind { path, source })
+    }
 }
 
 /// Serves connections for as long as it is polled.
 pub async fn serve(listener: UnixListener, handle: Handle) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let others = Others::default();
     loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((stream, _)) => {
+                let peer = match peer_of(&stream) {
+                    Ok(peer) => peer,
+                    Err(error) => {
+                        tracing::debug!(%error, "a connection without a peer");
+                        continue;
+                    }
+                };
+                let seat = if peer.privileged {
+                    match Arc::clone(&room).acquire_owned().await {
+                        Ok(permit) => Some(Seat::Privileged(permit)),
+                        Err(_) => return,
+                    }
+                } else {
+                    others.take(peer.uid).map(Seat::Other)
+                };
                 let handle = handle.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = connection(stream, &handle).await {
+                    let refused = seat.is_none();
+                    if let Err(error) = connection(stream, peer, &handle, refused).await {
                         tracing::debug!(%error, "a connection ended");
                     }
-                    drop(permit);
+                    drop(seat);
                 });
             }
             Err(error) => {
                 tracing::warn!(%error, "accept");
                 // Out of descriptors: nothing helps but others' going.
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// What a connection occupies while it lasts.
+#[expect(dead_code, reason = "held to be dropped")]
+enum Seat {
+    Privileged(tokio::sync::OwnedSemaphorePermit),
+    Other(OthersSeat),
+}
+
+/// Connections of users who may not answer, by uid.
+#[derive(Clone, Default)]
+struct Others(Arc<Mutex<HashMap<u32, usize>>>);
+
+impl Others {
+    fn take(&self, uid: u32) -> Option<OthersSeat> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: usize = counts.values().sum();
+        let own = counts.entry(uid).or_default();
+        if *own >= OF_ONE_USER || all >= OF_OTHERS {
+            return None;
+        }
+        *own += 1;
+        Some(OthersSeat(self.clone(), uid))
+    }
+}
+
+struct OthersSeat(Others, u32);
+
+impl Drop for OthersSeat {
+    fn drop(&mut self) {
+        let mut counts = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.1);
             }
         }
     }
@@ -158,6 +240,9 @@ fn peer_of(stream: &UnixStream) -> io::Result<Peer> {
     };
     Ok(Peer {
         pid,
+        start: process::stat(pid)
+            .filter(process::Stat::is_alive)
+            .map(|stat| stat.id.start),
         uid,
         privileged: uid == 0 || in_group().unwrap_or(false),
     })
@@ -212,13 +297,24 @@ fn failure(code: Code, message: impl Into<String>) -> Reply {
     })
 }
 
-async fn connection(stream: UnixStream, handle: &Handle) -> io::Result<()> {
-    let peer = peer_of(&stream)?;
+async fn connection(
+    stream: UnixStream,
+    peer: Peer,
+    handle: &Handle,
+    refused: bool,
+) -> io::Result<()> {
     let (reader, writer) = stream.into_split();
     let mut connection = Connection {
         reader: BufReader::new(reader),
         writer,
     };
+    if refused {
+        let why = format!(
+            "uid {}: too many connections at once: close some of them",
+            peer.uid
+        );
+        return connection.send(&failure(Code::Failed, why)).await;
+    }
     loop {
         let line = match connection.line().await {
             Ok(Some(line)) => line,
@@ -246,8 +342,17 @@ async fn connection(stream: UnixStream, handle: &Handle) -> io::Result<()> {
             session,
             kinds,
             after,
-        } = request
+        } = &request
         {
+            let (follow, after) = (*follow, *after);
+            // Through the engine first: it knows the sessions, and what the kernel has told by now comes
+            // into the journal before it is read.
+            let (session, kinds) = (session.clone(), kinds.clone());
+            let answer = ask(handle, &peer, request).await;
+            if matches!(answer, Reply::Error(_)) {
+                connection.send(&answer).await?;
+                continue;
+            }
             let wanted = Wanted {
                 session,
                 kinds,
@@ -256,19 +361,24 @@ async fn connection(stream: UnixStream, handle: &Handle) -> io::Result<()> {
             events(&mut connection, handle, follow, after, &wanted).await?;
             continue;
         }
-        let (reply, answer) = oneshot::channel();
-        let command = Command {
-            peer: peer.clone(),
-            request,
-            reply,
-        };
-        let answer = match handle.requests.send(command).await {
-            Ok(()) => answer.await.ok(),
-            Err(_) => None,
-        };
-        let answer = answer.unwrap_or_else(|| failure(Code::Unreachable, "guardd is stopping"));
+        let answer = ask(handle, &peer, request).await;
         connection.send(&bounded(answer)).await?;
     }
+}
+
+/// The engine's answer.
+async fn ask(handle: &Handle, peer: &Peer, request: Request) -> Reply {
+    let (reply, answer) = oneshot::channel();
+    let command = Command {
+        peer: peer.clone(),
+        request,
+        reply,
+    };
+    let answer = match handle.requests.send(command).await {
+        Ok(()) => answer.await.ok(),
+        Err(_) => None,
+    };
+    answer.unwrap_or_else(|| failure(Code::Unreachable, "guardd is stopping"))
 }
 
 /// A reply that would not fit one line loses its oldest part, visibly, and not its end.

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::{Parser, ValueEnum};
 use guard::{
-    DEFAULT_POLICY, DEFAULT_SOCKET, DEFAULT_STATE_DIR,
+    DEFAULT_SOCKET, DEFAULT_STATE_DIR,
     engine::{Engine, Options, load_policy},
     journal::Journal,
     kernel::{Kernel, Settings, btf},
@@ -83,7 +83,7 @@ fn exit(result: anyhow::Result<()>, name: &str) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{name}: {error:#}");
+            eprintln!("{name}: {}", one_line(&error));
             // A wrong policy is a wrong call.
             if error.downcast_ref::<guard::policy::PolicyError>().is_some() {
                 ExitCode::from(2)
@@ -94,13 +94,30 @@ fn exit(result: anyhow::Result<()>, name: &str) -> ExitCode {
     }
 }
 
+/// The error and its causes, but those that it names itself already.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        let text = text.lines().next().unwrap_or_default();
+        // A verifier's log is not for here: what matters of it is in the error around it.
+        if line.is_empty() {
+            line.push_str(text);
+        } else if !line.contains(text)
+            && cause
+                .downcast_ref::<aya::programs::ProgramError>()
+                .is_none()
+        {
+            line.push_str(": ");
+            line.push_str(text);
+        }
+    }
+    line
+}
+
 fn start(arguments: Arguments) -> anyhow::Result<()> {
-    let policy_file = match arguments.policy {
-        Some(path) => Some(path),
-        None => Some(PathBuf::from(DEFAULT_POLICY)).filter(|path| path.exists()),
-    };
     let options = Options {
-        policy: policy_file,
+        policy: arguments.policy,
         mode: arguments.mode.map(|mode| match mode {
             ModeName::Observe => Mode::Observe,
             ModeName::Enforce => Mode::Enforce,
@@ -179,8 +196,17 @@ async fn run(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let (engine, handle) = Engine::start(options, policy, journal, kernel, rings)?;
-    let listener = server::listen(socket)?;
+    // Before anything is watched or recorded; nobody can connect yet.
+    let bound = server::bind(socket)?;
+    let started = Engine::start(options, policy, journal, kernel, rings);
+    let (engine, handle) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            let _ = std::fs::remove_file(socket);
+            return Err(error.into());
+        }
+    };
+    let listener = bound.listen()?;
     let serving = tokio::spawn(server::serve(listener, handle));
     tell_systemd("READY=1");
     tracing::info!(socket = %socket.display(), "ready");

@@ -4,15 +4,17 @@
 use std::collections::{HashMap, HashSet};
 
 use guard_common::{
+    Verdict,
     event::{FLAG_BY_ENV, FLAG_JOB, FLAG_STOPPED, Header},
     state::Session as KernelSession,
 };
 use serde_json::json;
 
-use super::{Engine, Origin, Session, rebuild};
+use super::{Engine, Known, Origin, Refusal, Session, rebuild};
 use crate::{
     clock,
     event::Kind,
+    kernel::KernelError,
     policy::{Found, Program},
     process::{self, Id, Stat},
 };
@@ -91,7 +93,8 @@ impl Engine {
             Found::Script => Origin::Script,
             Found::Env => Origin::Env,
         };
-        self.begin(Beginning {
+        // A refusal is told and shown there, and changes nothing.
+        let _ = self.begin(Beginning {
             agent,
             origin,
             root: id,
@@ -128,7 +131,11 @@ impl Engine {
     }
 
     /// Begins a session: hooks first, then the kernel's entry, then the process; only then may it run.
-    pub(super) fn begin(&mut self, beginning: Beginning) -> u32 {
+    ///
+    /// # Errors
+    /// When it would lie in more sessions than the kernel judges, or the kernel's table is full. The
+    /// process then stays in the session it is in, and is judged there.
+    pub(super) fn begin(&mut self, beginning: Beginning) -> Result<u32, Refusal> {
         let Beginning {
             agent,
             origin,
@@ -138,6 +145,14 @@ impl Engine {
             intent,
             running,
         } = beginning;
+        let most = self.kernel.hooks.nesting();
+        let depth = 1 + parent.map_or(0, |parent| self.depth_of(parent));
+        if depth > most {
+            return Err(self.not_begun(
+                &agent,
+                &format!("it would be the {depth}th session inside the other, and this kernel is asked to judge {most}"),
+            ));
+        }
         self.attach();
         self.next_session += 1;
         let id = self.next_session;
@@ -146,7 +161,8 @@ impl Engine {
             agent,
             origin,
             root: (root.pid, root.start),
-            uid: process::uid(root.pid).unwrap_or_default(),
+            // Nobody, where it cannot be told: then only root sees it.
+            uid: process::uid(root.pid).unwrap_or(u32::MAX),
             parent,
             anchor: anchor.map(|id| (id.pid, id.start)),
             intent,
@@ -158,7 +174,9 @@ impl Engine {
             trail: std::collections::VecDeque::new(),
             evidence: std::collections::VecDeque::new(),
         };
-        self.enter(&session);
+        if let Err(error) = self.enter(&session) {
+            return Err(self.not_begun(&session.agent, &error.to_string()));
+        }
         self.sessions.insert(id, session);
         let above = process::stat(root.pid).map_or(0, |stat| stat.parent);
         self.tag(root, id, above);
@@ -169,7 +187,7 @@ impl Engine {
         event.tgid = Some(root.pid);
         event.pid = Some(root.pid);
         event.start = Some(root.start);
-        event.uid = self.sessions.get(&id).map(|session| session.uid);
+        event.uid = process::uid(root.pid);
         event.exe = process::exe(root.pid).map(|path| path.to_string_lossy().into_owned());
         let argv = process::argv(root.pid);
         event.argv = (!argv.is_empty()).then(|| crate::mask::mask_argv(&argv));
@@ -179,12 +197,72 @@ impl Engine {
         }
         event.object = Some(object);
         self.tell(event);
+        if matches!(origin, Origin::Exec | Origin::Script | Origin::Env) {
+            self.tell_first_exec(root, id);
+        }
         self.save();
-        id
+        Ok(id)
+    }
+
+    /// How many sessions a process of this one is in.
+    fn depth_of(&self, session: u32) -> usize {
+        let parent = self.sessions.get(&session).and_then(|s| s.parent);
+        1 + parent.map_or(0, |parent| self.depth_of(parent))
+    }
+
+    /// How many sessions lie inside one another from this one down.
+    fn height_of(&self, session: u32) -> usize {
+        let inside = self
+            .sessions
+            .values()
+            .filter(|s| s.parent == Some(session) && s.ended_ns.is_none());
+        1 + inside.map(|s| self.height_of(s.id)).max().unwrap_or(0)
+    }
+
+    /// An agent that is not given a session of its own is told, once for each, and shown in `status`.
+    fn not_begun(&mut self, agent: &str, why: &str) -> Refusal {
+        let line = format!("no session of its own for {agent}: {why}");
+        tracing::warn!("{line}");
+        self.problems.insert("sessions", line.clone());
+        Refusal::failed(line)
+    }
+
+    /// The exec that a session begins with: the kernel tells only of those inside one.
+    fn tell_first_exec(&mut self, root: Id, session: u32) {
+        let masked = crate::mask::mask_argv(&process::argv(root.pid));
+        let exe = process::exe(root.pid).map(|path| path.to_string_lossy().into_owned());
+        let mut event = self.event_for(Kind::Exec, Some(session));
+        event.pid = Some(root.pid);
+        event.tgid = Some(root.pid);
+        event.ppid = process::stat(root.pid).map(|stat| stat.parent);
+        event.start = Some(root.start);
+        event.uid = process::uid(root.pid);
+        event.exe.clone_from(&exe);
+        event.argv = Some(masked.clone());
+        event.verdict = Some(Verdict::Allow.name().into());
+        let mut object = serde_json::Map::new();
+        object.insert("argv".into(), masked.clone().into());
+        if let Some(cwd) = process::cwd(root.pid) {
+            object.insert("cwd".into(), cwd.to_string_lossy().into());
+        }
+        event.object = Some(object.into());
+        self.forget_some();
+        self.known.insert(
+            root.pid,
+            Known {
+                start: root.start,
+                exe,
+                argv: masked,
+            },
+        );
+        self.tell(event);
     }
 
     /// The kernel's side of a session, with the progress that it has made so far.
-    pub(super) fn enter(&mut self, session: &Session) {
+    ///
+    /// # Errors
+    /// When the kernel's table is full.
+    pub(super) fn enter(&mut self, session: &Session) -> Result<(), KernelError> {
         let mut entry = KernelSession {
             live: 0,
             began_s: session.began_s,
@@ -201,10 +279,7 @@ impl Engine {
                 entry.last_ns[usize::from(bit)] = fact.mono_ns;
             }
         }
-        if let Err(error) = self.kernel.tables.put_session(session.id, entry) {
-            self.problems.insert("sessions", error.to_string());
-            tracing::error!("{error}");
-        }
+        self.kernel.tables.put_session(session.id, entry)?;
         let generation = self.kernel.tables.generation();
         let rules = self.rules[generation as usize].clone();
         rebuild(
@@ -214,12 +289,14 @@ impl Engine {
             &self.bits,
             generation as u16,
         );
+        Ok(())
     }
 
     /// Puts a process into a session and makes sure that it was still there when it was: the exit hook
     /// cannot take out again what came in behind it.
     pub(super) fn tag(&mut self, id: Id, session: u32, parent: u32) -> bool {
-        let changed = match self.kernel.tag(id.pid, session, id.start, parent) {
+        let excepted = self.exceptions_of(id, session);
+        let changed = match self.kernel.tag(id.pid, session, id.start, parent, excepted) {
             Ok(changed) => changed,
             Err(error) => {
                 tracing::error!("{error}");
@@ -227,7 +304,7 @@ impl Engine {
             }
         };
         if changed && process::stat(id.pid).is_none_or(|stat| stat.id != id || !stat.is_alive()) {
-            let _ = self.kernel.tag(id.pid, 0, id.start, 0);
+            let _ = self.kernel.tag(id.pid, 0, id.start, 0, 0);
             return false;
         }
         changed
@@ -259,6 +336,9 @@ impl Engine {
                 }
                 for stat in new {
                     members.insert(stat.id.pid);
+                    if self.lies_inside(stat.id, session) {
+                        continue;
+                    }
                     if self.tag(stat.id, session, stat.parent) {
                         found += 1;
                     }
@@ -273,6 +353,46 @@ impl Engine {
             self.trace_forks(false);
         }
         adopted
+    }
+
+    /// Whether a process below one that is adopted into `outer` has a session already. That session keeps
+    /// its facts and comes to lie inside.
+    fn lies_inside(&mut self, id: Id, outer: u32) -> bool {
+        let task = self.kernel.tables.task(id.pid);
+        let Some(task) = task.filter(|task| Id::new(id.pid, task.start_ns) == id) else {
+            return false;
+        };
+        if task.session == outer {
+            return true;
+        }
+        let mut top = task.session;
+        while let Some(parent) = self.sessions.get(&top).and_then(|s| s.parent) {
+            if parent == outer {
+                return true;
+            }
+            top = parent;
+        }
+        // What `outer` itself lies in does not come to lie inside it: those processes are moved.
+        if !self.sessions.contains_key(&top) || self.family(top).contains(&outer) {
+            return false;
+        }
+        let deepest = self.depth_of(outer) + self.height_of(top);
+        if deepest > self.kernel.hooks.nesting() {
+            let agent = self.sessions.get(&top).map(|s| s.agent.clone());
+            self.not_begun(
+                &format!("{} around s-{top}", agent.unwrap_or_default()),
+                &format!("sessions would be {deepest} deep"),
+            );
+            return true;
+        }
+        if let Err(error) = self.kernel.set_parent(top, outer) {
+            self.problems.insert("sessions", error.to_string());
+            return true;
+        }
+        if let Some(session) = self.sessions.get_mut(&top) {
+            session.parent = Some(outer);
+        }
+        true
     }
 
     /// Has every fork on the machine reported, or no longer.
@@ -342,7 +462,7 @@ impl Engine {
                 self.tag(stat.id, same, stat.parent);
                 self.adopt_below(stat.id, same);
             } else {
-                self.begin(Beginning {
+                let _ = self.begin(Beginning {
                     agent,
                     origin: Origin::Proc,
                     root: stat.id,

@@ -92,7 +92,7 @@ impl Engine {
         for id in self.family(session) {
             let _ = self.kernel.set_posture(id, POSTURE_KILLED);
         }
-        let deadline = clock::monotonic_ns() + 2_000_000_000;
+        let deadline = clock::monotonic_ns() + 5_000_000_000;
         loop {
             let members = self.members(session);
             let mut left = 0;
@@ -104,7 +104,7 @@ impl Engine {
             if left == 0 || clock::monotonic_ns() > deadline {
                 return left;
             }
-            std::thread::yield_now();
+            std::thread::sleep(std::time::Duration::from_millis(1));
         }
     }
 }

@@ -7,7 +7,7 @@ use guard_common::{
     Verdict,
     event::{self as record, FLAG_SIGNAL_NEEDED},
     rule::RULE_SCOPE_SESSION,
-    state::{Answer, Held, POSTURE_NORMAL, POSTURE_PAUSED},
+    state::{Answer, AnswerKey, Held, POSTURE_NORMAL, POSTURE_PAUSED},
 };
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,6 @@ use super::{Engine, Refusal};
 use crate::{
     clock,
     event::{Event, Kind},
-    policy::Mode,
     process::{self, Id},
     wire::HoldInfo,
 };
@@ -50,14 +49,21 @@ pub struct Hold {
     pub deadline_ns: u64,
     /// What silence means, a [`Verdict`].
     pub on_timeout: u8,
-    /// What the call is about, as the kernel compares it.
+    /// What the call is about, as the kernel compares it; 0 for a call that is not repeated.
     pub object: u64,
-    /// Half of the policy that held it; another one in force may not hold it again.
+    /// Half of the policy that held it.
     pub generation: u16,
+    /// The rule's index there.
+    #[serde(default = "no_rule")]
+    pub rule_index: u16,
     /// The whole session was stopped for it.
     pub whole_session: bool,
     /// The event of the call.
     pub event: Event,
+}
+
+const fn no_rule() -> u16 {
+    record::NO_RULE
 }
 
 impl Hold {
@@ -131,12 +137,12 @@ impl Engine {
             on_timeout: held.on_timeout,
             object: held.object,
             generation: held.generation,
+            rule_index: held.rule,
             whole_session: scope_session,
             event,
         };
         let mut told = self.event_for(Kind::Hold, Some(hold.session));
         told.tgid = Some(tgid);
-        told.pid = Some(tgid);
         told.rule = Some(hold.rule.clone());
         told.verdict = Some("hold".into());
         told.object = Some(json!({
@@ -257,23 +263,7 @@ impl Engine {
             Verdict::Deny => Verdict::Kill,
             other => other,
         };
-        // The answer must be in place before the process runs, or the repeated call is held again.
-        if matches!(done, Verdict::Allow | Verdict::Deny)
-            && let Some(rule) = self.rule_index(&hold.rule)
-        {
-            let answer = Answer {
-                expires_ns: clock::monotonic_ns() + ANSWER_LIFE.as_nanos() as u64,
-                object: hold.object,
-                verdict: done as u32,
-                pad: 0,
-            };
-            self.kernel
-                .tables
-                .put_answer(process.pid, rule, answer)
-                .map_err(|error| {
-                    Refusal::failed(format!("h-{id}: the answer could not be placed: {error}"))
-                })?;
-        }
+        self.place_answer(&hold, done)?;
         let mut lease = None;
         if let Outcome::Approve(Some(duration)) = outcome
             && let Some(label) = self.trigger_of(&hold.rule)
@@ -303,7 +293,6 @@ impl Engine {
             Outcome::Stopping => "guardd stopped",
         };
         let mut event = self.event_for(Kind::Answer, Some(hold.session));
-        event.pid = Some(process.pid);
         event.tgid = Some(process.pid);
         event.rule = Some(hold.rule.clone());
         event.verdict = Some(done.name().into());
@@ -334,15 +323,44 @@ impl Engine {
         })
     }
 
-    /// Whether a held call will be repeated and judged by the very policy that held it, so that it can
-    /// be made to fail then.
+    /// Leaves the answer for a call that will be repeated: it must be there before the process runs, or
+    /// the call is held again. Any other call has been judged once and for all, and an answer to it would
+    /// be one to the next call.
+    fn place_answer(&mut self, hold: &Hold, done: Verdict) -> Result<(), Refusal> {
+        let key = match done {
+            Verdict::Deny => AnswerKey::refusal(hold.process.0),
+            Verdict::Allow if hold.object != 0 => match self.rule_index(&hold.rule) {
+                Some(rule) => AnswerKey {
+                    tgid: hold.process.0,
+                    rule,
+                    generation: self.kernel.tables.generation() as u16,
+                },
+                // The policy in force has no such rule, so none that would hold it again.
+                None => return Ok(()),
+            },
+            _ => return Ok(()),
+        };
+        let answer = Answer {
+            expires_ns: clock::monotonic_ns() + ANSWER_LIFE.as_nanos() as u64,
+            object: hold.object,
+            verdict: done as u32,
+            rule: hold.rule_index,
+            generation: hold.generation,
+        };
+        self.kernel.tables.put_answer(key, answer).map_err(|error| {
+            Refusal::failed(format!(
+                "h-{}: the answer could not be placed: {error}",
+                hold.id
+            ))
+        })
+    }
+
+    /// Whether a held call will be repeated, so that it can be made to fail then.
     fn can_still_fail(&self, hold: &Hold) -> bool {
         hold.kind == record::kind::CONNECT
             && hold.event.object_has("addr")
-            && u32::from(hold.generation) == self.kernel.tables.generation()
+            && hold.object != 0
             && self.kernel.hooks.repeats_held_connects()
-            && self.mode() == Mode::Enforce
-            && self.rule_index(&hold.rule).is_some()
     }
 
     fn let_rest_go_on(&mut self, hold: &Hold) {
@@ -384,14 +402,13 @@ impl Engine {
         }
     }
 
-    /// Lets every process of a session go on, but those that are held.
+    /// Lets every process of a session go on, but those that something else keeps.
     pub(super) fn resume_session(&mut self, session: u32) {
         for id in self.family(session) {
             let _ = self.kernel.set_posture(id, POSTURE_NORMAL);
         }
-        let held: Vec<Id> = self.holds.values().map(Hold::process_id).collect();
         let members = self.members(session);
-        let _ = self.go_on(members.into_iter().filter(|id| !held.contains(id)));
+        let _ = self.go_on(members);
     }
 
     /// Everything a person needs to answer.
@@ -427,13 +444,19 @@ impl Engine {
         HoldInfo {
             id: format!("h-{}", hold.id),
             session: format!("s-{}", hold.session),
-            agent: session
+            agent: self
+                .sessions
+                .get(&hold.session)
                 .map(|session| session.agent.clone())
                 .unwrap_or_default(),
             rule: hold.rule.clone(),
             when,
             pid: hold.process.0,
-            uid: hold.event.uid.unwrap_or_default(),
+            uid: hold
+                .event
+                .uid
+                .or_else(|| process::uid(hold.process.0))
+                .unwrap_or(u32::MAX),
             exe: hold.event.exe.clone(),
             argv: hold.event.argv.clone(),
             target: hold.target.clone(),
@@ -481,6 +504,15 @@ pub(super) fn target_of(event: &Event) -> String {
             .as_ref()
             .map_or_else(|| "run".into(), |argv| format!("run {}", argv.join(" "))),
         _ => "a call whose record was lost".into(),
+    }
+}
+
+/// The same without the verb.
+pub(super) fn object_of(event: &Event) -> String {
+    let target = target_of(event);
+    match target.split_once(' ') {
+        Some((_, object)) => object.to_owned(),
+        None => target,
     }
 }
 

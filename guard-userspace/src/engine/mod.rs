@@ -3,6 +3,7 @@
 //! to a process goes through the kernel's tables first and a signal second, in that order.
 
 mod adopt;
+mod exceptions;
 mod families;
 mod holds;
 mod leases;
@@ -15,7 +16,7 @@ mod views;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -35,11 +36,11 @@ use tokio::{
 };
 
 use crate::{
-    clock,
+    DEFAULT_POLICY, clock,
     event::{Event, Kind},
     journal::{Journal, JournalError},
     kernel::{Counters, Kernel, KernelError, Record, Rings},
-    policy::{AgentMatcher, CommandMatcher, Homes, LabelBits, Mode, Policy, PolicyError},
+    policy::{AgentMatcher, CommandMatcher, Homes, LabelBits, Mode, Policy, PolicyError, Tables},
     process::{self, Id},
 };
 
@@ -100,7 +101,7 @@ pub enum EngineError {
 /// How guardd was started.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `None` for the built-in policy.
+    /// `None` for [`DEFAULT_POLICY`], and where that is not there for the built-in policy.
     pub policy: Option<PathBuf>,
     /// Overrides the policy's mode.
     pub mode: Option<Mode>,
@@ -124,6 +125,8 @@ pub struct Engine {
     activity: AsyncFd<RingBuf<MapData>>,
     journal: Journal,
     policy: Policy,
+    /// As the kernel has them now.
+    tables: Tables,
     bits: LabelBits,
     agents: AgentMatcher,
     commands: CommandMatcher,
@@ -189,10 +192,10 @@ async fn look(at: Option<tokio::time::Instant>) {
 /// # Errors
 /// The policy's mistake.
 pub fn load_policy(options: &Options) -> Result<Policy, PolicyError> {
-    options
-        .policy
-        .as_deref()
-        .map_or_else(|| Ok(Policy::built_in()), Policy::load)
+    // Looked for each time: a reload finds the file that was written since.
+    let installed = Some(Path::new(DEFAULT_POLICY)).filter(|path| path.exists());
+    let policy = options.policy.as_deref().or(installed);
+    policy.map_or_else(|| Ok(Policy::built_in()), Policy::load)
 }
 
 impl Engine {
@@ -241,6 +244,7 @@ impl Engine {
             activity: watch(rings.activity)?,
             journal,
             policy,
+            tables,
             bits,
             rules,
             sessions: BTreeMap::new(),
@@ -575,24 +579,38 @@ impl Engine {
 
     /// Ends the wait of a process that the kernel stopped for guardd, unless something else holds it.
     fn let_go_on(&mut self, id: Id) {
-        let waited = self.kernel.tables.drop_waiting(id.pid);
-        let paused = self
-            .kernel
-            .tables
-            .task(id.pid)
-            .and_then(|task| self.sessions.get(&task.session))
-            .is_some_and(|session| session.paused);
-        if waited && !paused && !self.is_held(id) {
+        if self.kernel.tables.drop_waiting(id.pid) {
             let _ = self.go_on([id]);
         }
     }
 
-    /// Lets stopped processes go on, but those that another guard keeps: they do when it has let them
-    /// go too. Gives the last refusal.
+    /// Whether nothing of ours keeps the process stopped: no hold of its own, none of its whole session,
+    /// and nobody has paused that.
+    fn may_run(&self, id: Id) -> bool {
+        if self.is_held(id) {
+            return false;
+        }
+        let Some(task) = self.kernel.tables.task(id.pid) else {
+            return true;
+        };
+        let paused = self.sessions.get(&task.session).is_some_and(|s| s.paused);
+        let scoped = || {
+            self.holds.values().any(|hold| {
+                hold.whole_session && self.family(hold.judged_in).contains(&task.session)
+            })
+        };
+        !paused && !scoped()
+    }
+
+    /// Lets stopped processes go on, but those that something else keeps, or another guard: they do when
+    /// it has let them go too. Gives the last refusal.
     fn go_on(&mut self, ids: impl IntoIterator<Item = Id>) -> std::io::Result<()> {
         let neighbours = self.kernel.tables.neighbours();
         let mut result = Ok(());
         for id in ids {
+            if !self.may_run(id) {
+                continue;
+            }
             if neighbours.keep(id) {
                 self.kept_by_others.push(id);
             } else if let Err(error) = process::signal(id, Signal::CONT) {
@@ -605,18 +623,10 @@ impl Engine {
     /// Those that other guards kept: whoever was the last to let one go has continued it, unless that
     /// one died over it.
     fn look_after_kept(&mut self) {
-        let kept = std::mem::take(&mut self.kept_by_others);
-        let still_ours = |id: &Id| {
-            let session = self.kernel.tables.task(id.pid).map(|task| task.session);
-            let session = session.and_then(|session| self.sessions.get(&session));
-            self.is_held(*id) || session.is_some_and(|session| session.paused)
-        };
-        let stopped =
-            |id: &Id| process::stat(id.pid).is_some_and(|stat| stat.id == *id && stat.is_stopped());
-        let free: Vec<Id> = kept
-            .into_iter()
-            .filter(|id| stopped(id) && !still_ours(id))
-            .collect();
+        let mut free = std::mem::take(&mut self.kept_by_others);
+        free.retain(|id| {
+            process::stat(id.pid).is_some_and(|stat| stat.id == *id && stat.is_stopped())
+        });
         if !free.is_empty() {
             let _ = self.go_on(free);
         }

@@ -10,7 +10,7 @@ use guard_common::{
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::{Engine, Known, holds::target_of};
+use super::{Engine, Known, holds::object_of};
 use crate::{
     clock,
     event::{Event, Kind},
@@ -40,7 +40,7 @@ impl Engine {
         event.tier = tier::NAMES
             .get(usize::from(fields.tier))
             .map(|name| (*name).to_owned());
-        event.latency_ns = Some(fields.latency_ns.into());
+        event.latency_ns = (fields.latency_ns != 0).then(|| fields.latency_ns.into());
         self.describe_process(&mut event, fields.tgid, fields.start_ns);
         self.add_verdict(&mut event, fields);
         event
@@ -78,11 +78,7 @@ impl Engine {
         if event.labels.is_empty() {
             return;
         }
-        let object = target_of(event);
-        let object = object
-            .split_once(' ')
-            .map_or(object.as_str(), |(_, rest)| rest)
-            .to_owned();
+        let object = object_of(event);
         let mut next = Some(fields.session);
         while let Some(id) = next {
             let Some(session) = self.sessions.get_mut(&id) else {
@@ -171,6 +167,7 @@ impl Engine {
                     verdict: Verdict::Allow,
                     would: Verdict::Allow,
                     rule: None,
+                    judged_in: 0,
                 }
             });
         let generation = self.kernel.tables.generation() as u16;
@@ -215,7 +212,7 @@ impl Engine {
                 self.kernel.tables.drop_waiting(id.pid);
                 let event = self.tell(event);
                 self.touch(fields, &event);
-                self.take_up_hold(id.pid, &held, 0, 0, event);
+                self.take_up_hold(id.pid, &held, 0, judged.judged_in, event);
             }
             _ => {
                 let event = self.tell(event);
@@ -310,7 +307,7 @@ impl Engine {
     }
 
     /// Keeps the table of seen programs within bounds: those that are gone go first.
-    fn forget_some(&mut self) {
+    pub(super) fn forget_some(&mut self) {
         const ROOM: usize = 16_384;
         if self.known.len() < ROOM {
             return;

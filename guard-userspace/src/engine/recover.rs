@@ -2,7 +2,13 @@
 //! to one file, whole and by rename, whenever something that must not be forgotten changes; what comes
 //! between two writes is taken from the journal, which is written first.
 
-use std::{collections::BTreeMap, fs, io, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -30,6 +36,10 @@ struct State {
     members: Vec<(u32, u64, u32)>,
     holds: Vec<Hold>,
     grants: BTreeMap<u32, SavedGrant>,
+    /// The kernel's ids of the tables of stopped processes, this guardd's and those of the ones before:
+    /// a sentinel may still have them, and they are no other guard's.
+    #[serde(default)]
+    tables: Vec<u32>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -86,6 +96,7 @@ impl Engine {
                     (*id, saved)
                 })
                 .collect(),
+            tables: self.kernel.tables.stopped_ids().to_vec(),
         };
         match self.write(&state) {
             Ok(()) => {
@@ -108,7 +119,10 @@ impl Engine {
     fn write(&self, state: &State) -> io::Result<()> {
         let file = self.file();
         let new = file.with_extension("json.new");
-        fs::write(&new, serde_json::to_vec(state)?)?;
+        // Commands and paths of users: for root alone.
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        options.open(&new)?.write_all(&serde_json::to_vec(state)?)?;
         fs::rename(new, file)
     }
 
@@ -136,6 +150,7 @@ impl Engine {
         if state.boot != boot() {
             return;
         }
+        self.kernel.tables.succeed(&state.tables);
         self.take_up_sessions(&state);
         for mut hold in state.holds {
             let id = Id {
@@ -171,12 +186,7 @@ impl Engine {
                 pad: [0; 6],
             };
             let _ = self.kernel.tables.put_held(id.pid, held);
-            // The policy may have changed while nobody watched: only the same rule may answer for it.
-            let same = self
-                .rule_index(&hold.rule)
-                .and_then(|index| self.rule_of(index, held.generation));
-            let holds = same.is_some_and(|rule| rule.action == guard_common::Verdict::Hold as u8);
-            hold.generation = if holds { held.generation } else { u16::MAX };
+            (hold.rule_index, hold.generation) = (held.rule, held.generation);
             self.holds.insert(hold.id, hold);
         }
         let now = clock::monotonic_ns();
@@ -240,7 +250,10 @@ impl Engine {
                 self.problems.insert("hooks", error.to_string());
             }
             let id = session.id;
-            self.enter(&session);
+            if let Err(error) = self.enter(&session) {
+                self.problems.insert("sessions", error.to_string());
+                continue;
+            }
             self.sessions.insert(id, session);
             for member in members {
                 if self.kernel.tables.task(member.pid).is_none() {
@@ -299,7 +312,7 @@ impl Engine {
                 session.touch(
                     mono_ns,
                     &event.labels,
-                    Some(&super::holds::target_of(&event)),
+                    Some(&super::holds::object_of(&event)),
                     &event,
                 );
                 next = session.parent;
@@ -312,18 +325,7 @@ impl Engine {
     fn release_left_stopped(&mut self) {
         for (pid, task) in self.kernel.tables.tasks() {
             let id = Id::new(pid, task.start_ns);
-            let paused = self
-                .sessions
-                .get(&task.session)
-                .is_some_and(|session| session.paused);
-            let scoped = self.holds.values().any(|hold| {
-                hold.whole_session && self.family(hold.judged_in).contains(&task.session)
-            });
-            if !paused
-                && !scoped
-                && !self.is_held(id)
-                && process::stat(pid).is_some_and(|stat| stat.is_stopped())
-            {
+            if process::stat(pid).is_some_and(|stat| stat.is_stopped()) {
                 let _ = self.go_on([id]);
             }
         }

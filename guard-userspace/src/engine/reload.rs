@@ -83,6 +83,7 @@ impl Engine {
         self.agents = AgentMatcher::new(&policy, &homes);
         self.commands = CommandMatcher::new(&policy);
         self.policy = policy;
+        self.tables = tables;
         self.bits = bits;
         let mut event = Event::new(Kind::Policy);
         event.object = Some(

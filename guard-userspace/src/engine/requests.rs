@@ -17,6 +17,8 @@ use crate::{
 pub struct Peer {
     /// Process id when it connected.
     pub pid: u32,
+    /// Its start time, in ticks, read then; `None` when it had gone already.
+    pub start: Option<u64>,
     /// Effective uid when it connected.
     pub uid: u32,
     /// Root, or in group `guard`.
@@ -109,8 +111,11 @@ impl Engine {
                 peer.uid
             )));
         }
-        // A process that has gone cannot show that it was outside.
-        if process::stat(peer.pid).is_none() {
+        // A process that has ended cannot show that it was outside, nor can one that has its pid by now: who
+        // writes to the socket is then somebody it has left it to.
+        let same = process::stat(peer.pid)
+            .is_some_and(|stat| Some(stat.id.start) == peer.start && stat.is_alive());
+        if !same {
             return Err(Refusal::forbidden(format!(
                 "{what}: pid {} has exited: stay until the answer comes",
                 peer.pid
@@ -168,7 +173,17 @@ impl Engine {
                 let session = self.session(peer, &session)?;
                 Ok(Reply::Show(Box::new(self.detail(session))))
             }
-            Request::Events { .. } => Err(Refusal::failed("events: not for the engine")),
+            // The server reads them from the journal, which now has all that the kernel has told.
+            Request::Events { session, .. } => {
+                self.drain_all();
+                if let Some(name) = session {
+                    let began = number("s", &name).is_some_and(|id| id <= self.next_session);
+                    if !(peer.privileged && began) {
+                        self.session(peer, &name)?;
+                    }
+                }
+                Ok(done(String::new()))
+            }
             Request::Pending => {
                 let holds = self.holds.values().filter(|hold| {
                     self.sessions
@@ -381,7 +396,7 @@ impl Engine {
             anchor: None,
             intent,
             running: !run,
-        });
+        })?;
         if let Some(problem) = self.problems.get("hooks") {
             return Err(Refusal::failed(format!(
                 "{what}: the session's hooks could not be attached: {problem}"

@@ -12,7 +12,7 @@ use aya::{
     },
     sys::{BpfHelper, is_helper_supported},
 };
-use guard_common::{offsets::Need, plain};
+use guard_common::{ENV_SEARCHED, offsets::Need, plain};
 
 use super::{Helpers, KernelError, Offsets, mount_point};
 use crate::wire::HookInfo;
@@ -252,13 +252,6 @@ impl Hooks {
                 "a held connection begins its handshake (no bpf_set_retval here; kernel 6.1 has it)".into(),
             ));
         }
-        if !helpers.bpf_loop {
-            notes.push((
-                Feature::Exec,
-                "only the first KiB of an environment is searched for an agent's marker (no bpf_loop here; kernel 5.17 has it)"
-                    .into(),
-            ));
-        }
         Ok(Self {
             states,
             helpers,
@@ -427,6 +420,15 @@ impl Hooks {
         self.helpers.set_retval
     }
 
+    /// Sessions inside sessions that are judged.
+    pub fn nesting(&self) -> usize {
+        if self.helpers.bpf_loop {
+            guard_common::MAX_NESTING
+        } else {
+            plain::NESTING as usize
+        }
+    }
+
     /// What is degraded, one line each.
     pub fn degraded(&self) -> Vec<String> {
         self.info()
@@ -451,6 +453,14 @@ impl Hooks {
             "32-bit programs' opens: the kernel shows their system calls to no syscall tracepoint".to_owned(),
             "io_uring opens and unix connects: seen by no syscall tracepoint (its internet connects are)".to_owned(),
             "abstract unix sockets, and unix datagrams without a connect".to_owned(),
+            format!(
+                "agents' markers behind the first {} KiB of an environment",
+                if self.helpers.bpf_loop { ENV_SEARCHED >> 10 } else { 1 }
+            ),
+            "an agent that is started from an interactive shell is not stopped until its session's hooks are \
+             in place (the shell would take the stop for Ctrl-Z): what it does in its first milliseconds, when it \
+             is the first session, is not seen"
+                .to_owned(),
             "a held datagram or fast-open connect is refused, not repeated: the program sees EPERM when it goes on"
                 .to_owned(),
         ];
@@ -499,7 +509,8 @@ where
 }
 
 /// One line of an error whose full form may hold a verifier log.
-fn brief(error: &ProgramError) -> String {
+/// What the kernel said of a program, in one line: of the verifier's log its last word.
+pub(super) fn brief(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError {
             io_error,

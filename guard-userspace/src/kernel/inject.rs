@@ -7,7 +7,11 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
 };
 
-use aya::{Ebpf, programs::RawTracePoint};
+use aya::{
+    Ebpf,
+    maps::{Array, MapData},
+    programs::RawTracePoint,
+};
 use guard_common::{NS_PER_TICK, Verdict};
 
 use super::KernelError;
@@ -21,10 +25,12 @@ pub struct Judged {
     pub would: Verdict,
     /// The rule, unless none fired.
     pub rule: Option<u16>,
+    /// The session whose rule it was.
+    pub judged_in: u32,
 }
 
-#[derive(Debug)]
 pub(super) struct Injector {
+    judged_in: Array<MapData, u32>,
     inject: OwnedFd,
     tag: OwnedFd,
     posture: OwnedFd,
@@ -57,7 +63,16 @@ struct TestRun {
 
 impl Injector {
     pub(super) fn load(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        let judged_in = ebpf
+            .take_map("JUDGED_IN")
+            .ok_or(KernelError::Absent("JUDGED_IN"))?
+            .try_into()
+            .map_err(|source| KernelError::Table {
+                table: "JUDGED_IN",
+                source,
+            })?;
         Ok(Self {
+            judged_in,
             inject: load(ebpf, "guard_inject")?,
             tag: load(ebpf, "guard_tag")?,
             posture: load(ebpf, "guard_posture")?,
@@ -73,13 +88,14 @@ impl Injector {
     ) -> Result<Judged, KernelError> {
         let result = run(
             &self.inject,
-            &[session.into(), labels, tgid.into(), can_deny.into()],
+            &[session.into(), labels, tgid.into(), can_deny.into(), 0],
         )?;
         let rule = (result >> 16) as u16;
         Ok(Judged {
             verdict: Verdict::from_u8(result as u8),
             would: Verdict::from_u8((result >> 8) as u8),
             rule: (rule != guard_common::event::NO_RULE).then_some(rule),
+            judged_in: self.judged_in.get(&0, 0).unwrap_or(0),
         })
     }
 
@@ -89,6 +105,7 @@ impl Injector {
         session: u32,
         start_ticks: u64,
         parent: u32,
+        excepted: u64,
     ) -> Result<bool, KernelError> {
         match run(
             &self.tag,
@@ -97,6 +114,7 @@ impl Injector {
                 session.into(),
                 start_ticks * NS_PER_TICK,
                 parent.into(),
+                excepted,
             ],
         )? {
             0 => Ok(false),
@@ -111,7 +129,11 @@ impl Injector {
 
 impl Injector {
     pub(super) fn set_posture(&self, session: u32, posture: u32) -> Result<bool, KernelError> {
-        Ok(run(&self.posture, &[session.into(), posture.into(), 0, 0])? != 0)
+        Ok(run(&self.posture, &[session.into(), posture.into(), 0, 0, 0])? != 0)
+    }
+
+    pub(super) fn set_parent(&self, session: u32, parent: u32) -> Result<bool, KernelError> {
+        Ok(run(&self.posture, &[session.into(), parent.into(), 1, 0, 0])? != 0)
     }
 }
 
@@ -135,7 +157,7 @@ fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, KernelError> {
         })
 }
 
-fn run(program: &OwnedFd, args: &[u64; 4]) -> Result<u32, KernelError> {
+fn run(program: &OwnedFd, args: &[u64; 5]) -> Result<u32, KernelError> {
     let mut attr = TestRun {
         prog_fd: program.as_raw_fd() as u32,
         ctx_size_in: size_of_val(args) as u32,

@@ -56,7 +56,7 @@ pub enum KernelError {
     #[error("loading the kernel programs: {0}")]
     Load(#[from] EbpfError),
     /// One program did not load or attach.
-    #[error("kernel program {program}: {source}")]
+    #[error("kernel program {program}: {}", hooks::brief(.source))]
     Program {
         /// Its name.
         program: &'static str,
@@ -213,7 +213,16 @@ impl Kernel {
         self.inject.set_posture(session, posture)
     }
 
-    /// Puts a process into a session; session 0 takes it out. Says whether the table changed.
+    /// Puts a session inside another. Says whether there is such a session.
+    ///
+    /// # Errors
+    /// When the kernel does not run the program.
+    pub fn set_parent(&self, session: u32, parent: u32) -> Result<bool, KernelError> {
+        self.inject.set_parent(session, parent)
+    }
+
+    /// Puts a process into a session; session 0 takes it out. `excepted`: the groups that its program is
+    /// excepted from. Says whether the table changed.
     ///
     /// # Errors
     /// When the table is full, or the kernel does not run the program.
@@ -223,8 +232,10 @@ impl Kernel {
         session: u32,
         start_ticks: u64,
         parent: u32,
+        excepted: u64,
     ) -> Result<bool, KernelError> {
-        self.inject.tag(tgid, session, start_ticks, parent)
+        self.inject
+            .tag(tgid, session, start_ticks, parent, excepted)
     }
 }
 

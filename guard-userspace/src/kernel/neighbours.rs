@@ -57,6 +57,14 @@ impl Neighbours {
         self.held.is_empty() && self.waiting.is_empty()
     }
 
+    /// Whether one of them holds this process for a person.
+    pub fn hold(&self, id: Id) -> bool {
+        let same = |held: Held| held.start_ns / NS_PER_TICK == id.start;
+        self.held
+            .iter()
+            .any(|table| table.get(&id.pid, 0).is_ok_and(same))
+    }
+
     /// Whether one of them keeps this process stopped. For a process that has just been stopped this
     /// waits until it stands still: then every guard has entered what it will enter.
     pub fn keep(&self, id: Id) -> bool {
@@ -70,13 +78,11 @@ impl Neighbours {
         {
             std::thread::sleep(Duration::from_micros(200));
         }
-        let same = |start_ns: u64| start_ns / NS_PER_TICK == id.start;
-        self.held
-            .iter()
-            .any(|table| table.get(&id.pid, 0).is_ok_and(|held| same(held.start_ns)))
+        let same = |waiting: Waiting| waiting.start_ns / NS_PER_TICK == id.start;
+        self.hold(id)
             || self
                 .waiting
                 .iter()
-                .any(|table| table.get(&id.pid, 0).is_ok_and(|w| same(w.start_ns)))
+                .any(|table| table.get(&id.pid, 0).is_ok_and(same))
     }
 }

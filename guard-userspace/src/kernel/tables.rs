@@ -18,8 +18,8 @@ use aya::{
 use guard_common::{
     MAX_PATTERNS,
     matching::{
-        AddressKey, Candidates, EnvKey, FileKey, INODE_SLOTS, InodeFilter, KnownAddress, KnownFile,
-        NameKey, Pattern, env_bit, inode_slot,
+        AddressKey, Candidates, EnvKey, FileKey, INODE_SLOTS, KnownAddress, KnownFile, NameKey,
+        Pattern, env_bit, inode_slot,
     },
     rule::{Progress, ProgressKey},
     state::{
@@ -51,14 +51,14 @@ pub struct Tables {
     patterns: Array<MapData, Pattern>,
     homes: HashMap<MapData, u64, u32>,
     files: HashMap<MapData, FileKey, KnownFile>,
-    inodes: Array<MapData, InodeFilter>,
+    inodes: Array<MapData, [u8; INODE_SLOTS]>,
     addresses: LpmTrie<MapData, AddressKey, KnownAddress>,
     markers: HashMap<MapData, EnvKey, u32>,
     rules: Array<MapData, RuleTable>,
     counters: PerCpuArray<MapData, Counter>,
     switches: Config,
     stopped: [OwnedFd; 4],
-    /// Kernel's ids of the first two of them.
+    /// The kernel's ids of the first two of them, and of those of earlier guardds.
     stopped_ids: Vec<u32>,
 }
 
@@ -247,20 +247,8 @@ impl Tables {
     ///
     /// # Errors
     /// When the table is full.
-    pub fn put_answer(&mut self, tgid: u32, rule: u16, answer: Answer) -> Result<(), KernelError> {
-        let generation = self.generation() as u16;
-        at(
-            "ANSWERS",
-            self.answers.insert(
-                AnswerKey {
-                    tgid,
-                    rule,
-                    generation,
-                },
-                answer,
-                0,
-            ),
-        )
+    pub fn put_answer(&mut self, key: AnswerKey, answer: Answer) -> Result<(), KernelError> {
+        at("ANSWERS", self.answers.insert(key, answer, 0))
     }
 
     /// Removes answers that have expired.
@@ -309,6 +297,19 @@ impl Tables {
     /// sentinel.
     pub fn stopped_tables(&self) -> &[OwnedFd; 4] {
         &self.stopped
+    }
+
+    /// The kernel's ids of this guard's tables of stopped processes.
+    pub fn stopped_ids(&self) -> &[u32] {
+        &self.stopped_ids
+    }
+
+    /// Takes the tables of guardds that this one succeeds for its own.
+    pub fn succeed(&mut self, ids: &[u32]) {
+        /// A restart within the life of a sentinel adds two; the newest matter.
+        const ROOM: usize = 16;
+        self.stopped_ids.extend_from_slice(ids);
+        self.stopped_ids.truncate(ROOM);
     }
 
     /// Other guards' tables of stopped processes.
@@ -408,7 +409,10 @@ impl Tables {
         }
         at("RULES", self.rules.set(generation, tables.rules, 0))?;
         // 64 KiB: not on the stack.
-        let mut filter = vec![0; INODE_SLOTS];
+        let mut filter: Box<[u8; INODE_SLOTS]> = vec![0; INODE_SLOTS]
+            .into_boxed_slice()
+            .try_into()
+            .unwrap_or_else(|_| unreachable!("it has that length"));
         for (path, labels, groups) in &tables.known_files {
             let Ok(meta) = fs::metadata(path) else {
                 continue;
@@ -431,9 +435,7 @@ impl Tables {
             filter[inode_slot(key.ino)] = 1;
             at("FILES", self.files.insert(key, known, 0))?;
         }
-        // SAFETY: InodeFilter is exactly that many bytes, of any value, without alignment.
-        let filter = unsafe { &*filter.as_ptr().cast::<InodeFilter>() };
-        at("INODES", self.inodes.set(generation, filter, 0))
+        at("INODES", self.inodes.set(generation, filter.as_ref(), 0))
     }
 
     /// Puts the staged policy in force, in one write.

@@ -209,6 +209,17 @@ pub struct Rule {
     pub observe: bool,
 }
 
+/// The script that a program runs, as its command line names it, if the program is an interpreter.
+pub fn script<'a>(program: &Path, argv: &'a [Vec<u8>]) -> Option<&'a [u8]> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let name = interpreter::base(program.as_os_str().as_bytes());
+    if !interpreter::is_interpreter(name) {
+        return None;
+    }
+    let index = interpreter::script(name, argv)?;
+    argv.get(index).map(Vec::as_slice)
+}
+
 impl Policy {
     /// Reads a policy file.
     pub fn load(path: &Path) -> Result<Self, PolicyError> {
