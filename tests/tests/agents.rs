@@ -1,6 +1,9 @@
 //! How an agent is found, and what becomes a session by it.
 
-use std::{os::unix::process::CommandExt as _, path::PathBuf};
+use std::{
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+};
 
 use guard_tests::{Guard, Place, Policy, Tool, eventually, proc, server::Tcp};
 
@@ -314,4 +317,172 @@ fn killing_the_outer_session_kills_the_inner() {
     eventually("no session is left", || {
         guard.sessions().is_empty().then_some(())
     });
+}
+
+#[test]
+fn a_session_inside_more_sessions_than_are_judged_does_not_begin() {
+    let place = Place::new();
+    let secret = place.file("secret", "x");
+    let policy = Policy::new()
+        .files("secret", &[secret.display()])
+        .argv("stop", &["true **", "true"])
+        .rule("r", &["secret", "stop"], "kill", "");
+    let guard = Guard::new(&place, &policy);
+    let mut tool = guard.tool();
+    tool.must(&format!("open openat {}", secret.display()));
+    let socket = guard.socket().display().to_string();
+    let guardctl = guard.guardctl().get_program().to_owned();
+    let run = format!("{} --socket {socket} run -- ", guardctl.display());
+    // As deep as is judged the outermost session's facts still count.
+    let answer = tool.must(&format!("run {}true", run.repeat(3)));
+    assert_eq!(answer["status"], 137, "{answer}");
+    let answer = tool.must(&format!("run {}true", run.repeat(4)));
+    assert_eq!(answer["status"], 1, "{answer}");
+    assert!(
+        answer["stderr"]
+            .as_str()
+            .unwrap()
+            .contains("no session of its own"),
+        "{answer}"
+    );
+    let status = guard.json(&["status"]);
+    assert!(status.to_string().contains("no session of its own"));
+}
+
+#[test]
+fn the_program_that_a_session_begins_with_is_excepted_like_any_other() {
+    let place = Place::new();
+    let secret = place.file("secret", "x");
+    let (agent, other) = (place.tool("agent"), place.tool("other"));
+    let (excepted, named) = (place.name("agent"), place.name("other"));
+    let policy = Policy::new()
+        .agent("one", &excepted, "")
+        .agent("two", &named, "")
+        .files("secret", &[secret.display()])
+        .and(&format!("except.exe = [\"{excepted}\"]"));
+    let guard = Guard::new(&place, &policy);
+    // A second that programs must be older than their session.
+    guard_tests::let_pass(std::time::Duration::from_millis(1100));
+    let open = format!("open openat {}", secret.display());
+    let mut first = Tool::start(place.command(&agent));
+    first.must(&open);
+    // Also when it is a session inside another.
+    let mut second = Tool::start(guard.run(&[], &agent));
+    second.must(&open);
+    let mut third = Tool::start(place.command(&other));
+    third.must(&open);
+    let opens = eventually("the other's open", || {
+        let opens: Vec<_> = guard
+            .events_now()
+            .into_iter()
+            .filter(|e| e.is("open"))
+            .collect();
+        (!opens.is_empty()).then_some(opens)
+    });
+    assert_eq!(opens.len(), 1, "{opens:#?}");
+    assert!(opens[0].of(third.pid()), "{opens:#?}");
+}
+
+#[test]
+fn a_script_is_found_whatever_arguments_it_has() {
+    let place = Place::new();
+    let name = place.name("script");
+    let secret = place.path("secret");
+    let python = place.file(
+        &format!("{name}.py"),
+        "import sys\nopen(sys.argv[1]).read()\n",
+    );
+    let guard = Guard::new(&place, &policy(&place, &format!("{name}.py"), ""));
+    for count in [0, 6, 7, 8, 9, 20] {
+        let output = place
+            .command("python3")
+            .arg("-I")
+            .arg(&python)
+            .arg(&secret)
+            .args((0..count).map(|n| n.to_string()))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let open = eventually(&format!("an open with {count} more arguments"), || {
+            guard
+                .events_now()
+                .into_iter()
+                .filter(|e| e.is("open"))
+                .nth(match count {
+                    0 => 0,
+                    6 => 1,
+                    7 => 2,
+                    8 => 3,
+                    9 => 4,
+                    _ => 5,
+                })
+        });
+        assert_eq!(open.text("agent"), "fixture");
+    }
+}
+
+#[test]
+fn an_argument_that_names_an_excepted_script_excepts_nothing() {
+    let place = Place::new();
+    let secret = place.file("secret", "x");
+    let trusted = place.name("trusted");
+    let steal = place.file("steal.py", "import sys\nopen(sys.argv[1]).read()\n");
+    let policy = Policy::new()
+        .files("secret", &[secret.display()])
+        .and(&format!("except.exe = [\"{trusted}\"]"));
+    let guard = Guard::new(&place, &policy);
+    let mut tool = guard.tool();
+    let claim = format!("/usr/bin/{trusted}");
+    let (steal, secret) = (steal.display(), secret.display());
+    for command in [
+        format!("python3 {steal} {secret} 3 4 5 6 7 8 {claim}"),
+        format!("python3 {steal} {secret} 3 4 5 6 7 8 9 {claim} 11"),
+        format!("python3 -W {claim} {steal} {secret}"),
+    ] {
+        let before = guard.events_now().iter().filter(|e| e.is("open")).count();
+        tool.must(&format!("run {command}"));
+        eventually(&command, || {
+            let now = guard.events_now().iter().filter(|e| e.is("open")).count();
+            (now > before).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_marker_is_found_behind_a_large_environment() {
+    let place = Place::new();
+    let marker = format!("GUARD_FIXTURE_{}", place.name("m").replace('-', "_"));
+    let guard = Guard::new(&place, &policy(&place, "", &format!("{marker}=1")));
+    // The environment is in the order in which it is given to `env`.
+    for size in [100, 8_180, 8_185, 8_190, 30_000, 60_000] {
+        let mut command = place.command("/usr/bin/env");
+        command
+            .env_clear()
+            .arg("-i")
+            .arg(format!("A={}", "x".repeat(size)))
+            .arg(format!("{marker}=1"))
+            .arg(format!("{}={}", guard_tests::MARK, place.id()))
+            .arg(place.tool(&format!("t{size}")));
+        let mut tool = Tool::start(command);
+        is_session(&place, &guard, &mut tool, "env");
+    }
+}
+
+#[test]
+fn a_tree_that_is_adopted_keeps_the_sessions_inside_it() {
+    let place = Place::new();
+    let agent = place.program(Path::new("/usr/bin/sleep"), &place.name("agent"));
+    let guard = Guard::new(&place, &policy(&place, &place.name("agent"), ""));
+    // A stranger that starts an agent.
+    let mut stranger = guard.stranger();
+    let started = stranger.must(&format!("spawn {} 60", agent.display()));
+    let inner_pid = started["pid"].as_u64().unwrap() as u32;
+    let inner = eventually("the agent's session", || guard.session_of(inner_pid));
+    let outer = guard.json(&["adopt", &stranger.pid().to_string()])["session"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(guard.session_of(inner_pid), Some(inner.clone()));
+    let shown = guard.json(&["show", &inner]);
+    assert!(shown.to_string().contains(&outer), "{shown}");
 }

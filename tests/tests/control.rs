@@ -274,3 +274,95 @@ fn run_without_guardd_runs_nothing() {
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     assert!(!proof.exists());
 }
+
+/// Connects, leaves the socket to a child and ends; the child asks. Its parent does not wait for it, so
+/// that the process the kernel knows as the peer is a zombie by then.
+const THROUGH_A_ZOMBIE: &str = r#"
+import os, socket, sys
+read, write = os.pipe()
+if os.fork() == 0:
+    os.close(read)
+    peer = socket.socket(socket.AF_UNIX)
+    peer.connect(sys.argv[1])
+    owner = os.getpid()
+    if os.fork() != 0:
+        os._exit(0)
+    while open(f"/proc/{owner}/stat").read().rsplit(") ", 1)[1][0] != "Z":
+        pass
+    peer.sendall(b'{"cmd":"policy-reload"}\n')
+    os.write(write, peer.recv(65536))
+    os._exit(0)
+os.close(write)
+print(os.read(read, 65536).decode(), end="")
+"#;
+
+#[test]
+fn a_process_that_has_left_its_socket_to_a_child_may_not_decide() {
+    let (place, server) = (Place::new(), Tcp::v4());
+    let guard = holding(&place, &server);
+    let script = place.file("ask.py", THROUGH_A_ZOMBIE);
+    let socket = guard.socket().display().to_string();
+    let ask = format!("run python3 -I {} {socket}", script.display());
+    let mut inside = guard.tool();
+    // Outside a session too: who cannot be told may not.
+    for tool in [&mut inside, &mut guard.stranger()] {
+        let answer = tool.must(&ask);
+        let said = answer["stdout"].as_str().unwrap();
+        assert!(said.contains("forbidden"), "{answer}");
+    }
+    assert!(!guard.events_now().iter().any(|e| e.is("policy")));
+}
+
+/// As many connections as the system lets it have, which it keeps until its stdin ends.
+const CROWD: &str = r#"
+import os, socket, sys
+os.setuid(65534)
+peers = []
+for _ in range(400):
+    peer = socket.socket(socket.AF_UNIX)
+    peer.connect(sys.argv[1])
+    peers.append(peer)
+print("ready", flush=True)
+sys.stdin.read()
+"#;
+
+#[test]
+fn a_crowd_of_one_user_keeps_nobody_else_out() {
+    let (place, server) = (Place::new(), Tcp::v4());
+    let guard = holding(&place, &server);
+    let script = place.file("crowd.py", CROWD);
+    let mut crowd = place
+        .command("python3")
+        .arg("-I")
+        .arg(script)
+        .arg(guard.socket())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(
+        &mut std::io::BufReader::new(crowd.stdout.take().unwrap()),
+        &mut line,
+    )
+    .unwrap();
+    assert_eq!(line, "ready\n");
+    guard.must(&["status"]);
+    let mut tool = guard.tool();
+    tool.tell(&format!("tcp {} hello", server.addr()));
+    guard.deny(&[]);
+    assert_eq!(tool.answer()["errno"], libc::EPERM);
+    drop(crowd.stdin.take());
+    crowd.wait().unwrap();
+}
+
+#[test]
+fn events_of_a_session_that_never_was_are_not_found() {
+    let (place, server) = (Place::new(), Tcp::v4());
+    let guard = holding(&place, &server);
+    for name in ["s-7", "nonsense"] {
+        let said = guard.ctl(&["events", "--session", name]);
+        assert_eq!(said.status, 1, "{said:?}");
+        assert!(said.err.contains(name), "{said:?}");
+    }
+}

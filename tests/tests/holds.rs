@@ -348,3 +348,61 @@ fn killing_a_session_kills_what_is_held_too() {
     s.server.untouched();
     eventually("no hold waits", || s.guard.holds().is_empty().then_some(()));
 }
+
+#[test]
+fn an_approval_of_one_open_is_not_one_of_the_next() {
+    let place = Place::new();
+    let (one, two) = (place.file("one", "1"), place.file("two", "2"));
+    let policy = Policy::new()
+        .files("secret", &[one.display(), two.display()])
+        .rule("r", &["secret"], "hold", "");
+    let guard = Guard::new(&place, &policy);
+    let mut tool = guard.tool();
+    for file in [&one, &two, &one] {
+        tool.tell(&format!("open openat {}", file.display()));
+        guard.hold();
+        proc::wait_stopped(tool.pid());
+        tool.is_silent();
+        guard.approve(&[]);
+        assert!(tool.answer().get("error").is_none());
+    }
+}
+
+#[test]
+fn a_held_connection_can_be_denied_after_a_reload() {
+    let mut s = Scene::new("on_timeout = \"kill\"");
+    s.be_held();
+    s.guard.must(&["policy", "reload"]);
+    s.guard.deny(&[]);
+    assert_eq!(s.tool.answer()["errno"], libc::EPERM);
+    s.server.untouched();
+}
+
+#[test]
+fn a_process_whose_first_thread_has_ended_is_held_like_any_other() {
+    let place = Place::new();
+    let secret = place.file("secret", "x");
+    let policy =
+        Policy::new()
+            .files("secret", &[secret.display()])
+            .rule("r", &["secret"], "hold", "");
+    let guard = Guard::new(&place, &policy);
+    let mut tool = guard.tool();
+    tool.must("leader-exit");
+    tool.tell(&format!("open openat {}", secret.display()));
+    let hold = guard.hold();
+    // Several rounds of guardd's looking after holds leave it held.
+    let_pass(Duration::from_secs(1));
+    assert_eq!(guard.hold()["id"], hold["id"]);
+    tool.is_silent();
+    guard.approve(&[]);
+    assert!(tool.answer().get("error").is_none());
+    // And it can be paused.
+    let session = guard.session_of(tool.pid()).unwrap();
+    guard.must(&["pause", &session]);
+    tool.tell("who");
+    let_pass(Duration::from_millis(300));
+    tool.is_silent();
+    guard.must(&["resume", &session]);
+    tool.answer();
+}

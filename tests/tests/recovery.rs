@@ -301,3 +301,17 @@ fn a_restarted_guardd_does_not_touch_what_is_held_by_another() {
     held.tool.is_silent();
     held.server.untouched();
 }
+
+#[test]
+fn an_agent_that_waits_for_a_guardd_that_is_killed_goes_on() {
+    let place = Place::new();
+    let agent = place.tool("agent");
+    let policy = Policy::new().agent("fixture", &place.name("agent"), "");
+    let mut guard = Guard::new(&place, &policy);
+    // A guardd that does not get to it.
+    proc::signal(guard.pid(), rustix::process::Signal::STOP);
+    let mut tool = Tool::launch(place.command(&agent));
+    proc::wait_stopped(tool.pid());
+    guard.kill();
+    tool.must("who");
+}

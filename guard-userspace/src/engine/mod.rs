@@ -702,9 +702,6 @@ impl Engine {
                         .is_some_and(|stat| stat.id.start == *start && stat.is_alive())
             });
         }
-        for (pid, waiting) in self.kernel.tables.waiting() {
-            self.let_go_on(Id::new(pid, waiting.start_ns));
-        }
         let paused: Vec<u32> = self
             .sessions
             .values()
@@ -718,6 +715,11 @@ impl Engine {
             self.resume_session(id);
         }
         self.kernel.detach_calls();
+        // Who waits goes on when nothing can make another one wait.
+        self.kernel.detach_lineage();
+        for (pid, waiting) in self.kernel.tables.waiting() {
+            self.let_go_on(Id::new(pid, waiting.start_ns));
+        }
         let mut event = Event::new(Kind::Guard);
         event.object = Some(json!({ "what": "stopped" }));
         self.tell(event);

@@ -353,6 +353,27 @@ impl Hooks {
         }
     }
 
+    /// Takes the lineage hooks off, at the end. When this returns none of them runs any more.
+    pub(super) fn detach_lineage(&mut self, ebpf: &mut Ebpf) {
+        for (hook, state) in HOOKS.iter().zip(&mut self.states) {
+            let Some(link) = state.scheduler.take() else {
+                continue;
+            };
+            let program = typed::<BtfTracePoint>(ebpf, hook.program);
+            if let Ok(Err(error)) = program.map(|program| program.detach(link)) {
+                tracing::warn!(hook = hook.program, %error, "a hook did not detach");
+            }
+        }
+        // Those that had begun before: the kernel waits for an RCU grace period.
+        // <https://github.com/torvalds/linux/blob/v6.12/kernel/sched/membarrier.c#L633>
+        const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+        // SAFETY: takes numbers.
+        if unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0 {
+            // Not with CPUs that are kept free of ticks. A program runs for microseconds.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    }
+
     /// Whether the hooks on calls are attached.
     pub fn calls_attached(&self) -> bool {
         self.states.iter().any(|state| state.link.is_some())

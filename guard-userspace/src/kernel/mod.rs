@@ -186,6 +186,11 @@ impl Kernel {
         self.log.flush();
     }
 
+    /// Takes the lineage hooks off, at the end: nothing is stopped by them any more.
+    pub fn detach_lineage(&mut self) {
+        self.hooks.detach_lineage(&mut self.ebpf);
+    }
+
     /// Takes them off again, when the last session has ended. Idempotent.
     pub fn detach_calls(&mut self) {
         self.hooks.detach_calls(&mut self.ebpf);
