@@ -104,6 +104,14 @@ impl Guards {
             !self.dir().join("guard.sock").exists(),
             "a socket is left behind: {said}"
         );
+        let place = &self.place;
+        eventually("nothing of it runs", || {
+            let left = place.processes().into_iter().filter(|pid| {
+                let line = proc::describe(*pid);
+                line.contains("guardd")
+            });
+            (left.count() == 0).then_some(())
+        });
         said
     }
 }

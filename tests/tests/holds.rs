@@ -125,7 +125,7 @@ fn a_nonblocking_connect_is_held_and_repeated_too() {
 
 #[test]
 fn silence_denies() {
-    let mut s = Scene::new("timeout = \"1s\"\non_timeout = \"deny\"");
+    let mut s = Scene::new("timeout = \"4s\"\non_timeout = \"deny\"");
     let hold = s.be_held();
     assert_eq!(hold["on_timeout"], "deny");
     assert_eq!(s.tool.answer()["errno"], libc::EPERM);
@@ -135,7 +135,7 @@ fn silence_denies() {
 
 #[test]
 fn silence_kills() {
-    let mut s = Scene::new("timeout = \"1s\"\non_timeout = \"kill\"");
+    let mut s = Scene::new("timeout = \"4s\"\non_timeout = \"kill\"");
     s.be_held();
     s.tool.was_killed();
     s.server.untouched();
@@ -144,7 +144,7 @@ fn silence_kills() {
 
 #[test]
 fn silence_resumes() {
-    let mut s = Scene::new("timeout = \"1s\"\non_timeout = \"resume\"");
+    let mut s = Scene::new("timeout = \"4s\"\non_timeout = \"resume\"");
     s.be_held();
     assert_eq!(s.tool.answer()["echo"], "hello");
 }
@@ -184,10 +184,10 @@ fn a_lease_lets_pass_and_ends_by_time_or_by_word() {
     let mut s = Scene::new("");
     let session = s.session();
     let grant = ["grant", &session, "--label", "infra", "--for"];
-    let given = s.guard.json(&[&grant[..], &["1s"]].concat());
+    let given = s.guard.json(&[&grant[..], &["3s"]].concat());
     assert_eq!(given["grant"]["label"], "infra", "{given}");
     assert_eq!(s.tool.must(&s.connect)["echo"], "hello");
-    let_pass(Duration::from_millis(1100));
+    let_pass(Duration::from_millis(3100));
     s.be_held();
     s.guard.approve(&[]);
     assert_eq!(s.tool.answer()["echo"], "hello");

@@ -88,20 +88,11 @@ fn none_of_5000_children_in_a_storm_is_lost() {
     let answer = s.tool.must(&format!("storm 5000 4 {}", s.secret.display()));
     assert_eq!(answer["opened"], 5000, "{answer}");
     assert_eq!(s.guard.lost("lineage"), 0);
-    // An open that found no room in the ring is counted. Each of the others is an event.
-    eventually("every open is told or counted", || {
-        let told = s
-            .guard
-            .must(&["--json", "events", "--kind", "open"])
-            .out
-            .lines()
-            .count() as u64;
-        (told + s.guard.lost("activity") >= 5000).then_some(())
-    });
-    let lost = s.guard.lost("activity");
+    // The ring has room for all of them, and then some, even if guardd read none meanwhile.
+    assert_eq!(s.guard.lost("activity"), 0);
     let events = s.guard.events_now();
     let opens: Vec<_> = events.iter().filter(|e| e.is("open")).collect();
-    assert_eq!(opens.len() as u64 + lost, 5000);
+    assert_eq!(opens.len(), 5000);
     assert!(opens.iter().all(|e| e.session() == "s-1"));
     let status = s.guard.json(&["status"]);
     assert_eq!(

@@ -29,13 +29,13 @@ fn steps_in_the_wrong_order_are_no_sequence() {
 #[test]
 fn a_second_step_after_the_window_is_no_sequence() {
     let (place, server) = (Place::new(), Tcp::v4());
-    let policy = labels(&place, &server).rule("r", &["secret", "infra"], "deny", "within = \"1s\"");
+    let policy = labels(&place, &server).rule("r", &["secret", "infra"], "deny", "within = \"3s\"");
     let guard = Guard::new(&place, &policy);
     let mut tool = guard.tool();
     let open = format!("open openat {}", place.path("secret").display());
     let connect = format!("tcp {} hello", server.addr());
     tool.must(&open);
-    let_pass(Duration::from_millis(1100));
+    let_pass(Duration::from_millis(3100));
     assert_eq!(tool.must(&connect)["echo"], "hello");
     // Touched again, the window begins again.
     tool.must(&open);

@@ -51,6 +51,9 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("grep", "grep"),
     ("cat", "coreutils"),
+    ("python3", "python3"),
+    ("setpriv", "util-linux"),
+    ("unshare", "util-linux"),
 ];
 
 /// What curl checks certificates against; it complains without it even when

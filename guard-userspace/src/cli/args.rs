@@ -24,7 +24,6 @@ pub const DEFAULT_STATE_DIR: &str = "/var/lib/guard";
 #[command(
     name = "guardctl",
     version,
-    disable_help_subcommand = true,
     after_help = "Exit status: 0 done; 1 it ran and the answer is no; 2 the call or the policy is wrong;\n\
                   3 the daemon cannot be reached; 4 not allowed. `run` exits as its command does."
 )]

@@ -71,7 +71,8 @@ pub(crate) struct LastRequest {
 
 impl Facts {
     pub(crate) fn is_untouched(&self) -> bool {
-        self.application_bytes == 0
+        self.wire_bytes == 0
+            && self.application_bytes == 0
             && self.requests == 0
             && self.malformed == 0
             && self.volumes_alive == VOLUMES
