@@ -73,38 +73,48 @@ impl Rule {
 /// by itself. `now_ns` must not be 0.
 #[inline(always)]
 pub fn advance(rule: &Rule, progress: &mut Progress, touched: u64, now_ns: u64) -> bool {
+    // Downwards, so that a step reads its predecessor as it was before this touch. Written out: of a loop
+    // the compiler makes arithmetic on the index that verifiers before Linux 6.18 cannot follow.
     let mut fires = false;
-    // Downwards, so that a step reads its predecessor as it was before this touch. The masks tell the
-    // compiler that no index is out of bounds.
-    const LAST: usize = MAX_STEPS - 1;
-    for back in 0..MAX_STEPS {
-        let k = (LAST - back) & LAST;
-        // Read anew each time: a length in a register, once compared, makes the verifier follow every
-        // length there can be through all steps that are left.
-        // SAFETY: a reference is valid for reads.
-        let len = unsafe { core::ptr::read_volatile(&rule.len) } as usize;
-        if k >= len || touched >> (rule.steps[k] & 63) & 1 == 0 {
-            continue;
-        }
-        let begun = if k == 0 {
-            now_ns
-        } else {
-            progress.start[(k - 1) & LAST]
+    macro_rules! steps {
+        ($($k:literal)*) => {
+            const { assert!(MAX_STEPS == [$($k),*].len()) };
+            $(fires |= advance_step::<$k>(rule, progress, touched, now_ns);)*
         };
-        // Saturating: another CPU may have moved the step before at a time that is later than ours. Two
-        // touches at once count as in order, or racing threads could slip between them.
-        if begun == 0 || now_ns.saturating_sub(begun) > rule.within_ns {
-            continue;
-        }
-        // Never back: another CPU may have written a later start.
-        if begun > progress.start[k] {
-            progress.start[k] = begun;
-        }
-        if k + 1 == len {
-            fires = true;
-        }
     }
+    steps!(7 6 5 4 3 2 1 0);
     fires
+}
+
+/// Step `K` of [`advance`].
+#[inline(always)]
+fn advance_step<const K: usize>(
+    rule: &Rule,
+    progress: &mut Progress,
+    touched: u64,
+    now_ns: u64,
+) -> bool {
+    // Read anew each time: a length in a register, once compared, makes the verifier follow every length
+    // there can be through all steps that are left.
+    // SAFETY: a reference is valid for reads.
+    let len = unsafe { core::ptr::read_volatile(&rule.len) } as usize;
+    if K >= len || touched >> (rule.steps[K] & 63) & 1 == 0 {
+        return false;
+    }
+    let begun = match K {
+        0 => now_ns,
+        _ => progress.start[K.saturating_sub(1)],
+    };
+    // Saturating: another CPU may have moved the step before at a time that is later than ours. Two
+    // touches at once count as in order, or racing threads could slip between them.
+    if begun == 0 || now_ns.saturating_sub(begun) > rule.within_ns {
+        return false;
+    }
+    // Never back: another CPU may have written a later start.
+    if begun > progress.start[K] {
+        progress.start[K] = begun;
+    }
+    K + 1 == len
 }
 
 #[cfg(test)]

@@ -538,10 +538,18 @@ pub(super) fn brief(error: &ProgramError) -> String {
             verifier_log,
         } => {
             let log = verifier_log.to_string();
+            // All of it, for whoever is to mend the program.
+            tracing::debug!("the verifier's log: {log}");
             let last = log
                 .lines()
                 .rev()
-                .find(|line| !line.trim().is_empty() && !line.starts_with("processed"));
+                .map(str::trim)
+                .find(|line| {
+                    !line.is_empty()
+                        && !["processed", "stack depth", "verification time", "|"]
+                            .iter()
+                            .any(|statistics| line.starts_with(statistics))
+                });
             format!(
                 "{io_error}{}",
                 last.map(|line| format!(" ({})", line.trim()))

@@ -80,6 +80,18 @@ const PROGRAMS: &[Program] = &[
         login: false,
     },
     Program {
+        names: &["7z", "7za", "7zr", "7zz", "rar", "unrar"],
+        flags: &[(b'p', None)],
+        attached: true,
+        login: false,
+    },
+    Program {
+        names: &["zip", "unzip", "zipcloak"],
+        flags: &[(b'P', None)],
+        attached: false,
+        login: false,
+    },
+    Program {
         names: &["redis-cli"],
         flags: &[(b'a', None)],
         attached: false,
