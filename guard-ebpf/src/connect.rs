@@ -7,6 +7,8 @@
 //! when it is resumed the kernel itself repeats the call, which is then judged anew. So nothing has
 //! left the machine while a person thinks, and "approve" and "deny" are both exact.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     EbpfContext as _,
     bindings::bpf_sock_addr,
@@ -192,7 +194,11 @@ fn judge_tagged(
     let mut flags = if datagram { FLAG_DATAGRAM } else { 0 };
     let mut answer = LET_PASS;
     if verdict == Verdict::Hold as u8 {
+        // Not in the scratch memory: these programs can be preempted by each other.
+        let mut held = MaybeUninit::uninit();
         judge::enter_hold(
+            // SAFETY: written before it is read.
+            unsafe { &mut *held.as_mut_ptr() },
             tgid,
             task.start_ns,
             now_ns,

@@ -122,21 +122,54 @@ fn names_of(
         kernel::read::<u64>(mm, &MM_ARG_START),
         kernel::read::<u64>(mm, &MM_ARG_END),
     ) {
-        let len = (end.saturating_sub(start) as usize).min(SCRIPT_WINDOW);
-        // SAFETY: `tail` is longer than SCRIPT_WINDOW; the helper checks the source.
-        let failed = unsafe {
-            bpf_probe_read_user(
-                scratch.tail.as_mut_ptr().cast(),
-                len as u32,
-                start as *const _,
-            )
-        };
-        if failed == 0 {
+        let len = end.saturating_sub(start).min(SCRIPT_WINDOW as u64);
+        if read_user(scratch, 0, len, start) == 0 {
             scratch.count = len as u32;
             arguments(scratch, generation);
         }
     }
     found.get()
+}
+
+/// Copies `len` bytes of user memory to `tail[at..]`. A function of its own, so that the bounds are checked
+/// on the registers that the helper gets: on their way through the stack older verifiers forget them.
+/// Returns 0 when they could be read.
+#[inline(never)]
+fn read_user(scratch: &mut Scratch, at: u64, len: u64, from: u64) -> i64 {
+    let (at, len) = (kernel::opaque(at), kernel::opaque(len));
+    if at > MAX_PATH as u64 || len > MAX_ARGV as u64 {
+        return -1;
+    }
+    // SAFETY: `tail` is as long as MAX_PATH and MAX_ARGV together; the helper checks the source.
+    unsafe {
+        bpf_probe_read_user(
+            scratch.tail.as_mut_ptr().add(at as usize).cast(),
+            len as u32,
+            from as *const _,
+        )
+    }
+}
+
+/// The same for the environment, to the beginning of `tail`, with zeros behind it: what lies there is from
+/// an earlier program, and the last entry ends here.
+#[inline(never)]
+fn read_environment(scratch: &mut Scratch, len: u64, from: u64) -> i64 {
+    let len = kernel::opaque(len);
+    if len > MAX_ENV as u64 {
+        return -1;
+    }
+    // SAFETY: `tail` is longer than MAX_ENV by SLACK, and aligned to 8; the helper checks the source.
+    unsafe {
+        let end = scratch.tail.as_mut_ptr().add(len as usize);
+        for i in 0..16 {
+            end.add(i).write_volatile(0);
+        }
+        bpf_probe_read_user(
+            scratch.tail.as_mut_ptr().cast(),
+            len as u32,
+            from as *const _,
+        )
+    }
 }
 
 /// Looks up the base name of the path as executed; for a script that is the script's.
@@ -575,17 +608,11 @@ fn read_chunk(
     bloom: u64,
     generation: u8,
 ) -> bool {
-    let len = (end.saturating_sub(start) as usize).min(MAX_ENV) as u32;
-    // SAFETY: `tail` is longer than MAX_ENV; the helper checks the source.
-    let failed =
-        unsafe { bpf_probe_read_user(scratch.tail.as_mut_ptr().cast(), len, start as *const _) };
-    if failed != 0 {
+    let len = end.saturating_sub(start).min(MAX_ENV as u64);
+    if read_environment(scratch, len, start) != 0 {
         return false;
     }
-    // What comes behind is from an earlier program: the last entry ends here.
-    for i in 0..16 {
-        scratch.tail[(len as usize & (2 * MAX_ENV - 1)) + i] = 0;
-    }
+    let len = len as u32;
     let mut scan = Scan {
         scratch,
         bloom,
@@ -802,18 +829,8 @@ fn in_session(
         kernel::read::<u64>(mm, &MM_ARG_END),
     ) {
         let whole = end.saturating_sub(start);
-        let len = (whole as usize).min(MAX_ARGV);
-        let at = (scratch.head.path_len as usize).min(MAX_PATH);
-        // SAFETY: at <= MAX_PATH and len <= MAX_ARGV, and `tail` is as long as both; the helper checks
-        // the source.
-        let failed = unsafe {
-            bpf_probe_read_user(
-                scratch.tail.as_mut_ptr().add(at).cast(),
-                len as u32,
-                start as *const _,
-            )
-        };
-        if failed == 0 {
+        let len = whole.min(MAX_ARGV as u64);
+        if read_user(scratch, scratch.head.path_len as u64, len, start) == 0 {
             scratch.head.arg_len = len as u32;
             if whole > MAX_ARGV as u64 {
                 scratch.head.header.flags |= FLAG_TRUNCATED;

@@ -346,9 +346,15 @@ fn leased(session: u32, label: u32, now_ns: u64) -> bool {
     matches!(unsafe { LEASES.get(LeaseKey { session, label }) }, Some(&until) if until > now_ns)
 }
 
-/// Enters a hold into the table that guardd (or, without it, the next start) settles.
+/// Enters a hold into the table that guardd (or, without it, the next start) settles. `held` is room for
+/// the entry: of the 512 bytes of stack that all calls share there is not enough everywhere.
 #[inline(always)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "inlined: these are registers, not a design"
+)]
 pub fn enter_hold(
+    held: &mut Held,
     tgid: u32,
     start_ns: u64,
     time_ns: u64,
@@ -369,7 +375,7 @@ pub fn enter_hold(
             return;
         }
     }
-    let held = Held {
+    *held = Held {
         start_ns,
         time_ns,
         deadline_ns: judgement.deadline_ns,
@@ -382,7 +388,7 @@ pub fn enter_hold(
         on_timeout: judgement.on_timeout,
         pad: [0; 6],
     };
-    let _ = HELD.insert(tgid, held, 0);
+    let _ = HELD.insert(tgid, &*held, 0);
 }
 
 /// Sends the signal that carries a verdict out, from a program type that may.

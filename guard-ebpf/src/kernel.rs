@@ -88,10 +88,6 @@ offsets!(
 #[unsafe(no_mangle)]
 pub static CAN_SET_RETVAL: Setting = Setting(0);
 
-/// There is a `bpf_loop` helper (kernel 5.17 and later; again proved by loading).
-#[unsafe(no_mangle)]
-pub static HAS_LOOP: Setting = Setting(0);
-
 /// An address in kernel memory. Only read through [`read`].
 pub type Address = u64;
 
@@ -232,6 +228,18 @@ impl<const WORDS: usize> Window<'_, WORDS> {
     }
 }
 
+/// The same value, of which the compiler knows nothing: a bound that it has seen elsewhere is checked
+/// again where the verifier must see it.
+#[inline(always)]
+pub fn opaque(value: u64) -> u64 {
+    let mut value = value;
+    // SAFETY: moves a register to itself.
+    unsafe {
+        core::arch::asm!("{value} = {value}", value = inout(reg) value, options(pure, nomem, nostack));
+    }
+    value
+}
+
 /// Start time of the process (thread group) that `task` belongs to, boot-time ns.
 #[inline(always)]
 pub fn start_of(task: Address) -> Option<u64> {
@@ -255,7 +263,7 @@ pub fn repeat<const PLAIN: u32, C>(
     step: extern "C" fn(u32, &mut C) -> i64,
     context: &mut C,
 ) {
-    if HAS_LOOP.load() != 0 {
+    if crate::HAS_LOOP {
         // SAFETY: `step` has the signature that the helper calls, and `context` outlives the call.
         unsafe {
             bpf_loop(

@@ -17,6 +17,10 @@ mod maps;
 mod open;
 mod path;
 
+/// There is a `bpf_loop` helper: the loops of this object are made with it. The other object is
+/// `plain.rs`.
+pub const HAS_LOOP: bool = true;
+
 #[cfg(not(test))]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

@@ -151,6 +151,8 @@ pub struct Scratch {
     pub complete: u32,
     /// Number of `components`.
     pub depth: u32,
+    /// A hold on its way into its table.
+    pub held: Held,
     /// Groups that the program is excepted in, for matching.
     pub excepted: u64,
     /// Result of matching: labels whether excepted or not.

@@ -201,6 +201,7 @@ pub fn judge_inode(
     judge::judge(task.session, labels, now_ns, tgid, &mut judgement);
     if judgement.verdict == Verdict::Hold as u8 {
         judge::enter_hold(
+            &mut scratch.held,
             tgid,
             task.start_ns,
             now_ns,

@@ -2,7 +2,7 @@
 //! it, read from the dentries of the opened file and across mounts. The string in user memory is
 //! never looked at.
 
-use aya_ebpf::helpers::{bpf_probe_read_kernel_buf, generated::bpf_probe_read_kernel};
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use guard_common::{
     MAX_CANDIDATES, MAX_DEPTH, MAX_PATH, MAX_PATTERNS,
     matching::{
@@ -269,13 +269,28 @@ fn read_component(scratch: &mut Scratch, dentry: Address, at: u32) -> Option<u32
     if at > MAX_PATH - 256 || read_name(dentry, scratch) == 0 {
         return None;
     }
-    let len = forget(&scratch.name_len) as usize & 255;
-    // SAFETY: at <= MAX_PATH - 256 and len <= 255, and `tail` is longer than MAX_PATH.
-    let target = unsafe { core::slice::from_raw_parts_mut(scratch.tail.as_mut_ptr().add(at), len) };
-    // SAFETY: both lie in the scratch memory.
-    unsafe { bpf_probe_read_kernel_buf(scratch.name.as_ptr().cast(), target).ok()? };
-    scratch.tail[at + len] = 0;
-    Some(len as u32)
+    let len = forget(&scratch.name_len) & 255;
+    if append(scratch, at as u64, len as u64) != 0 {
+        return None;
+    }
+    Some(len)
+}
+
+/// Copies the first `len` bytes of `scratch.name` to `tail[at..]` and a NUL behind them. A function of its
+/// own for the reason given at `exec::read_user`.
+#[inline(never)]
+fn append(scratch: &mut Scratch, at: u64, len: u64) -> i64 {
+    let (at, len) = (kernel::opaque(at), kernel::opaque(len));
+    if at > MAX_PATH as u64 - 256 || len > 255 {
+        return -1;
+    }
+    // SAFETY: at <= MAX_PATH - 256 and len <= 255, and `tail` is longer than MAX_PATH; source and target
+    // lie in the scratch memory.
+    unsafe {
+        let target = scratch.tail.as_mut_ptr().add(at as usize);
+        target.add(len as usize).write(0);
+        bpf_probe_read_kernel(target.cast(), len as u32, scratch.name.as_ptr().cast())
+    }
 }
 
 /// After a walk: leaves the number of leading components (from the root) that make up a home directory

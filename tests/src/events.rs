@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{DEADLINE, lines::Lines};
+use crate::lines::Lines;
 
 /// One event.
 #[derive(Clone, Debug)]
@@ -112,7 +112,7 @@ impl Events {
     #[track_caller]
     pub fn wait(&mut self, what: &str, wanted: impl Fn(&Event) -> bool) -> Event {
         let mut at = 0;
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + crate::patience();
         loop {
             if let Some(event) = self.seen[at..].iter().find(|event| wanted(event)) {
                 return event.clone();

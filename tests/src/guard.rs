@@ -12,7 +12,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use serde_json::Value;
 
 use crate::{
-    DEADLINE, Events, Place, Tool, eventually,
+    Events, Place, Tool, eventually,
     place::{fixture, tested},
     proc,
 };
@@ -199,7 +199,7 @@ impl Guard {
         }
         let mut child = self.command.spawn().expect("guardd starts");
         let socket = self.socket();
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + crate::patience();
         while UnixStream::connect(&socket).is_err() {
             if let Some(status) = child.try_wait().expect("a child") {
                 panic!("guardd ended before it was ready: {status}\n{}", self.log());
@@ -424,7 +424,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
             proc::signal(child.id(), Signal::TERM);
-            let deadline = Instant::now() + DEADLINE;
+            let deadline = Instant::now() + crate::patience();
             let mut status = None;
             while status.is_none() && Instant::now() < deadline {
                 status = child.try_wait().ok().flatten();
@@ -472,7 +472,8 @@ fn run_to_end(mut command: Command) -> Output {
     let (done, ended) = std::sync::mpsc::channel::<()>();
     // It is only waited for below, so until `done` goes the pid is its own.
     let watch = std::thread::spawn(move || {
-        let late = ended.recv_timeout(DEADLINE) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
+        let late = ended.recv_timeout(crate::patience())
+            == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
         if late {
             proc::signal(pid, Signal::KILL);
         }

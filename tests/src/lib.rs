@@ -24,9 +24,15 @@ pub use place::{MARK, Place};
 pub use policy::Policy;
 pub use tool::Tool;
 
+/// Names a number of seconds: see [`patience`].
+pub const PATIENCE_VAR: &str = "GUARD_TEST_PATIENCE";
+
 /// How long a test waits for what must come. Long, for a loaded machine: nobody waits it out unless
-/// something is wrong.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+/// something is wrong. Where the processor is emulated the environment gives more.
+pub fn patience() -> Duration {
+    let given = std::env::var(PATIENCE_VAR).ok();
+    Duration::from_secs(given.and_then(|text| text.parse().ok()).unwrap_or(20))
+}
 
 /// Waits until `found` gives something, for what no descriptor tells: the state of a process, or of
 /// guardd as `status` shows it.
@@ -35,7 +41,7 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 /// When it has not come by the deadline.
 #[track_caller]
 pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + DEADLINE;
+    let deadline = Instant::now() + patience();
     loop {
         if let Some(found) = found() {
             return found;
@@ -43,7 +49,7 @@ pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
         assert!(
             Instant::now() < deadline,
             "not within {} s: {what}",
-            DEADLINE.as_secs()
+            patience().as_secs()
         );
         thread::sleep(Duration::from_millis(2));
     }

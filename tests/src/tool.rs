@@ -10,7 +10,7 @@ use std::{
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::{DEADLINE, eventually, lines::Lines, proc};
+use crate::{eventually, lines::Lines, proc};
 
 /// A running tool that answers commands. Dropped, it is killed.
 pub struct Tool {
@@ -66,7 +66,7 @@ impl Tool {
     /// The answer to the oldest command without one.
     #[track_caller]
     pub fn answer(&mut self) -> Value {
-        match self.lines.next(Instant::now() + DEADLINE) {
+        match self.lines.next(Instant::now() + crate::patience()) {
             Ok(Some(line)) => {
                 serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
             }
@@ -101,7 +101,7 @@ impl Tool {
     /// Asserts that the tool has said nothing more before its end.
     #[track_caller]
     pub fn said_nothing(&self) {
-        if let Ok(Some(line)) = self.lines.next(Instant::now() + DEADLINE) {
+        if let Ok(Some(line)) = self.lines.next(Instant::now() + crate::patience()) {
             panic!("it still said: {line}");
         }
     }

@@ -14,6 +14,7 @@ mod shell;
 mod sudo;
 mod test;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -37,6 +38,8 @@ enum Command {
     Demo(demo::Args),
     /// Run the unit tests, then the end-to-end tests on the live kernel.
     Test(test::Args),
+    /// Boot kernels of several versions in virtual machines and try guard on each.
+    Vm(vm::Args),
     /// Measure what guard costs, as ratios.
     Bench(bench::Args),
     /// Check formatting, lints, documentation and dependencies.
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Build(args) => build::run(&args),
         Command::Demo(args) => demo::run(args),
         Command::Test(args) => test::run(&args),
+        Command::Vm(args) => vm::run(&args),
         Command::Bench(args) => bench::run(args),
         Command::Lint(args) => lint::run(&args),
     };

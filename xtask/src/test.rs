@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{
     build::{self, Profile, WORKSPACE},
     shell::{self, say},
-    sudo, workspace,
+    sudo, vm, workspace,
 };
 
 /// The package of the end-to-end tests.
@@ -45,6 +45,9 @@ pub(crate) struct Args {
     /// Minutes after which a test program is killed and counts as failed.
     #[arg(long, default_value_t = 30, value_name = "MINUTES")]
     timeout: u64,
+    /// On this kernel alone, without the virtual machines.
+    #[arg(long)]
+    no_vm: bool,
     /// Passed on to the end-to-end test programs.
     #[arg(last = true)]
     rest: Vec<String>,
@@ -52,17 +55,27 @@ pub(crate) struct Args {
 
 /// What the closing lines of the test programs add up to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Tally {
-    passed: u64,
-    failed: u64,
-    ignored: u64,
+pub(crate) struct Tally {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) ignored: u64,
 }
 
 impl Tally {
+    /// The closing line.
+    pub(crate) fn line(&self) -> String {
+        let Self {
+            passed,
+            failed,
+            ignored,
+        } = self;
+        format!("{passed} passed, {failed} failed, {ignored} skipped")
+    }
+
     /// Adds a line like
     /// `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; …`;
     /// any other line adds nothing.
-    fn add(&mut self, line: &str) {
+    pub(crate) fn add(&mut self, line: &str) {
         let Some(result) = line.trim_start().strip_prefix("test result: ") else {
             return;
         };
@@ -125,14 +138,23 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     }
 
+    if !args.unit && !args.no_vm && args.filter.is_none() && args.rest.is_empty() {
+        match vm::Laboratory::prepare(&[]) {
+            Ok(lab) => failures.extend(lab.run_all(&vm::matrix(), &mut tally)?),
+            // Without the archive's kernels nothing can be said of other kernels than this one; everything
+            // else has been tried.
+            Err(error) => {
+                say("test", format!("virtual machines: skipped: {error:#}"));
+                tally.ignored += vm::matrix().len() as u64;
+            }
+        }
+    }
+
     for failure in &failures {
         say("test", format!("failed: {failure}"));
     }
     say("test", format!("{:.0} s", started.elapsed().as_secs_f32()));
-    println!(
-        "{} passed, {} failed, {} skipped",
-        tally.passed, tally.failed, tally.ignored
-    );
+    println!("{}", tally.line());
     if !failures.is_empty() {
         bail!(
             "test: {} of the test runs failed, see above",
@@ -146,13 +168,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// A compiled end-to-end test program.
-struct TestProgram {
-    name: String,
-    executable: PathBuf,
+pub(crate) struct TestProgram {
+    pub(crate) name: String,
+    pub(crate) executable: PathBuf,
 }
 
 /// Compiles the end-to-end tests and says where they are.
-fn test_programs() -> Result<Vec<TestProgram>> {
+pub(crate) fn test_programs() -> Result<Vec<TestProgram>> {
     let mut cargo = build::cargo("test")?;
     cargo
         .args(["--package", END_TO_END, "--no-run"])

@@ -540,16 +540,12 @@ pub(super) fn brief(error: &ProgramError) -> String {
             let log = verifier_log.to_string();
             // All of it, for whoever is to mend the program.
             tracing::debug!("the verifier's log: {log}");
-            let last = log
-                .lines()
-                .rev()
-                .map(str::trim)
-                .find(|line| {
-                    !line.is_empty()
-                        && !["processed", "stack depth", "verification time", "|"]
-                            .iter()
-                            .any(|statistics| line.starts_with(statistics))
-                });
+            let last = log.lines().rev().map(str::trim).find(|line| {
+                !line.is_empty()
+                    && !["processed", "stack depth", "verification time", "|"]
+                        .iter()
+                        .any(|statistics| line.starts_with(statistics))
+            });
             format!(
                 "{io_error}{}",
                 last.map(|line| format!(" ({})", line.trim()))

@@ -92,6 +92,9 @@ pub enum KernelError {
 /// The compiled kernel programs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard-ebpf"));
 
+/// The same for kernels without `bpf_loop`, whose verifiers refuse the other object whole.
+static PLAIN: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard-ebpf-plain"));
+
 /// Settings of the kernel side.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -259,16 +262,14 @@ fn load_object(
     helpers: Helpers,
 ) -> Result<Ebpf, KernelError> {
     let retval = u32::from(helpers.set_retval);
-    let bpf_loop = u32::from(helpers.bpf_loop);
     let mut loader = EbpfLoader::new();
     for (name, value) in offsets.globals() {
         loader.override_global(name, value, true);
     }
     loader.override_global("CAN_SET_RETVAL", &retval, true);
-    loader.override_global("HAS_LOOP", &bpf_loop, true);
     loader.map_max_entries("TASKS", lineage_size);
     loader.map_max_entries(neighbours::HELD, lineage_size);
-    Ok(loader.load(OBJECT)?)
+    Ok(loader.load(if helpers.bpf_loop { OBJECT } else { PLAIN })?)
 }
 
 fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, KernelError> {

@@ -91,7 +91,10 @@ fn secrets_in_arguments_go_and_what_they_were_stays() {
         ),
         (&["redis-cli", "-a", "pw"], "redis-cli -a ***"),
         (&["7z", "a", "-psecret", "x.7z"], "7z a -p*** x.7z"),
-        (&["zip", "-r", "-P", "secret", "x.zip", "d"], "zip -r -P *** x.zip d"),
+        (
+            &["zip", "-r", "-P", "secret", "x.zip", "d"],
+            "zip -r -P *** x.zip d",
+        ),
         (
             &["git", "clone", "https://me:pw@host/r.git"],
             "git clone https://me:***@host/r.git",

@@ -1,0 +1,183 @@
+//! `cargo xtask vm`: the laboratory. Boots kernels of several versions under QEMU, each with an initramfs
+//! that holds the real binaries and the end-to-end tests, and reports how these ended.
+//!
+//! QEMU emulates the processor (TCG), so no privilege and no `/dev/kvm` is needed, and every kind of BPF
+//! program can be loaded, whatever the machine's own kernel allows. Times in a guest mean nothing.
+
+mod archive;
+mod initramfs;
+mod qemu;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    build::{self, Profile},
+    shell::say,
+    test, workspace,
+};
+
+/// Arguments of `cargo xtask vm`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Which kernel: 5.10, 6.1, 6.12, `newest`, or `all`.
+    #[arg(long, default_value = "all", value_name = "VERSION")]
+    kernel: String,
+    /// With or without `bpf` among the active security modules.
+    #[arg(long, value_enum, default_value_t = Lsm::On)]
+    lsm: Lsm,
+    /// A shell in the guest instead of the tests.
+    #[arg(long)]
+    shell: bool,
+    /// Arguments for the end-to-end test programs; the tests of `kernels` when there are none.
+    #[arg(last = true)]
+    rest: Vec<String>,
+}
+
+/// Whether BPF programs may be LSM hooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Lsm {
+    /// `bpf` is in the list.
+    On,
+    /// It is not, as on a stock Ubuntu.
+    Off,
+}
+
+impl Lsm {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Off => "off",
+        }
+    }
+
+    /// The list for the kernel's command line.
+    const fn list(self) -> &'static str {
+        match self {
+            Self::On => "landlock,lockdown,yama,integrity,apparmor,bpf",
+            Self::Off => "landlock,lockdown,yama,integrity,apparmor",
+        }
+    }
+}
+
+/// The test program that says whether guard works on a kernel: one guardd, since loading it takes long
+/// where the processor is emulated.
+const PROGRAM: &str = "kernels";
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let wanted: Vec<&archive::Release> = archive::RELEASES
+        .iter()
+        .filter(|release| args.kernel == "all" || args.kernel == release.name)
+        .collect();
+    if wanted.is_empty() {
+        let known: Vec<_> = archive::RELEASES.iter().map(|r| r.name).collect();
+        bail!(
+            "vm: --kernel {}: not known: one of all, {}",
+            args.kernel,
+            known.join(", ")
+        );
+    }
+    let runs: Vec<(&archive::Release, Lsm)> = wanted.into_iter().map(|r| (r, args.lsm)).collect();
+    if args.shell {
+        let lab = Laboratory::prepare(&[])?;
+        let (release, lsm) = runs[0];
+        return lab.shell(release, lsm);
+    }
+    let lab = Laboratory::prepare(&args.rest)?;
+    let mut tally = test::Tally::default();
+    let failures = lab.run_all(&runs, &mut tally)?;
+    println!("{}", tally.line());
+    if !failures.is_empty() {
+        bail!("vm: failed: {}", failures.join("; "));
+    }
+    Ok(())
+}
+
+/// What is needed to boot.
+pub(crate) struct Laboratory {
+    cache: PathBuf,
+    archive: archive::Archive,
+    qemu: qemu::Qemu,
+    initramfs: PathBuf,
+}
+
+impl Laboratory {
+    /// Builds the binaries and the tests, finds or fetches QEMU, and makes the initramfs.
+    pub(crate) fn prepare(test_args: &[String]) -> Result<Self> {
+        let bin_dir = build::build(Profile::Release)?;
+        let cache = workspace::tools_dir()?.join("vm");
+        std::fs::create_dir_all(&cache).with_context(|| format!("{}", cache.display()))?;
+        let archive = archive::Archive::open(&cache)?;
+        let qemu = qemu::Qemu::find(&archive, &cache)?;
+        let busybox = archive.busybox()?;
+        let programs: Vec<PathBuf> = test::test_programs()?
+            .into_iter()
+            .filter(|program| !test_args.is_empty() || program.name == PROGRAM)
+            .map(|program| program.executable)
+            .collect();
+        let initramfs = cache.join("initramfs.cpio");
+        initramfs::build(&initramfs, &busybox, &bin_dir, &programs, test_args)?;
+        Ok(Self {
+            cache,
+            archive,
+            qemu,
+            initramfs,
+        })
+    }
+
+    /// Boots each; why those that failed did, a line each.
+    pub(crate) fn run_all(
+        &self,
+        runs: &[(&archive::Release, Lsm)],
+        tally: &mut test::Tally,
+    ) -> Result<Vec<String>> {
+        let mut failures = Vec::new();
+        for (release, lsm) in runs {
+            let kernel = self.archive.kernel(release)?;
+            let name = format!("{} lsm {}", kernel.version, lsm.word());
+            say("vm", &name);
+            let passed_before = tally.passed;
+            let result = self.qemu.run(
+                &kernel.image,
+                &self.initramfs,
+                lsm.list(),
+                &self
+                    .cache
+                    .join(format!("run-{}-{}", release.name, lsm.word())),
+                |line| {
+                    println!("{line}");
+                    tally.add(line);
+                },
+            );
+            match result {
+                Ok(()) if tally.passed == passed_before => {
+                    failures.push(format!("{name}: no test ran"));
+                }
+                Ok(()) => {}
+                Err(error) => failures.push(format!("{name}: {error:#}")),
+            }
+        }
+        for failure in &failures {
+            say("vm", format!("failed: {failure}"));
+        }
+        Ok(failures)
+    }
+
+    fn shell(&self, release: &archive::Release, lsm: Lsm) -> Result<()> {
+        let kernel = self.archive.kernel(release)?;
+        self.qemu.shell(&kernel.image, &self.initramfs, lsm.list())
+    }
+}
+
+/// What `cargo xtask test` boots: every kernel with `bpf` among the security modules, and the oldest and
+/// the newest without.
+pub(crate) fn matrix() -> Vec<(&'static archive::Release, Lsm)> {
+    let all = archive::RELEASES;
+    let with = all.iter().map(|release| (release, Lsm::On));
+    let without = [all.first(), all.last()]
+        .into_iter()
+        .flatten()
+        .map(|release| (release, Lsm::Off));
+    with.chain(without).collect()
+}

@@ -1,0 +1,255 @@
+//! The guest's whole file system: busybox, the binaries under test, the tests, and an `/init` that runs
+//! them and powers off.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{shell, workspace};
+
+/// Results go to the second serial line, the exit status to the third.
+const INIT: &str = r#"#!/bin/sh
+export PATH=/bin:/usr/bin:/sbin:/usr/sbin HOME=/root
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mount -t tracefs tracefs /sys/kernel/tracing
+mount -t securityfs securityfs /sys/kernel/security
+mount -t bpf bpf /sys/fs/bpf
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t tmpfs tmpfs /tmp
+ip link set lo up
+if grep -q guard.shell /proc/cmdline; then
+    setsid sh -c 'exec sh </dev/ttyS0 >/dev/ttyS0 2>&1'
+    poweroff -f
+fi
+exec >/dev/ttyS1 2>&1
+export GUARD_BIN_DIR=/guard/bin GUARD_TEST_PATIENCE=600
+status=0
+for program in /guard/deps/*; do
+    "$program" --test-threads 1 @ARGS@ || status=$?
+done
+echo $status >/dev/ttyS2
+poweroff -f
+"#;
+
+/// Writes it to `target`. `test_args` go to each of the test programs.
+pub(super) fn build(
+    target: &Path,
+    busybox: &Path,
+    bin_dir: &Path,
+    programs: &[PathBuf],
+    test_args: &[String],
+) -> Result<()> {
+    let mut tree = Tree::default();
+    for dir in [
+        "proc", "sys", "dev", "tmp", "root", "run", "etc", "var/lib", "guard",
+    ] {
+        tree.dir(dir);
+    }
+    tree.file("bin/busybox", fs::read(busybox)?);
+    // Every applet at the path it has on a full system.
+    for applet in shell::output(Command::new(busybox).arg("--list-full"))?.lines() {
+        if !applet.ends_with("busybox") {
+            tree.link(applet, "/bin/busybox");
+        }
+    }
+    // Tests name these so.
+    for merged in ["usr/bin/cat", "usr/bin/sleep"] {
+        tree.link(merged, "/bin/busybox");
+    }
+    for name in ["guardd", "guardctl"] {
+        tree.program(&format!("guard/bin/{name}"), &bin_dir.join(name))?;
+    }
+    // Where the tests look for them: beside the directory they lie in themselves.
+    let fixtures = workspace::target_dir().join("debug");
+    for name in [
+        "guard-fixture-tool",
+        "guard-fixture-agent",
+        "guard-fixture-api",
+    ] {
+        tree.program(&format!("guard/{name}"), &fixtures.join(name))?;
+    }
+    for program in programs {
+        let name = program.file_name().context("a program has a name")?;
+        tree.program(&format!("guard/deps/{}", name.to_string_lossy()), program)?;
+    }
+    tree.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n".to_vec());
+    tree.file("etc/group", b"root:x:0:\n".to_vec());
+    let quoted: Vec<String> = test_args.iter().map(|arg| quoted(arg)).collect();
+    let init = INIT.replace("@ARGS@", &quoted.join(" "));
+    tree.script("init", init.into_bytes());
+    let file = fs::File::create(target).with_context(|| format!("{}", target.display()))?;
+    tree.write(BufWriter::new(file))
+        .with_context(|| format!("{}", target.display()))
+}
+
+/// For a shell.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+enum Node {
+    Dir,
+    File(Vec<u8>, u32),
+    Link(String),
+}
+
+/// Paths without a leading slash.
+#[derive(Default)]
+struct Tree(BTreeMap<String, Node>);
+
+impl Tree {
+    fn dir(&mut self, path: &str) {
+        self.parents(path);
+        self.0.entry(path.to_owned()).or_insert(Node::Dir);
+    }
+
+    fn parents(&mut self, path: &str) {
+        let mut at = 0;
+        while let Some(slash) = path[at..].find('/') {
+            at += slash;
+            self.0.entry(path[..at].to_owned()).or_insert(Node::Dir);
+            at += 1;
+        }
+    }
+
+    fn file(&mut self, path: &str, content: Vec<u8>) {
+        self.parents(path);
+        self.0.insert(path.to_owned(), Node::File(content, 0o755));
+    }
+
+    fn script(&mut self, path: &str, content: Vec<u8>) {
+        self.file(path, content);
+    }
+
+    fn link(&mut self, path: &str, to: &str) {
+        self.parents(path);
+        self.0.insert(path.to_owned(), Node::Link(to.to_owned()));
+    }
+
+    /// A program without its debug information, and the libraries that it is linked with.
+    fn program(&mut self, path: &str, from: &Path) -> Result<()> {
+        let stripped = workspace::tools_dir()?.join("vm/stripped");
+        shell::output(
+            Command::new("strip")
+                .args(["--strip-debug", "-o"])
+                .arg(&stripped)
+                .arg(from),
+        )?;
+        self.file(path, fs::read(&stripped)?);
+        fs::remove_file(&stripped)?;
+        // `name => /path (address)`, or `/path (address)` for the loader itself.
+        let linked = shell::output(Command::new("ldd").arg(from))?;
+        for library in linked
+            .split_whitespace()
+            .filter(|word| word.starts_with('/'))
+        {
+            let path = library.trim_start_matches('/');
+            if !self.0.contains_key(path) {
+                self.file(path, fs::read(library).with_context(|| library.to_owned())?);
+            }
+        }
+        Ok(())
+    }
+
+    /// In the "newc" format:
+    /// <https://docs.kernel.org/driver-api/early-userspace/buffer-format.html>
+    fn write(&self, mut out: impl Write) -> Result<()> {
+        let mut inode = 0;
+        for (path, node) in &self.0 {
+            inode += 1;
+            match node {
+                Node::Dir => entry(&mut out, inode, path, 0o040_755, &[])?,
+                Node::File(content, mode) => {
+                    entry(&mut out, inode, path, 0o100_000 | mode, content)?;
+                }
+                Node::Link(to) => entry(&mut out, inode, path, 0o120_777, to.as_bytes())?,
+            }
+        }
+        entry(&mut out, 0, "TRAILER!!!", 0, &[])?;
+        out.flush()?;
+        Ok(())
+    }
+}
+
+fn entry(out: &mut impl Write, inode: u32, path: &str, mode: u32, content: &[u8]) -> Result<()> {
+    let (size, name_size) = (
+        u32::try_from(content.len())?,
+        u32::try_from(path.len() + 1)?,
+    );
+    // Inode, mode, uid, gid, links, time, size, device and device number (major and minor each), size of
+    // the name, checksum.
+    let fields = [inode, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, name_size, 0];
+    let mut header = String::from("070701");
+    for field in fields {
+        header.push_str(&format!("{field:08x}"));
+    }
+    let padding = |length: usize| &[0u8; 3][..(4 - length % 4) % 4];
+    out.write_all(header.as_bytes())?;
+    out.write_all(path.as_bytes())?;
+    out.write_all(&[0])?;
+    out.write_all(padding(header.len() + path.len() + 1))?;
+    out.write_all(content)?;
+    out.write_all(padding(content.len()))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_is_read_back_by_the_format_that_it_is_written_in() {
+        let mut tree = Tree::default();
+        tree.file("a/b/c", b"hello".to_vec());
+        tree.link("a/link", "/a/b/c");
+        let mut bytes = Vec::new();
+        tree.write(&mut bytes).expect("memory takes it");
+        let mut names = Vec::new();
+        let mut at = 0;
+        let number = |at: usize, bytes: &[u8]| {
+            let text = std::str::from_utf8(&bytes[at..at + 8]).expect("hex");
+            usize::from_str_radix(text, 16).expect("hex")
+        };
+        loop {
+            assert_eq!(&bytes[at..at + 6], b"070701");
+            let (size, name_size) = (number(at + 54, &bytes), number(at + 94, &bytes));
+            let name = at + 110;
+            let text = &bytes[name..name + name_size - 1];
+            let text = String::from_utf8_lossy(text).into_owned();
+            let content = (name + name_size).next_multiple_of(4);
+            if text == "TRAILER!!!" {
+                break;
+            }
+            let content = bytes[content..content + size].to_vec();
+            names.push((text, content));
+            at = ((name + name_size).next_multiple_of(4) + size).next_multiple_of(4);
+        }
+        let file = |name: &str| {
+            names
+                .iter()
+                .find(|(n, _)| n == name)
+                .map(|(_, c)| c.clone())
+        };
+        assert_eq!(file("a/b/c").as_deref(), Some(&b"hello"[..]));
+        assert_eq!(file("a/link").as_deref(), Some(&b"/a/b/c"[..]));
+        assert!(file("a").is_some() && file("a/b").is_some());
+    }
+
+    #[test]
+    fn a_word_is_one_word_to_a_shell() {
+        let output = Command::new("sh")
+            .arg("-c")
+            .arg(format!("printf %s {}", quoted("it's $HOME; *")))
+            .output()
+            .expect("a shell");
+        assert_eq!(output.stdout, b"it's $HOME; *");
+    }
+}

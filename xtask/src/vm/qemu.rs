@@ -1,0 +1,219 @@
+//! QEMU: one guest from boot to power-off.
+
+use std::{
+    fs::{self, File},
+    io::{Read as _, Seek as _, SeekFrom},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::archive::{self, Archive};
+use crate::shell::{self, say};
+
+const PROGRAM: &str = "qemu-system-x86_64";
+/// Older ones crash guests of 6.12 at random.
+const OLDEST: u32 = 8;
+/// A guest that has not powered off by then hangs.
+const PATIENCE: Duration = Duration::from_secs(20 * 60);
+/// How often its output is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+/// Lines of the console that a failure shows.
+const TAIL: usize = 25;
+
+/// An emulator.
+pub(crate) struct Qemu {
+    program: PathBuf,
+    /// Where it was unpacked, if it is not installed.
+    root: Option<PathBuf>,
+}
+
+impl Qemu {
+    /// The machine's own, or one that is unpacked into the cache.
+    pub(crate) fn find(_archive: &Archive, cache: &Path) -> Result<Self> {
+        if let Some(program) = shell::which(PROGRAM) {
+            let own = Self {
+                program,
+                root: None,
+            };
+            if own.major().is_ok_and(|major| major >= OLDEST) {
+                return Ok(own);
+            }
+        }
+        let root = cache.join("qemu");
+        let unpacked = Self {
+            program: root.join("usr/bin").join(PROGRAM),
+            root: Some(root.clone()),
+        };
+        if unpacked.major().is_ok_and(|major| major >= OLDEST) {
+            return Ok(unpacked);
+        }
+        say("vm", "fetching QEMU");
+        archive::unpack_for_host(cache, "qemu-system-x86", &root).context(
+            "vm: QEMU 8 or later: not installed, and not to be had for this distribution: install it",
+        )?;
+        let major = unpacked.major().context("vm: the fetched QEMU")?;
+        if major < OLDEST {
+            bail!(
+                "vm: QEMU {major} is too old for the newer kernels: install version {OLDEST} or later"
+            );
+        }
+        Ok(unpacked)
+    }
+
+    fn major(&self) -> Result<u32> {
+        // `QEMU emulator version 10.0.2 (…)`
+        let text = shell::output(self.command().arg("--version"))?;
+        text.split_whitespace()
+            .nth(3)
+            .and_then(|version| version.split('.').next()?.parse().ok())
+            .with_context(|| format!("{text:?} names no version"))
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        if let Some(root) = &self.root {
+            let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"]
+                .map(|dir| root.join(dir).display().to_string())
+                .join(":");
+            command.env("LD_LIBRARY_PATH", libraries);
+            for dir in ["usr/share/qemu", "usr/share/seabios"] {
+                command.arg("-L").arg(root.join(dir));
+            }
+        }
+        command
+    }
+
+    fn guest(&self, kernel: &Path, initramfs: &Path, lsm: &str, more: &str) -> Command {
+        let mut command = self.command();
+        command
+            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"])
+            .args([
+                "-m",
+                "1536",
+                "-nic",
+                "none",
+                "-no-reboot",
+                "-display",
+                "none",
+            ])
+            .arg("-kernel")
+            .arg(kernel)
+            .arg("-initrd")
+            .arg(initramfs)
+            .arg("-append")
+            .arg(format!(
+                "console=ttyS0 panic=-1 quiet mitigations=off lsm={lsm}{more}"
+            ));
+        command
+    }
+
+    /// Boots, gives each line of results to `on_line`, and says how the guest ended. `dir` keeps what it
+    /// wrote.
+    ///
+    /// # Errors
+    /// When a test failed, or the guest panicked, hung or gave no result; with the console's tail.
+    pub(crate) fn run(
+        &self,
+        kernel: &Path,
+        initramfs: &Path,
+        lsm: &str,
+        dir: &Path,
+        mut on_line: impl FnMut(&str),
+    ) -> Result<()> {
+        fs::create_dir_all(dir).with_context(|| format!("{}", dir.display()))?;
+        let mut command = self.guest(kernel, initramfs, lsm, "");
+        command.args(["-monitor", "none"]).stdin(Stdio::null());
+        let outputs = ["console", "results", "status"].map(|name| dir.join(name));
+        for (index, path) in outputs.iter().enumerate() {
+            fs::write(path, "")?;
+            command
+                .arg("-chardev")
+                .arg(format!("file,id=c{index},path={}", path.display()))
+                .arg("-serial")
+                .arg(format!("chardev:c{index}"));
+        }
+        let [console, results, status] = outputs;
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("cannot run `{}`", shell::shown(&command)))?;
+        let deadline = Instant::now() + PATIENCE;
+        let mut lines = Lines::open(&results)?;
+        let ended = loop {
+            lines.each(&mut on_line)?;
+            if let Some(ended) = child.try_wait()? {
+                break Some(ended);
+            }
+            if Instant::now() >= deadline {
+                child.kill()?;
+                child.wait()?;
+                break None;
+            }
+            thread::sleep(LOOK);
+        };
+        lines.each(&mut on_line)?;
+        let status = fs::read_to_string(&status)?;
+        match (ended, status.trim().parse::<u32>()) {
+            (Some(ended), Ok(0)) if ended.success() => Ok(()),
+            (Some(_), Ok(code)) => bail!("a test program ended with {code}"),
+            (None, _) => bail!(
+                "no end after {} min; the console's last lines:\n{}",
+                PATIENCE.as_secs() / 60,
+                tail(&console)
+            ),
+            (Some(ended), Err(_)) => bail!(
+                "the guest gave no result (QEMU: {ended}); the console's last lines:\n{}",
+                tail(&console)
+            ),
+        }
+    }
+
+    /// A guest for a person, on this terminal.
+    pub(crate) fn shell(&self, kernel: &Path, initramfs: &Path, lsm: &str) -> Result<()> {
+        say(
+            "vm",
+            "the guest's shell; `exit` powers it off, Ctrl-A X ends QEMU",
+        );
+        let mut command = self.guest(kernel, initramfs, lsm, " guard.shell");
+        shell::run(command.args(["-serial", "mon:stdio"]))
+    }
+}
+
+/// The lines of a file that grows.
+struct Lines {
+    file: File,
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    fn open(path: &Path) -> Result<Self> {
+        Ok(Self {
+            file: File::open(path)?,
+            rest: Vec::new(),
+        })
+    }
+
+    fn each(&mut self, on_line: &mut impl FnMut(&str)) -> Result<()> {
+        self.file.read_to_end(&mut self.rest)?;
+        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.rest.drain(..=end).collect();
+            on_line(String::from_utf8_lossy(&line).trim_end());
+        }
+        Ok(())
+    }
+}
+
+fn tail(path: &Path) -> String {
+    let mut text = String::new();
+    if let Ok(mut file) = File::open(path) {
+        let _ = file.seek(SeekFrom::Start(0));
+        let mut bytes = Vec::new();
+        let _ = file.read_to_end(&mut bytes);
+        text = String::from_utf8_lossy(&bytes).into_owned();
+    }
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL)..].join("\n")
+}
