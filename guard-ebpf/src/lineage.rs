@@ -20,6 +20,14 @@ use crate::{
 
 /// Negated errno of an insertion with `BPF_NOEXIST` that found something.
 const EEXIST: i32 = -17;
+/// Negated errno of an insertion into a full table.
+const E2BIG: i32 = -7;
+/// Negated errno of a removal that found nothing.
+const ENOENT: i32 = -2;
+/// How often a change of the table is tried. Since Linux 6.15 it can fail because another CPU keeps the
+/// bucket for long (a virtual machine's, say, that is not running).
+/// <https://github.com/torvalds/linux/blob/v6.15/kernel/bpf/hashtab.c#L144>
+const ATTEMPTS: u32 = 8;
 
 /// The current process's entry, if it belongs to a session. `task` is the current thread. A reused pid
 /// has another start time.
@@ -127,7 +135,18 @@ fn fork(child: Address) -> Option<()> {
         parent,
         pad: 0,
     };
-    let ok = TASKS.insert(tgid, task, 0).is_ok();
+    let mut ok = false;
+    for _ in 0..ATTEMPTS {
+        match TASKS.insert(tgid, task, 0) {
+            Ok(()) => {
+                ok = true;
+                break;
+            }
+            // The table is full.
+            Err(E2BIG) => break,
+            Err(_) => {}
+        }
+    }
     emit::count(class::LINEAGE, ok);
     if ok {
         count_live(task.session, 1);
@@ -173,6 +192,10 @@ pub fn tag(tgid: u32, session: u32, start_ns: u64, parent: u32, excepted: u64) -
         let entry = unsafe { &mut *entry };
         let old = entry.session;
         if session == 0 {
+            // Another process by now.
+            if entry.start_ns / NS_PER_TICK != start_ns / NS_PER_TICK {
+                return 0;
+            }
             if TASKS.remove(tgid).is_err() {
                 return 0;
             }
@@ -242,8 +265,20 @@ fn exit(task: Address) -> Option<()> {
     let start_ns = entry.start_ns;
     let _ = WAITING.remove(tgid);
     let _ = HELD.remove(tgid);
-    // The last threads of a group may all come by with the count at 0; one of them removes it.
-    if TASKS.remove(tgid).is_err() {
+    // The last threads of a group may all come by with the count at 0; one of them removes it. What cannot be
+    // removed here guardd finds when it goes through the table.
+    let mut removed = false;
+    for _ in 0..ATTEMPTS {
+        match TASKS.remove(tgid) {
+            Ok(()) => {
+                removed = true;
+                break;
+            }
+            Err(ENOENT) => break,
+            Err(_) => {}
+        }
+    }
+    if !removed {
         return None;
     }
     if count_live(session, -1)? == 0 {

@@ -64,6 +64,8 @@ const BATCH: usize = 1024;
 const ATTENTION: Duration = Duration::from_millis(40);
 /// See [`ATTENTION`].
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Entries of the lineage table that are compared with /proc at each tick.
+const SWEPT: usize = 256;
 /// Unlabelled connects of all sessions that are told one by one in a second; more are counted.
 const CONNECTS_A_SECOND: u32 = 1000;
 
@@ -163,6 +165,8 @@ pub struct Engine {
     saved_ns: u64,
     /// Last event that was flushed to the disk, and when.
     flushed: (u64, u64),
+    /// Entries of the lineage table that are still to be compared with /proc.
+    to_sweep: Vec<Id>,
     /// Every fork on the machine is being reported.
     tracing_forks: bool,
     /// Processes that could go on but for another guard on the machine.
@@ -271,6 +275,7 @@ impl Engine {
             ticked_ns: 0,
             saved_ns: 0,
             flushed: (0, 0),
+            to_sweep: Vec::new(),
             tracing_forks: false,
             kept_by_others: Vec::new(),
         };
@@ -434,6 +439,7 @@ impl Engine {
         self.find_lost_holds();
         self.let_forgotten_go_on();
         self.look_after_kept();
+        self.sweep();
         self.count_losses();
         let waiting: Vec<u32> = self
             .sessions
@@ -581,6 +587,31 @@ impl Engine {
     fn let_go_on(&mut self, id: Id) {
         if self.kernel.tables.drop_waiting(id.pid) {
             let _ = self.go_on([id]);
+        }
+    }
+
+    /// Takes out of the lineage table what has exited and could not be taken out then, a part of the table at
+    /// a time.
+    fn sweep(&mut self) {
+        if self.to_sweep.is_empty() {
+            let tasks = self.kernel.tables.tasks();
+            self.to_sweep
+                .extend(tasks.iter().map(|(pid, task)| Id::new(*pid, task.start_ns)));
+        }
+        let rest = self.to_sweep.len().saturating_sub(SWEPT);
+        for id in self.to_sweep.split_off(rest) {
+            let gone = process::stat(id.pid).is_none_or(|stat| stat.id != id || !stat.is_alive());
+            let entered = |task: &guard_common::state::Task| Id::new(id.pid, task.start_ns) == id;
+            if gone
+                && self
+                    .kernel
+                    .tables
+                    .task(id.pid)
+                    .as_ref()
+                    .is_some_and(entered)
+            {
+                let _ = self.kernel.tag(id.pid, 0, id.start, 0, 0);
+            }
         }
     }
 

@@ -19,6 +19,8 @@ pub(crate) struct Release {
     pub(crate) name: &'static str,
     /// What its version begins with; the newest there is where it is empty.
     prefix: &'static str,
+    /// guard loads on it.
+    pub(crate) supported: bool,
 }
 
 /// Oldest first. Exact versions leave the archive, so they are found through the metapackage.
@@ -26,18 +28,22 @@ pub(crate) const RELEASES: &[Release] = &[
     Release {
         name: "5.10",
         prefix: "5.10.",
+        supported: false,
     },
     Release {
         name: "6.1",
         prefix: "6.1.",
+        supported: true,
     },
     Release {
         name: "6.12",
         prefix: "6.12.",
+        supported: true,
     },
     Release {
         name: "newest",
         prefix: "",
+        supported: true,
     },
 ];
 

@@ -30,7 +30,7 @@ if grep -q guard.shell /proc/cmdline; then
     poweroff -f
 fi
 exec >/dev/ttyS1 2>&1
-export GUARD_BIN_DIR=/guard/bin GUARD_TEST_PATIENCE=600
+export GUARD_BIN_DIR=/guard/bin GUARD_TEST_PATIENCE=120
 status=0
 for program in /guard/deps/*; do
     "$program" --test-threads 1 @ARGS@ || status=$?
