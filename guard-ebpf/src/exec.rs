@@ -14,31 +14,29 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use guard_common::{
-    ENV_SEARCHED, MAX_ARGV, MAX_PATH,
+    MAX_ARGV, MAX_PATH,
     event::{FLAG_BY_ENV, FLAG_GATED, FLAG_JOB, FLAG_STOPPED, FLAG_TRUNCATED, Header, kind, tier},
-    matching::{EnvKey, FNV_OFFSET, domain, env_bit, fold, marker_word, zero_bytes},
+    matching::{FNV_OFFSET, domain, fold},
     plain,
     state::{Config, HEARTBEAT_LIMIT_NS, Task, Waiting, class},
 };
 
 use crate::{
-    emit, judge,
+    emit, environ, judge,
     kernel::{
         self, Address, BPRM_FILENAME, BPRM_INTERP, FILE_DENTRY, FILE_INODE, FILE_MNT, INODE_CTIME,
-        MM_ARG_END, MM_ARG_START, MM_ENV_END, MM_ENV_START, MM_EXE_FILE, SIGNAL_PIDS, SIGNAL_TTY,
-        TASK_MM, TASK_REAL_PARENT, TASK_SIGNAL,
+        MM_ARG_END, MM_ARG_START, MM_EXE_FILE, SIGNAL_PIDS, SIGNAL_TTY, TASK_MM, TASK_REAL_PARENT,
+        TASK_SIGNAL,
     },
     lineage,
-    maps::{CRITICAL, MARKERS, SCRATCH, SESSIONS, Scratch, WAITING, use_of},
+    maps::{CRITICAL, SCRATCH, SESSIONS, Scratch, WAITING, use_of},
     path::{self, Place},
 };
 
-/// Bytes of the environment that are searched for markers in one go.
-const MAX_ENV: usize = 8192;
-/// How often, at most, one after another. Without `bpf_loop` once, and less.
-const ENV_CHUNKS: u32 = (ENV_SEARCHED / MAX_ENV) as u32;
 /// Bytes of the command line that are searched for an interpreter's script.
 const SCRIPT_WINDOW: usize = 512;
+/// Bytes of a path or a command line that one step of a loop goes through.
+const BLOCK: usize = 64;
 /// Arguments of an interpreter that are looked at.
 const SCRIPT_ARGS: u32 = 6;
 
@@ -79,7 +77,7 @@ fn exec(task: Address, bprm: Address) -> Option<()> {
             );
         }
         None => {
-            let by_env = names & AGENT == 0 && marked(scratch, mm, config, generation);
+            let by_env = names & AGENT == 0 && environ::marked(scratch, mm, config, generation);
             if names & AGENT != 0 || by_env {
                 let start_ns = kernel::start_of(task)?;
                 let flags = if by_env { FLAG_BY_ENV } else { 0 };
@@ -144,28 +142,6 @@ fn read_user(scratch: &mut Scratch, at: u64, len: u64, from: u64) -> i64 {
     unsafe {
         bpf_probe_read_user(
             scratch.tail.as_mut_ptr().add(at as usize).cast(),
-            len as u32,
-            from as *const _,
-        )
-    }
-}
-
-/// The same for the environment, to the beginning of `tail`, with zeros behind it: what lies there is from
-/// an earlier program, and the last entry ends here.
-#[inline(never)]
-fn read_environment(scratch: &mut Scratch, len: u64, from: u64) -> i64 {
-    let len = kernel::opaque(len);
-    if len > MAX_ENV as u64 {
-        return -1;
-    }
-    // SAFETY: `tail` is longer than MAX_ENV by SLACK, and aligned to 8; the helper checks the source.
-    unsafe {
-        let end = scratch.tail.as_mut_ptr().add(len as usize);
-        for i in 0..16 {
-            end.add(i).write_volatile(0);
-        }
-        bpf_probe_read_user(
-            scratch.tail.as_mut_ptr().cast(),
             len as u32,
             from as *const _,
         )
@@ -525,175 +501,6 @@ impl State {
             };
         }
     }
-}
-
-/// What [`scan_block`] needs. On the stack, since that is what `bpf_loop` passes on.
-#[repr(C)]
-struct Scan {
-    scratch: *mut Scratch,
-    bloom: u64,
-    len: u32,
-    generation: u32,
-}
-
-/// Bytes of the environment that one step goes through.
-const BLOCK: usize = 64;
-
-/// Whether the environment carries an agent's marker (its first eight bytes; guardd compares the
-/// rest).
-#[inline(always)]
-fn marked(scratch: &mut Scratch, mm: Address, config: &Config, generation: u8) -> bool {
-    let bloom = config.env_bloom[generation as usize & 1];
-    if bloom == 0 {
-        return false;
-    }
-    let (Some(start), Some(end)) = (
-        kernel::read::<u64>(mm, &MM_ENV_START),
-        kernel::read::<u64>(mm, &MM_ENV_END),
-    ) else {
-        return false;
-    };
-    scratch.found_marker = 0;
-    let mut search = Search {
-        scratch,
-        start,
-        end,
-        bloom,
-        generation: generation as u64,
-    };
-    kernel::repeat::<1, _>(ENV_CHUNKS, search_chunk, &mut search);
-    path::forget(&scratch.found_marker) != 0
-}
-
-/// What [`search_chunk`] needs; on the stack.
-#[repr(C)]
-struct Search {
-    scratch: *mut Scratch,
-    start: u64,
-    end: u64,
-    bloom: u64,
-    generation: u64,
-}
-
-/// Searches one chunk. Returns 1 to stop.
-extern "C" fn search_chunk(chunk: u32, search: &mut Search) -> i64 {
-    // SAFETY: points to this CPU's scratch for as long as `search` lives.
-    let scratch = unsafe { &mut *search.scratch };
-    // Each begins with the last bytes of the one before: an entry may begin in one and end in the next.
-    let from = search
-        .start
-        .wrapping_add(chunk as u64 * (MAX_ENV - 8) as u64);
-    if from >= search.end {
-        return 1;
-    }
-    let read = read_chunk(
-        scratch,
-        from,
-        search.end,
-        chunk == 0,
-        search.bloom,
-        search.generation as u8,
-    );
-    (!read || path::forget(&scratch.found_marker) != 0) as i64
-}
-
-/// Searches up to MAX_ENV bytes of the environment and leaves in `scratch.found_marker` whether there is
-/// a marker. Says whether they could be read.
-#[inline(always)]
-fn read_chunk(
-    scratch: &mut Scratch,
-    start: u64,
-    end: u64,
-    first: bool,
-    bloom: u64,
-    generation: u8,
-) -> bool {
-    let len = end.saturating_sub(start).min(MAX_ENV as u64);
-    if read_environment(scratch, len, start) != 0 {
-        return false;
-    }
-    let len = len as u32;
-    let mut scan = Scan {
-        scratch,
-        bloom,
-        len,
-        generation: generation as u32,
-    };
-    // The first entry has no NUL before it.
-    if first && word_at(scratch, 0).is_some_and(|entry| is_marker(&scan, entry) != 0) {
-        scratch.found_marker = 1;
-        return true;
-    }
-    let blocks = len / BLOCK as u32 + 1;
-    kernel::repeat::<{ plain::ENV_BLOCKS }, _>(blocks, scan_block, &mut scan);
-    true
-}
-
-/// Word `at / 8` of the environment in `scratch.tail`.
-#[inline(always)]
-fn word_at(scratch: &Scratch, at: usize) -> Option<u64> {
-    const {
-        assert!(core::mem::offset_of!(Scratch, tail).is_multiple_of(8));
-        assert!(crate::maps::SLACK >= 16);
-    }
-    if at > MAX_ENV {
-        return None;
-    }
-    // SAFETY: `tail` is longer than MAX_ENV by SLACK, and aligned, as is `at`.
-    Some(unsafe { scratch.tail.as_ptr().add(at).cast::<u64>().read() })
-}
-
-/// Goes through one block of the environment, a word at a time: most have no NUL in them, and only
-/// behind one an entry begins. Returns 1 to stop.
-extern "C" fn scan_block(block: u32, scan: &mut Scan) -> i64 {
-    // SAFETY: points to this CPU's scratch for as long as `scan` lives.
-    let scratch = unsafe { &mut *scan.scratch };
-    let base = block as usize * BLOCK;
-    if base >= scan.len as usize || base > MAX_ENV - BLOCK {
-        return 1;
-    }
-    for i in 0..BLOCK / 8 {
-        let at = base + i * 8;
-        let Some(word) = word_at(scratch, at) else {
-            return 1;
-        };
-        let ends = zero_bytes(word);
-        if ends == 0 {
-            continue;
-        }
-        let Some(next) = word_at(scratch, at + 8) else {
-            return 1;
-        };
-        for byte in 0..8 {
-            if ends >> (byte * 8 + 7) & 1 == 0 {
-                continue;
-            }
-            let entry = if byte == 7 {
-                next
-            } else {
-                word >> (byte * 8 + 8) | next << (56 - byte * 8)
-            };
-            if is_marker(scan, entry) != 0 {
-                scratch.found_marker = 1;
-                return 1;
-            }
-        }
-    }
-    0
-}
-
-/// Whether an entry that begins with these eight bytes may be a marker.
-#[inline(never)]
-fn is_marker(scan: &Scan, entry: u64) -> u32 {
-    let word = marker_word(entry);
-    if scan.bloom >> env_bit(word) & 1 == 0 {
-        return 0;
-    }
-    let key = EnvKey {
-        word,
-        generation: scan.generation as u64,
-    };
-    MARKERS.get_ptr(key).is_some() as u32
 }
 
 /// Hands a possible agent to guardd and stops it meanwhile, where that is safe.

@@ -9,6 +9,7 @@
 
 mod connect;
 mod emit;
+mod environ;
 mod exec;
 mod judge;
 mod kernel;

@@ -6,6 +6,7 @@
 
 mod connect;
 mod emit;
+mod environ;
 mod exec;
 mod judge;
 mod kernel;

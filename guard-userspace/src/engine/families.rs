@@ -12,6 +12,9 @@ use crate::{
     process::{self, Id},
 };
 
+/// Entries of the lineage table that are compared with /proc at each tick.
+const SWEPT: usize = 256;
+
 impl Engine {
     pub(super) fn mode(&self) -> Mode {
         self.options.mode.unwrap_or(self.policy.mode)
@@ -105,6 +108,31 @@ impl Engine {
                 return left;
             }
             std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+
+    /// Takes out of the lineage table what has exited and could not be taken out then, a part of the table at
+    /// a time.
+    pub(super) fn sweep(&mut self) {
+        if self.to_sweep.is_empty() {
+            let tasks = self.kernel.tables.tasks();
+            self.to_sweep
+                .extend(tasks.iter().map(|(pid, task)| Id::new(*pid, task.start_ns)));
+        }
+        let rest = self.to_sweep.len().saturating_sub(SWEPT);
+        for id in self.to_sweep.split_off(rest) {
+            let gone = process::stat(id.pid).is_none_or(|stat| stat.id != id || !stat.is_alive());
+            let entered = |task: &guard_common::state::Task| Id::new(id.pid, task.start_ns) == id;
+            if gone
+                && self
+                    .kernel
+                    .tables
+                    .task(id.pid)
+                    .as_ref()
+                    .is_some_and(entered)
+            {
+                let _ = self.kernel.tag(id.pid, 0, id.start, 0, 0);
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ mod records;
 mod recover;
 mod reload;
 mod requests;
+mod running;
 mod session;
 mod views;
 
@@ -27,7 +28,6 @@ pub use holds::{By, Hold, Outcome};
 use leases::Grant;
 use reload::{NamedRule, named_rules, rebuild};
 pub use requests::{Command, Peer, Refusal};
-use rustix::process::Signal;
 use serde_json::json;
 pub use session::{Origin, Session};
 use tokio::{
@@ -64,8 +64,6 @@ const BATCH: usize = 1024;
 const ATTENTION: Duration = Duration::from_millis(40);
 /// See [`ATTENTION`].
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// Entries of the lineage table that are compared with /proc at each tick.
-const SWEPT: usize = 256;
 /// Unlabelled connects of all sessions that are told one by one in a second; more are counted.
 const CONNECTS_A_SECOND: u32 = 1000;
 
@@ -560,106 +558,6 @@ impl Engine {
         if now - since >= 1_000_000_000 {
             self.kernel.detach_calls();
             self.idle_since_ns = None;
-        }
-    }
-
-    /// A process that waits for guardd longer than guardd takes has been forgotten: its record was
-    /// lost.
-    fn let_forgotten_go_on(&mut self) {
-        let now = clock::monotonic_ns();
-        for (tgid, waiting) in self.kernel.tables.waiting() {
-            let id = Id::new(tgid, waiting.start_ns);
-            if now.saturating_sub(waiting.time_ns) > 1_000_000_000 && !self.is_held(id) {
-                tracing::warn!(pid = tgid, "a process waited without a record");
-                self.look_at_candidate(id, 0, false);
-                self.let_go_on(id);
-            }
-        }
-    }
-
-    fn is_held(&self, id: Id) -> bool {
-        self.holds
-            .values()
-            .any(|hold| hold.process == (id.pid, id.start))
-    }
-
-    /// Ends the wait of a process that the kernel stopped for guardd, unless something else holds it.
-    fn let_go_on(&mut self, id: Id) {
-        if self.kernel.tables.drop_waiting(id.pid) {
-            let _ = self.go_on([id]);
-        }
-    }
-
-    /// Takes out of the lineage table what has exited and could not be taken out then, a part of the table at
-    /// a time.
-    fn sweep(&mut self) {
-        if self.to_sweep.is_empty() {
-            let tasks = self.kernel.tables.tasks();
-            self.to_sweep
-                .extend(tasks.iter().map(|(pid, task)| Id::new(*pid, task.start_ns)));
-        }
-        let rest = self.to_sweep.len().saturating_sub(SWEPT);
-        for id in self.to_sweep.split_off(rest) {
-            let gone = process::stat(id.pid).is_none_or(|stat| stat.id != id || !stat.is_alive());
-            let entered = |task: &guard_common::state::Task| Id::new(id.pid, task.start_ns) == id;
-            if gone
-                && self
-                    .kernel
-                    .tables
-                    .task(id.pid)
-                    .as_ref()
-                    .is_some_and(entered)
-            {
-                let _ = self.kernel.tag(id.pid, 0, id.start, 0, 0);
-            }
-        }
-    }
-
-    /// Whether nothing of ours keeps the process stopped: no hold of its own, none of its whole session,
-    /// and nobody has paused that.
-    fn may_run(&self, id: Id) -> bool {
-        if self.is_held(id) {
-            return false;
-        }
-        let Some(task) = self.kernel.tables.task(id.pid) else {
-            return true;
-        };
-        let paused = self.sessions.get(&task.session).is_some_and(|s| s.paused);
-        let scoped = || {
-            self.holds.values().any(|hold| {
-                hold.whole_session && self.family(hold.judged_in).contains(&task.session)
-            })
-        };
-        !paused && !scoped()
-    }
-
-    /// Lets stopped processes go on, but those that something else keeps, or another guard: they do when
-    /// it has let them go too. Gives the last refusal.
-    fn go_on(&mut self, ids: impl IntoIterator<Item = Id>) -> std::io::Result<()> {
-        let neighbours = self.kernel.tables.neighbours();
-        let mut result = Ok(());
-        for id in ids {
-            if !self.may_run(id) {
-                continue;
-            }
-            if neighbours.keep(id) {
-                self.kept_by_others.push(id);
-            } else if let Err(error) = process::signal(id, Signal::CONT) {
-                result = Err(error);
-            }
-        }
-        result
-    }
-
-    /// Those that other guards kept: whoever was the last to let one go has continued it, unless that
-    /// one died over it.
-    fn look_after_kept(&mut self) {
-        let mut free = std::mem::take(&mut self.kept_by_others);
-        free.retain(|id| {
-            process::stat(id.pid).is_some_and(|stat| stat.id == *id && stat.is_stopped())
-        });
-        if !free.is_empty() {
-            let _ = self.go_on(free);
         }
     }
 

@@ -1,0 +1,86 @@
+//! Which stopped processes may run, and letting them: every SIGCONT that the engine sends is sent here.
+
+use rustix::process::Signal;
+
+use super::Engine;
+use crate::{
+    clock,
+    process::{self, Id},
+};
+
+impl Engine {
+    /// A process that waits for guardd longer than guardd takes has been forgotten: its record was
+    /// lost.
+    pub(super) fn let_forgotten_go_on(&mut self) {
+        let now = clock::monotonic_ns();
+        for (tgid, waiting) in self.kernel.tables.waiting() {
+            let id = Id::new(tgid, waiting.start_ns);
+            if now.saturating_sub(waiting.time_ns) > 1_000_000_000 && !self.is_held(id) {
+                tracing::warn!(pid = tgid, "a process waited without a record");
+                self.look_at_candidate(id, 0, false);
+                self.let_go_on(id);
+            }
+        }
+    }
+
+    pub(super) fn is_held(&self, id: Id) -> bool {
+        self.holds
+            .values()
+            .any(|hold| hold.process == (id.pid, id.start))
+    }
+
+    /// Ends the wait of a process that the kernel stopped for guardd, unless something else holds it.
+    pub(super) fn let_go_on(&mut self, id: Id) {
+        if self.kernel.tables.drop_waiting(id.pid) {
+            let _ = self.go_on([id]);
+        }
+    }
+
+    /// Whether nothing of ours keeps the process stopped: no hold of its own, none of its whole session,
+    /// and nobody has paused that.
+    pub(super) fn may_run(&self, id: Id) -> bool {
+        if self.is_held(id) {
+            return false;
+        }
+        let Some(task) = self.kernel.tables.task(id.pid) else {
+            return true;
+        };
+        let paused = self.sessions.get(&task.session).is_some_and(|s| s.paused);
+        let scoped = || {
+            self.holds.values().any(|hold| {
+                hold.whole_session && self.family(hold.judged_in).contains(&task.session)
+            })
+        };
+        !paused && !scoped()
+    }
+
+    /// Lets stopped processes go on, but those that something else keeps, or another guard: they do when
+    /// it has let them go too. Gives the last refusal.
+    pub(super) fn go_on(&mut self, ids: impl IntoIterator<Item = Id>) -> std::io::Result<()> {
+        let neighbours = self.kernel.tables.neighbours();
+        let mut result = Ok(());
+        for id in ids {
+            if !self.may_run(id) {
+                continue;
+            }
+            if neighbours.keep(id) {
+                self.kept_by_others.push(id);
+            } else if let Err(error) = process::signal(id, Signal::CONT) {
+                result = Err(error);
+            }
+        }
+        result
+    }
+
+    /// Those that other guards kept: whoever was the last to let one go has continued it, unless that
+    /// one died over it.
+    pub(super) fn look_after_kept(&mut self) {
+        let mut free = std::mem::take(&mut self.kept_by_others);
+        free.retain(|id| {
+            process::stat(id.pid).is_some_and(|stat| stat.id == *id && stat.is_stopped())
+        });
+        if !free.is_empty() {
+            let _ = self.go_on(free);
+        }
+    }
+}
