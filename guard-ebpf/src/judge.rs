@@ -17,7 +17,7 @@ use guard_common::{
 };
 
 use crate::{
-    emit, kernel,
+    emit, kernel, lineage,
     maps::{ANSWERS, CONFIG, HELD, JUDGED_IN, LEASES, PROGRESS, RULES, SESSIONS},
     path,
 };
@@ -388,7 +388,14 @@ pub fn enter_hold(
         on_timeout: judgement.on_timeout,
         pad: [0; 6],
     };
-    let _ = HELD.insert(tgid, &*held, 0);
+    // For the reason given at `lineage::ATTEMPTS`. A process that is stopped and not entered would be
+    // nobody's to let go, so at least it is told.
+    for _ in 0..lineage::ATTEMPTS {
+        if HELD.insert(tgid, &*held, 0).is_ok() {
+            return;
+        }
+    }
+    emit::count(class::VERDICT, false);
 }
 
 /// Sends the signal that carries a verdict out, from a program type that may.

@@ -27,7 +27,7 @@ const ENOENT: i32 = -2;
 /// How often a change of the table is tried. Since Linux 6.15 it can fail because another CPU keeps the
 /// bucket for long (a virtual machine's, say, that is not running).
 /// <https://github.com/torvalds/linux/blob/v6.15/kernel/bpf/hashtab.c#L144>
-const ATTEMPTS: u32 = 8;
+pub const ATTEMPTS: u32 = 8;
 
 /// The current process's entry, if it belongs to a session. `task` is the current thread. A reused pid
 /// has another start time.

@@ -111,7 +111,7 @@ impl Laboratory {
         let cache = workspace::tools_dir()?.join("vm");
         std::fs::create_dir_all(&cache).with_context(|| format!("{}", cache.display()))?;
         let archive = archive::Archive::open(&cache)?;
-        let qemu = qemu::Qemu::find(&archive, &cache)?;
+        let qemu = qemu::Qemu::find(&cache)?;
         let busybox = archive.busybox()?;
         let programs: Vec<PathBuf> = test::test_programs()?
             .into_iter()

@@ -84,7 +84,7 @@ pub(super) fn build(
     tree.file("etc/group", b"root:x:0:\n".to_vec());
     let quoted: Vec<String> = test_args.iter().map(|arg| quoted(arg)).collect();
     let init = INIT.replace("@ARGS@", &quoted.join(" "));
-    tree.script("init", init.into_bytes());
+    tree.file("init", init.into_bytes());
     let file = fs::File::create(target).with_context(|| format!("{}", target.display()))?;
     tree.write(BufWriter::new(file))
         .with_context(|| format!("{}", target.display()))
@@ -123,10 +123,6 @@ impl Tree {
     fn file(&mut self, path: &str, content: Vec<u8>) {
         self.parents(path);
         self.0.insert(path.to_owned(), Node::File(content, 0o755));
-    }
-
-    fn script(&mut self, path: &str, content: Vec<u8>) {
-        self.file(path, content);
     }
 
     fn link(&mut self, path: &str, to: &str) {

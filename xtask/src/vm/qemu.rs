@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::archive::{self, Archive};
+use super::archive;
 use crate::shell::{self, say};
 
 const PROGRAM: &str = "qemu-system-x86_64";
@@ -33,7 +33,7 @@ pub(crate) struct Qemu {
 
 impl Qemu {
     /// The machine's own, or one that is unpacked into the cache.
-    pub(crate) fn find(_archive: &Archive, cache: &Path) -> Result<Self> {
+    pub(crate) fn find(cache: &Path) -> Result<Self> {
         if let Some(program) = shell::which(PROGRAM) {
             let own = Self {
                 program,
