@@ -17,6 +17,10 @@ pub mod kind {
     /// A fork, only while [`crate::state::Config::trace_forks`] is set. `tgid` is the child, `ppid`
     /// the parent, `start_ns` the child's.
     pub const FORK: u8 = 6;
+    /// A signal to a process that is guarded. [`super::CallRecord`].
+    pub const SIGNAL: u8 = 7;
+    /// Another guarded system call. [`super::CallRecord`].
+    pub const CALL: u8 = 8;
 }
 
 /// Which mechanism saw the call.
@@ -29,8 +33,23 @@ pub mod tier {
     pub const CGROUP: u8 = 3;
     /// guardd itself judged.
     pub const USERSPACE: u8 = 4;
+    /// BPF programs as a security module.
+    pub const LSM: u8 = 5;
+    /// Modify-return programs on the security modules' entry functions.
+    pub const MODIFY_RETURN: u8 = 6;
+    /// Programs at the entry of these functions, which see and cannot refuse.
+    pub const FENTRY: u8 = 7;
     /// Their names in events, by number.
-    pub const NAMES: [&str; 5] = ["", "tracepoint", "tp_btf", "cgroup", "userspace"];
+    pub const NAMES: [&str; 8] = [
+        "",
+        "tracepoint",
+        "tp_btf",
+        "cgroup",
+        "userspace",
+        "lsm",
+        "modify-return",
+        "fentry",
+    ];
 }
 
 /// The kernel has sent SIGSTOP.
@@ -52,6 +71,9 @@ pub const FLAG_LEASED: u32 = 64;
 pub const FLAG_FALLBACK: u32 = 128;
 /// The file is a socket that was connected to (AF_UNIX), or a datagram that was sent.
 pub const FLAG_DATAGRAM: u32 = 256;
+
+/// The call was made to fail, and the process is stopped nevertheless: it cannot be repeated.
+pub const FLAG_REFUSED: u32 = 512;
 
 /// No rule.
 pub const NO_RULE: u16 = u16::MAX;
@@ -134,4 +156,18 @@ pub struct ConnectRecord {
     pub port: u16,
     /// `SOCK_STREAM`, `SOCK_DGRAM` …
     pub socket_type: u32,
+}
+
+/// A guarded system call ([`crate::state::act`]).
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct CallRecord {
+    /// What every record has.
+    pub header: Header,
+    /// One of [`crate::state::act`].
+    pub act: u32,
+    /// Process that it is about (tgid), or 0.
+    pub target: u32,
+    /// Signal number, ptrace mode or request, or bpf command.
+    pub number: u64,
 }

@@ -36,6 +36,7 @@ mod pod {
         s::RuleTable,
         s::Names,
         s::Config,
+        s::Acts,
         s::Counter,
         r::Progress,
         r::ProgressKey,

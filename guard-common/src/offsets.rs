@@ -36,6 +36,8 @@ pub enum Need {
     Jobs,
     /// Exceptions only for programs older than the session.
     ProgramAge,
+    /// Repeating a held open, where it could be refused.
+    Repeat,
 }
 
 macro_rules! fields {
@@ -99,5 +101,9 @@ fields! {
     SIGNAL_TTY: "signal_struct" ["tty"] Jobs;
     SIGNAL_PIDS: "signal_struct" ["pids"] Jobs;
     // __i_ctime (6.6), i_ctime_sec (6.11); struct timespec64 begins with tv_sec.
+    FILE_MODE: "file" ["f_mode"] Repeat;
+    // x86-64, arm64.
+    REGS_NR: "pt_regs" ["orig_ax"] ["syscallno"] Repeat;
+    BPRM_FILE: "linux_binprm" ["file"] Exec;
     INODE_CTIME: "inode" ["i_ctime_sec"] ["__i_ctime"] ["i_ctime"] ProgramAge;
 }

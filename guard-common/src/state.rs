@@ -136,8 +136,10 @@ pub struct Held {
     pub kind: u8,
     /// What silence means, a [`crate::Verdict`] (allow: go on).
     pub on_timeout: u8,
+    /// 1 if the call has not happened and is repeated when the process goes on.
+    pub repeats: u8,
     /// Unused.
-    pub pad: [u8; 6],
+    pub pad: [u8; 5],
 }
 
 /// A process that the kernel has stopped only so that guardd can look at it (a possible agent, a
@@ -219,6 +221,61 @@ pub struct Config {
     pub zero: u64,
     /// Per generation: one bit per known environment marker (see [`crate::matching::env_bit`]).
     pub env_bloom: [u64; 2],
+    /// Which of [`crate::event::tier`] serves each of [`watched`].
+    pub tiers: [u8; watched::COUNT],
+}
+
+/// Places in [`Config::tiers`].
+pub mod watched {
+    /// Files.
+    pub const OPEN: usize = 0;
+    /// Programs that carry a label.
+    pub const PROGRAM: usize = 1;
+    /// Signals.
+    pub const SIGNAL: usize = 2;
+    /// ptrace and what needs the same right.
+    pub const PTRACE: usize = 3;
+    /// bpf(2).
+    pub const BPF: usize = 4;
+    /// Unused ones keep the words aligned.
+    pub const COUNT: usize = 8;
+}
+
+/// System calls that a label may name, by their place in the table of labels.
+pub mod act {
+    /// A signal to guardd or to its sentinel.
+    pub const SIGNAL_GUARD: u32 = 0;
+    /// SIGCONT to a process that guard has stopped.
+    pub const RESUME_HELD: u32 = 1;
+    /// Control over guardd or its sentinel: ptrace, writing its memory, taking its descriptors.
+    pub const PTRACE_GUARD: u32 = 2;
+    /// The same over any process outside the session.
+    pub const PTRACE_OUTSIDE: u32 = 3;
+    /// bpf(2).
+    pub const BPF: u32 = 4;
+    /// io_uring_setup(2).
+    pub const IO_URING: u32 = 5;
+    /// How many there are.
+    pub const COUNT: usize = 8;
+    /// Their names in policies and events, by number.
+    pub const NAMES: [&str; 6] = [
+        "signal-guard",
+        "resume-held",
+        "ptrace-guard",
+        "ptrace-outside",
+        "bpf",
+        "io-uring",
+    ];
+}
+
+/// Per generation: what each of [`act`] carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Acts {
+    /// Labels.
+    pub labels: [u64; act::COUNT],
+    /// Groups whose exception spares a program these labels.
+    pub groups: [u64; act::COUNT],
 }
 
 /// See [`Config::heartbeat_ns`]. guardd writes it several times a second.

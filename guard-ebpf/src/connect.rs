@@ -28,7 +28,7 @@ use guard_common::{
 
 use crate::{
     emit,
-    judge::{self, Judgement},
+    judge::{self, ERESTARTNOINTR, Judgement},
     kernel::{
         self, Address, CAN_SET_RETVAL, DENTRY_INODE, FILE_PRIVATE, SOCK_FAMILY, SOCKET_SK,
         TASK_PID, TASK_TGID, UNIX_DENTRY, UNIX_MNT, UNIX_PEER, Words,
@@ -42,9 +42,6 @@ use crate::{
 const AF_UNIX: u16 = 1;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
-/// `-ERESTARTNOINTR`: repeat the call when the thread runs again, handler or no handler.
-/// <https://github.com/torvalds/linux/blob/v6.12/include/linux/errno.h#L15>
-const ERESTARTNOINTR: i32 = -513;
 /// What a cgroup program returns.
 const LET_PASS: i32 = 1;
 const REFUSE: i32 = 0;
@@ -193,22 +190,7 @@ fn judge_tagged(
     let pid_tgid = (tgid as u64) << 32 | pid as u64;
     let mut flags = if datagram { FLAG_DATAGRAM } else { 0 };
     let mut answer = LET_PASS;
-    if verdict == Verdict::Hold as u8 {
-        // Not in the scratch memory: these programs can be preempted by each other.
-        let mut held = MaybeUninit::uninit();
-        judge::enter_hold(
-            // SAFETY: written before it is read.
-            unsafe { &mut *held.as_mut_ptr() },
-            tgid,
-            task.start_ns,
-            now_ns,
-            labels,
-            task.session,
-            kind::CONNECT,
-            &judgement,
-        );
-        flags |= FLAG_STOPPED;
-    }
+    let mut repeats = false;
     if verdict >= Verdict::Hold as u8 {
         answer = REFUSE;
     }
@@ -238,7 +220,25 @@ fn judge_tagged(
                 // the process before it can send anything.
                 answer = LET_PASS;
             }
+            repeats = CAN_SET_RETVAL.load() != 0;
         }
+    }
+    if verdict == Verdict::Hold as u8 {
+        // Not in the scratch memory: these programs can be preempted by each other.
+        let mut held = MaybeUninit::uninit();
+        judge::enter_hold(
+            // SAFETY: written before it is read.
+            unsafe { &mut *held.as_mut_ptr() },
+            tgid,
+            task.start_ns,
+            now_ns,
+            labels,
+            task.session,
+            kind::CONNECT,
+            repeats,
+            &judgement,
+        );
+        flags |= FLAG_STOPPED;
     }
     tell(
         &addr,
@@ -373,7 +373,7 @@ pub fn guard_connect_exit(ctx: TracePointContext) -> u32 {
 }
 
 #[inline(always)]
-fn unix_peer(thread: Address, tgid: u32, task: &mut Task, fd: u64) -> Option<u8> {
+fn unix_peer(thread: Address, tgid: u32, task: &mut Task, fd: u64) -> Option<()> {
     let file = open::file_of(thread, fd)?;
     let sk = kernel::pointer(kernel::pointer(file, &FILE_PRIVATE)?, &SOCKET_SK)?;
     if kernel::read::<u16>(sk, &SOCK_FAMILY)? != AF_UNIX {
@@ -393,5 +393,6 @@ fn unix_peer(thread: Address, tgid: u32, task: &mut Task, fd: u64) -> Option<u8>
         task,
         tier::TRACEPOINT,
         false,
-    )
+    );
+    Some(())
 }

@@ -18,7 +18,7 @@ use guard_common::{
     event::{FLAG_BY_ENV, FLAG_GATED, FLAG_JOB, FLAG_STOPPED, FLAG_TRUNCATED, Header, kind, tier},
     matching::{FNV_OFFSET, domain, fold},
     plain,
-    state::{Config, HEARTBEAT_LIMIT_NS, Task, Waiting, class},
+    state::{Config, HEARTBEAT_LIMIT_NS, Task, Waiting, class, watched},
 };
 
 use crate::{
@@ -29,7 +29,8 @@ use crate::{
         TASK_SIGNAL,
     },
     lineage,
-    maps::{CRITICAL, SCRATCH, SESSIONS, Scratch, WAITING, use_of},
+    maps::{Borrowed, CRITICAL, SESSIONS, Scratch, WAITING},
+    open,
     path::{self, Place},
 };
 
@@ -56,9 +57,6 @@ fn exec(task: Address, bprm: Address) -> Option<()> {
     // SAFETY: the helper has no precondition.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    let scratch = SCRATCH.get_ptr_mut(use_of::EXEC)?;
-    // SAFETY: the slot is this CPU's own, and scheduler tracepoints run with preemption off.
-    let scratch = unsafe { &mut *scratch };
     let generation = (config.generation & 1) as u8;
     let mm = kernel::pointer(task, &TASK_MM)?;
     let exe = kernel::pointer(mm, &MM_EXE_FILE)?;
@@ -67,25 +65,70 @@ fn exec(task: Address, bprm: Address) -> Option<()> {
         mnt: kernel::pointer(exe, &FILE_MNT)?,
     };
 
+    let Some(slot) = Borrowed::take(config) else {
+        emit::count(class::VERDICT, false);
+        return None;
+    };
+    if let Some(scratch) = slot.memory() {
+        look_at(
+            scratch, config, task, bprm, mm, exe, place, tgid, generation, now_ns,
+        );
+    }
+    slot.give_back();
+    Some(())
+}
+
+#[inline(always)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "inlined: these are registers, not a design"
+)]
+fn look_at(
+    scratch: &mut Scratch,
+    config: &Config,
+    task: Address,
+    bprm: Address,
+    mm: Address,
+    exe: Address,
+    place: Place,
+    tgid: u32,
+    generation: u8,
+    now_ns: u64,
+) {
     let tagged = lineage::lookup(tgid, task);
     // Whatever way it came about, from here on it is just a word to the verifier.
     let names = names_of(scratch, bprm, mm, place, generation) ^ config.zero as u32;
     match tagged {
         Some((tgid, entry)) => {
+            // A better tier has judged it before it was executed.
+            if config.tiers[watched::PROGRAM] == tier::TP_BTF
+                && let Some(inode) = kernel::pointer(exe, &FILE_INODE)
+            {
+                open::judge_inode(
+                    inode,
+                    place,
+                    Some(exe),
+                    kind::OPEN,
+                    tgid,
+                    entry,
+                    tier::TP_BTF,
+                    false,
+                );
+            }
             in_session(
                 scratch, config, tgid, entry, exe, mm, place, names, generation, now_ns,
             );
         }
         None => {
             let by_env = names & AGENT == 0 && environ::marked(scratch, mm, config, generation);
-            if names & AGENT != 0 || by_env {
-                let start_ns = kernel::start_of(task)?;
+            if (names & AGENT != 0 || by_env)
+                && let Some(start_ns) = kernel::start_of(task)
+            {
                 let flags = if by_env { FLAG_BY_ENV } else { 0 };
                 report_agent(config, task, 0, tgid, start_ns, flags, now_ns);
             }
         }
     }
-    Some(())
 }
 
 /// The program may be an agent.

@@ -22,6 +22,9 @@ use crate::{
     path,
 };
 
+/// `-ERESTARTNOINTR`: repeat the call when the thread runs again, handler or no handler.
+/// <https://github.com/torvalds/linux/blob/v6.12/include/linux/errno.h#L15>
+pub const ERESTARTNOINTR: i32 = -513;
 const SIGKILL: u32 = 9;
 const SIGSTOP: u32 = 19;
 
@@ -361,6 +364,7 @@ pub fn enter_hold(
     labels: u64,
     session: u32,
     kind: u8,
+    repeats: bool,
     judgement: &Judgement,
 ) {
     // Somebody let it go on and it came back: the deadline stays what the person was shown.
@@ -386,7 +390,8 @@ pub fn enter_hold(
         generation: judgement.generation,
         kind,
         on_timeout: judgement.on_timeout,
-        pad: [0; 6],
+        repeats: repeats as u8,
+        pad: [0; 5],
     };
     // For the reason given at `lineage::ATTEMPTS`. A process that is stopped and not entered would be
     // nobody's to let go, so at least it is told.

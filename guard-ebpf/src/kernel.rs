@@ -5,7 +5,10 @@ use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::helpers::{
     bpf_probe_read_kernel,
-    generated::{bpf_loop, bpf_probe_read_kernel as bpf_probe_read_kernel_into},
+    generated::{
+        bpf_get_current_task_btf, bpf_loop, bpf_probe_read_kernel as bpf_probe_read_kernel_into,
+        bpf_task_pt_regs,
+    },
 };
 use guard_common::offsets::MISSING;
 
@@ -80,6 +83,9 @@ offsets!(
     DENTRY_INODE,
     SIGNAL_TTY,
     SIGNAL_PIDS,
+    FILE_MODE,
+    REGS_NR,
+    BPRM_FILE,
     INODE_CTIME,
 );
 
@@ -87,6 +93,10 @@ offsets!(
 /// proves it by loading).
 #[unsafe(no_mangle)]
 pub static CAN_SET_RETVAL: Setting = Setting(0);
+
+/// There is `bpf_task_pt_regs` (Linux 5.15), which tells what system call a thread is in.
+#[unsafe(no_mangle)]
+pub static CAN_READ_REGS: Setting = Setting(0);
 
 /// An address in kernel memory. Only read through [`read`].
 pub type Address = u64;
@@ -246,6 +256,18 @@ pub fn start_of(task: Address) -> Option<u64> {
     read(pointer(task, &TASK_GROUP_LEADER)?, &TASK_START)
 }
 
+/// Number of the system call that the current thread is in, where that can be told. A kernel thread, or a
+/// worker of io_uring, is in none.
+#[inline(always)]
+pub fn system_call() -> Option<u32> {
+    if CAN_READ_REGS.load() == 0 {
+        return None;
+    }
+    // SAFETY: the helper takes a task that the first helper gives out.
+    let regs = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) };
+    read(regs as Address, &REGS_NR)
+}
+
 /// tgid of a task's parent.
 #[inline(always)]
 pub fn parent_of(task: Address) -> Option<u32> {
@@ -279,5 +301,19 @@ pub fn repeat<const PLAIN: u32, C>(
                 break;
             }
         }
+    }
+}
+
+/// The plain atomic add, which every kernel has; the compiler offers this target no read-modify-write
+/// of its own.
+#[inline(always)]
+pub fn atomic_add(target: *mut i64, by: i64) {
+    // SAFETY: `target` points to an aligned word of a map value.
+    unsafe {
+        core::arch::asm!(
+            "lock *(u64 *)({target} + 0) += {by}",
+            target = in(reg) target,
+            by = in(reg) by,
+        );
     }
 }

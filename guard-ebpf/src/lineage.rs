@@ -85,23 +85,9 @@ fn count_live(session: u32, by: i64) -> Option<i64> {
         // SAFETY: the pointer was checked for null.
         unsafe { &raw mut (*state).live }
     })?;
-    atomic_add(live, by);
+    kernel::atomic_add(live, by);
     // SAFETY: as above.
     Some(unsafe { core::ptr::read_volatile(live) })
-}
-
-/// The plain atomic add, which every kernel has; the compiler offers this target no read-modify-write
-/// of its own.
-#[inline(always)]
-fn atomic_add(target: *mut i64, by: i64) {
-    // SAFETY: `target` points to an aligned word of a map value.
-    unsafe {
-        core::arch::asm!(
-            "lock *(u64 *)({target} + 0) += {by}",
-            target = in(reg) target,
-            by = in(reg) by,
-        );
-    }
 }
 
 /// `TP_PROTO(struct task_struct *parent, struct task_struct *child)`, since 2.6.33; the child does

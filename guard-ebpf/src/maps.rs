@@ -14,10 +14,12 @@ use guard_common::{
     },
     rule::{Progress, ProgressKey},
     state::{
-        Answer, AnswerKey, Config, Connecting, Counter, Held, LeaseKey, Names, RuleTable, Session,
+        Acts, Answer, AnswerKey, Config, Connecting, Counter, Held, LeaseKey, Names, RuleTable, Session,
         Task, Waiting, class,
     },
 };
+
+use crate::kernel;
 
 /// The lineage: tgid → [`Task`]. Preallocated, since it is filled from the fork path.
 #[map]
@@ -90,19 +92,48 @@ pub static ACTIVITY: RingBuf = RingBuf::with_byte_size(ACTIVITY_BYTES, 0);
 /// Emitted and lost records, by class.
 #[map]
 pub static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(class::COUNT, 0);
-/// Work memory, one per CPU and use (see [`use_of`]).
+/// Per generation: labels of system calls.
 #[map]
-pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(use_of::COUNT, 0);
+pub static ACTS: Array<Acts> = Array::with_max_entries(2, 0);
+/// Processes of guard itself: tgid → start time, to the tick.
+#[map]
+pub static GUARDED: HashMap<u32, u64> = HashMap::with_max_entries(16, 0);
+/// Work memory: of each CPU a few, since programs of security hooks can be preempted (see [`borrow`]).
+#[map]
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SLOTS, 0);
+/// Who has which of this CPU's [`SCRATCH`]: not 0 for a slot in use.
+#[map]
+static BORROWED: PerCpuArray<u64> = PerCpuArray::with_max_entries(SLOTS, 0);
 
-/// Who uses which [`SCRATCH`]. Tracepoint programs run with preemption off; the scheduler hooks nest
-/// inside nothing of ours, so two are enough.
-pub mod use_of {
-    /// Opens and connects.
-    pub const CALL: u32 = 0;
-    /// Exec.
-    pub const EXEC: u32 = 1;
-    /// How many there are.
-    pub const COUNT: u32 = 2;
+/// Slots of work memory for each CPU. A program runs for microseconds, so that even two at once on one CPU
+/// are rare; the verdict that finds none is counted as lost.
+pub const SLOTS: u32 = 4;
+
+/// Work memory in use.
+pub struct Borrowed(u32);
+
+impl Borrowed {
+    /// Takes a free slot of this CPU. To be given back on every way out.
+    #[inline(always)]
+    pub fn take(config: &Config) -> Option<Self> {
+        // Which slot it is, the verifier need not follow.
+        free_slot().map(|slot| Self(slot ^ config.zero as u32))
+    }
+
+    /// The memory.
+    #[inline(always)]
+    pub fn memory(&self) -> Option<&'static mut Scratch> {
+        // SAFETY: the slot is this CPU's and was taken: nobody else uses it.
+        SCRATCH.get_ptr_mut(self.0).map(|it| unsafe { &mut *it })
+    }
+
+    /// Gives it back.
+    #[inline(always)]
+    pub fn give_back(self) {
+        if let Some(users) = BORROWED.get_ptr_mut(self.0) {
+            kernel::atomic_add(users.cast(), -1);
+        }
+    }
 }
 
 /// Slack behind the tail so that a bounded copy at a bounded offset stays inside for the verifier.
@@ -181,4 +212,19 @@ pub struct Hit {
     pub level: u32,
     /// What it was looked up for.
     pub domain: u32,
+}
+
+#[inline(always)]
+fn free_slot() -> Option<u32> {
+    for slot in 0..SLOTS {
+        let users = BORROWED.get_ptr_mut(slot)?;
+        // Two that add at once on one CPU both read 2 and go on to the next slot.
+        kernel::atomic_add(users.cast(), 1);
+        // SAFETY: the pointer was checked.
+        if unsafe { users.read_volatile() } == 1 {
+            return Some(slot);
+        }
+        kernel::atomic_add(users.cast(), -1);
+    }
+    None
 }

@@ -1,36 +1,47 @@
-//! Opens: the exit tracepoints of every system call that opens a file. The descriptor leads to the
-//! file, the file to its inode and dentry; what the program passed as a path is never read.
-//!
-//! A better tier (LSM, modify-return, fentry) comes in at [`judge_file`] with a `struct file` of its
-//! own and `can_deny`.
+//! Opens, at the best place that the kernel offers: the security hook, which can refuse; the entry of its
+//! function; or the exit tracepoints of every system call that opens a file, where the descriptor leads to
+//! the file. From there the file leads to its inode and dentry; what the program passed as a path is never
+//! read.
+
+use core::ffi::c_void;
 
 use aya_ebpf::{
     EbpfContext as _,
     helpers::{bpf_get_current_task, bpf_ktime_get_ns},
     macros::tracepoint,
-    programs::TracePointContext,
+    programs::{FEntryContext, LsmContext, TracePointContext},
 };
 use guard_common::{
     Verdict,
-    event::{FLAG_STOPPED, FLAG_TRUNCATED, kind, tier},
-    matching::{FileKey, KnownFile, domain, inode_slot},
-    state::{Task, class},
+    event::{FLAG_REFUSED, FLAG_STOPPED, FLAG_TRUNCATED, kind, tier},
+    matching::{FNV_OFFSET, FileKey, KnownFile, domain, fold, inode_slot},
+    state::{Task, class, watched},
 };
 
 use crate::{
     emit,
-    judge::{self, Judgement},
+    judge::{self, ERESTARTNOINTR, Judgement},
     kernel::{
-        self, Address, FDT_FD, FDT_MAX, FILE_DENTRY, FILE_FLAGS, FILE_INODE, FILE_MNT, FILES_FDT,
-        INODE_GENERATION, INODE_INO, INODE_SB, SB_DEV, TASK_FILES, Words,
+        self, Address, BPRM_FILE, FDT_FD, FDT_MAX, FILE_DENTRY, FILE_FLAGS, FILE_INODE, FILE_MNT,
+        FILE_MODE, FILES_FDT, INODE_GENERATION, INODE_INO, INODE_SB, SB_DEV, TASK_FILES, Words,
     },
     lineage,
-    maps::{FILES, INODES, SCRATCH, Scratch, use_of},
+    maps::{Borrowed, FILES, INODES, Scratch},
     path::{self, Place},
 };
 
 /// `O_PATH`: nothing can be read through such a descriptor.
 const O_PATH: u32 = 0o10000000;
+/// `__FMODE_EXEC` among the flags of a file: it is opened to be executed.
+/// <https://github.com/torvalds/linux/blob/v6.12/include/linux/fs.h#L126>
+const FMODE_EXEC: u32 = 0x20;
+/// `FMODE_CREATED` in the mode of a file.
+/// <https://github.com/torvalds/linux/blob/v6.12/include/linux/fs.h#L171>
+const FMODE_CREATED: u32 = 0x10_0000;
+/// Above every system call's number, on every architecture.
+pub const SYSTEM_CALLS: u32 = 4096;
+/// `io_uring_enter`, which has this number on every architecture.
+pub const IO_URING_ENTER: u32 = 426;
 /// Offset of `ret` in every `sys_exit_*` format: 8 bytes common, 4 syscall number, 4 padding.
 /// <https://github.com/torvalds/linux/blob/v6.12/kernel/trace/trace.h#L130>
 pub const SYS_EXIT_RET: usize = 16;
@@ -56,9 +67,9 @@ fn opened(ctx: &TracePointContext) -> u32 {
         return 0;
     }
     if let Some(file) = file_of(thread, ret as u64) {
-        let _verdict = judge_file(file, tgid, task, tier::TRACEPOINT, false);
+        judge_file(file, tgid, task, tier::TRACEPOINT, false);
         #[cfg(feature = "log")]
-        aya_log_ebpf::debug!(ctx, "open by {}: verdict {}", tgid, _verdict);
+        aya_log_ebpf::debug!(ctx, "open by {}", tgid);
     }
     0
 }
@@ -80,28 +91,94 @@ pub fn file_of(thread: Address, fd: u64) -> Option<Address> {
     }
 }
 
-/// Judges one opened file and acts. Returns the verdict.
-#[inline(always)]
-fn judge_file(file: Address, tgid: u32, task: &mut Task, tier: u8, can_deny: bool) -> u8 {
-    judge_file_inner(file, tgid, task, tier, can_deny).unwrap_or(0)
+/// `security_file_open(struct file *file)`, called for every open, whatever way it came (a system call of
+/// any ABI, io_uring, a file system above another), before the file system's own open. The same code serves
+/// as a security module's hook and as a modify-return program on that function.
+/// <https://github.com/torvalds/linux/blob/v6.12/security/security.c#L2848>
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "lsm/file_open")]
+pub fn guard_file_open(ctx: *mut c_void) -> i32 {
+    let file: *const c_void = LsmContext::new(ctx).arg(0);
+    opening(file as Address, watched::OPEN, true)
 }
 
+/// The same at the function's entry, where only signals can be sent.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "fentry/security_file_open")]
+pub fn guard_file_entry(ctx: *mut c_void) -> i32 {
+    let file: *const c_void = FEntryContext::new(ctx).arg(0);
+    opening(file as Address, watched::OPEN, false);
+    0
+}
+
+/// `security_bprm_check(struct linux_binprm *bprm)`, called for a program, and again for the interpreter
+/// that it names, before anything of the old program is given up.
+/// <https://github.com/torvalds/linux/blob/v6.12/security/security.c#L1183>
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "lsm/bprm_check_security")]
+pub fn guard_bprm_check(ctx: *mut c_void) -> i32 {
+    let bprm: *const c_void = LsmContext::new(ctx).arg(0);
+    match kernel::pointer(bprm as Address, &BPRM_FILE) {
+        Some(file) => opening(file, watched::PROGRAM, true),
+        None => 0,
+    }
+}
+
+/// What a hook on the opening of a file returns.
+const EPERM: i32 = -1;
+
 #[inline(always)]
-fn judge_file_inner(
-    file: Address,
-    tgid: u32,
-    task: &mut Task,
-    tier: u8,
-    can_deny: bool,
-) -> Option<u8> {
+fn opening(file: Address, place: usize, can_deny: bool) -> i32 {
+    // SAFETY: the helper has no precondition.
+    let thread = unsafe { bpf_get_current_task() };
+    let Some((tgid, task)) = lineage::current(thread) else {
+        return 0;
+    };
+    let is_program = place == watched::PROGRAM;
+    // The kernel opens a program in order to run it: that is the other hook's.
+    if !is_program && kernel::read::<u32>(file, &FILE_FLAGS).unwrap_or(0) & FMODE_EXEC != 0 {
+        return 0;
+    }
+    let Some(config) = judge::config() else {
+        return 0;
+    };
+    let tier = config.tiers[place];
+    // Nothing but these three may be returned, and the verifier wants to see that.
+    match judge_file(file, tgid, task, tier, can_deny) {
+        Done::Goes => 0,
+        Done::Fails => EPERM,
+        Done::Repeats => ERESTARTNOINTR,
+    }
+}
+
+/// What becomes of a call that was judged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Done {
+    /// It goes on, though a signal may be on its way.
+    Goes,
+    /// It fails.
+    Fails,
+    /// It is to be repeated when the process goes on.
+    Repeats,
+}
+
+/// Judges one opened file and acts.
+#[inline(always)]
+fn judge_file(file: Address, tgid: u32, task: &mut Task, tier: u8, can_deny: bool) -> Done {
     let mut words = Words::<6>::new();
-    let opened = words.read(file, [&FILE_INODE, &FILE_DENTRY, &FILE_MNT])?;
+    let Some(opened) = words.read(file, [&FILE_INODE, &FILE_DENTRY, &FILE_MNT]) else {
+        return Done::Goes;
+    };
+    let (Some(inode), Some(dentry), Some(mnt)) = (
+        opened.pointer(&FILE_INODE),
+        opened.pointer(&FILE_DENTRY),
+        opened.pointer(&FILE_MNT),
+    ) else {
+        return Done::Goes;
+    };
     judge_inode(
-        opened.pointer(&FILE_INODE)?,
-        Place {
-            dentry: opened.pointer(&FILE_DENTRY)?,
-            mnt: opened.pointer(&FILE_MNT)?,
-        },
+        inode,
+        Place { dentry, mnt },
         Some(file),
         kind::OPEN,
         tgid,
@@ -111,7 +188,7 @@ fn judge_file_inner(
     )
 }
 
-/// Judges a touch of a file system object: an open, or a connect to a socket file.
+/// Judges a touch of a file system object: an open, the start of a program, or a connect to a socket file.
 #[inline(always)]
 #[expect(
     clippy::too_many_arguments,
@@ -126,13 +203,52 @@ pub fn judge_inode(
     task: &mut Task,
     tier: u8,
     can_deny: bool,
-) -> Option<u8> {
+) -> Done {
+    let Some(config) = judge::config() else {
+        return Done::Goes;
+    };
+    let Some(slot) = Borrowed::take(config) else {
+        emit::count(class::VERDICT, false);
+        return Done::Goes;
+    };
+    let mut done = Done::Goes;
+    if let Some(scratch) = slot.memory() {
+        done = judge_with(
+            scratch,
+            inode,
+            place,
+            file,
+            record_kind,
+            tgid,
+            task,
+            tier,
+            can_deny,
+        )
+        .unwrap_or(Done::Goes);
+    }
+    slot.give_back();
+    done
+}
+
+#[inline(always)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "inlined: these are registers, not a design"
+)]
+fn judge_with(
+    scratch: &mut Scratch,
+    inode: Address,
+    place: Place,
+    file: Option<Address>,
+    record_kind: u8,
+    tgid: u32,
+    task: &mut Task,
+    tier: u8,
+    can_deny: bool,
+) -> Option<Done> {
     let config = judge::config()?;
     let generation = config.generation & 1;
     let ino: u64 = kernel::read(inode, &INODE_INO)?;
-    let scratch = SCRATCH.get_ptr_mut(use_of::CALL)?;
-    // SAFETY: the slot is this CPU's, and tracepoint programs run with preemption off.
-    let scratch = unsafe { &mut *scratch };
     scratch.excepted = task.excepted;
     let by_name =
         path::matched(scratch, place, domain::FILE, generation as u8) ^ config.zero as u32;
@@ -197,8 +313,26 @@ pub fn judge_inode(
     }
     // SAFETY: the helper has no precondition.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    let mut judgement = Judgement::new(can_deny, 0);
+    let object = if can_deny {
+        // Never 0, which stands for calls that are not repeated.
+        fold(fold(FNV_OFFSET, ino), dev as u64) | 1
+    } else {
+        0
+    };
+    let mut judgement = Judgement::new(can_deny, object);
     judge::judge(task.session, labels, now_ns, tgid, &mut judgement);
+    let mut done = Done::Goes;
+    if can_deny {
+        judge::refused(tgid, now_ns, &mut judgement);
+        if judgement.verdict == Verdict::Hold as u8 {
+            done = how_held(file);
+            if done != Done::Repeats {
+                judgement.object = 0;
+            }
+        } else if judgement.verdict >= Verdict::Deny as u8 {
+            done = Done::Fails;
+        }
+    }
     if judgement.verdict == Verdict::Hold as u8 {
         judge::enter_hold(
             &mut scratch.held,
@@ -208,6 +342,7 @@ pub fn judge_inode(
             labels,
             task.session,
             record_kind,
+            done == Done::Repeats,
             &judgement,
         );
     }
@@ -219,6 +354,9 @@ pub fn judge_inode(
     } else {
         path::walk(scratch, place.dentry, place.mnt)
     };
+    if done == Done::Fails && judgement.verdict == Verdict::Hold as u8 {
+        judgement.flags |= FLAG_REFUSED;
+    }
     tell(
         scratch,
         task,
@@ -232,7 +370,27 @@ pub fn judge_inode(
         &judgement,
         complete != 0,
     );
-    Some(judgement.verdict)
+    Some(done)
+}
+
+/// How a held open waits. Most are repeated. What an io_uring asks for is no system call that could be: it
+/// fails, and the process stops. A file that this very call has made would be found when it is repeated
+/// (`O_EXCL`), and holds nothing yet: the process stops before it sees the descriptor.
+#[inline(always)]
+fn how_held(file: Option<Address>) -> Done {
+    let mode = match file {
+        Some(file) => kernel::read::<u32>(file, &FILE_MODE),
+        None => None,
+    };
+    match mode {
+        Some(mode) if mode & FMODE_CREATED == 0 => {}
+        _ => return Done::Goes,
+    }
+    match kernel::system_call() {
+        Some(nr) if nr < SYSTEM_CALLS && nr != IO_URING_ENTER => Done::Repeats,
+        Some(_) => Done::Fails,
+        None => Done::Goes,
+    }
 }
 
 #[inline(always)]

@@ -4,6 +4,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod acts;
 mod connect;
 mod emit;
 mod environ;

@@ -22,6 +22,8 @@ pub enum Kind {
     Request,
     /// A signal was sent to something that guard protects.
     Signal,
+    /// A guarded system call was made: control over a process, bpf, io_uring.
+    Call,
     /// A process was stopped and waits for a person, or its hold ended.
     Hold,
     /// A person answered a hold.
@@ -48,6 +50,7 @@ impl Kind {
             Self::Connect => "connect",
             Self::Request => "request",
             Self::Signal => "signal",
+            Self::Call => "call",
             Self::Hold => "hold",
             Self::Answer => "answer",
             Self::Grant => "grant",
@@ -59,13 +62,14 @@ impl Kind {
     }
 
     /// Every kind, for help texts.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Session,
         Self::Exec,
         Self::Open,
         Self::Connect,
         Self::Request,
         Self::Signal,
+        Self::Call,
         Self::Hold,
         Self::Answer,
         Self::Grant,

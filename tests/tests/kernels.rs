@@ -38,6 +38,7 @@ fn guard_does_on_this_kernel_what_status_says_it_does() {
     for watched in ["lineage", "exec", "open", "connect", "unix-connect"] {
         let hook = guard.hook(watched);
         assert_ne!(hook["tier"], "none", "{hook}");
+        println!("{hook}");
     }
     let repeats = !guard
         .hook("connect")

@@ -13,7 +13,7 @@ use guard::{
     DEFAULT_SOCKET, DEFAULT_STATE_DIR,
     engine::{Engine, Options, load_policy},
     journal::Journal,
-    kernel::{Kernel, Settings, btf},
+    kernel::{Kernel, Settings, Tier, btf},
     policy::{Mode, Policy},
     process,
     sentinel::{self, Sentinel},
@@ -44,6 +44,9 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value_t = Settings::default().lineage_size,
           value_parser = clap::value_parser!(u32).range(16..=4_194_304))]
     lineage_size: u32,
+    /// No better mechanism than this one, to try what another kernel would do.
+    #[arg(long, value_name = "TIER", hide = true)]
+    tier: Option<TierName>,
     /// Where the kernel's type information is.
     #[arg(long, value_name = "FILE", default_value = btf::VMLINUX, hide = true)]
     btf: PathBuf,
@@ -55,6 +58,29 @@ enum ModeName {
     Observe,
     /// Verdicts are carried out.
     Enforce,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum TierName {
+    /// BPF as a security module.
+    Lsm,
+    /// Modify-return on the security modules' functions.
+    ModifyReturn,
+    /// The entry of these functions.
+    Fentry,
+    /// System call tracepoints.
+    Tracepoint,
+}
+
+impl From<TierName> for Tier {
+    fn from(name: TierName) -> Self {
+        match name {
+            TierName::Lsm => Self::Lsm,
+            TierName::ModifyReturn => Self::ModifyReturn,
+            TierName::Fentry => Self::Fentry,
+            TierName::Tracepoint => Self::Tracepoint,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -149,11 +175,16 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
     let settings = Settings {
         btf: arguments.btf,
         lineage_size: arguments.lineage_size,
+        tier: arguments.tier.map(Tier::from),
     };
     // Before any thread: it may move guardd to a mount namespace of its own.
-    let (kernel, rings) = Kernel::load(&settings)?;
+    let (mut kernel, rings) = Kernel::load(&settings)?;
     let sentinel = Sentinel::start(&options.state_dir, kernel.tables.stopped_tables())
         .context("starting the sentinel process")?;
+    for pid in [std::process::id(), sentinel.pid()] {
+        let start = process::stat(pid).map_or(0, |stat| stat.id.start);
+        kernel.tables.guard_process(pid, start)?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)

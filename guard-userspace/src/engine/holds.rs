@@ -56,6 +56,9 @@ pub struct Hold {
     /// The rule's index there.
     #[serde(default = "no_rule")]
     pub rule_index: u16,
+    /// The call has not happened, and is repeated when the process goes on.
+    #[serde(default)]
+    pub repeats: bool,
     /// The whole session was stopped for it.
     pub whole_session: bool,
     /// The event of the call.
@@ -138,6 +141,7 @@ impl Engine {
             object: held.object,
             generation: held.generation,
             rule_index: held.rule,
+            repeats: held.repeats != 0,
             whole_session: scope_session,
             event,
         };
@@ -257,9 +261,9 @@ impl Engine {
             Outcome::TimedOut | Outcome::Stopping => Verdict::from_u8(hold.on_timeout),
         };
         let done = match wanted {
-            Verdict::Deny if self.can_still_fail(&hold) => Verdict::Deny,
-            // Only an internet connect is repeated and can still fail; everywhere else the call has
-            // happened, and what has not happened is the program's next instruction.
+            Verdict::Deny if hold.repeats => Verdict::Deny,
+            // A call that is not repeated has happened, and what has not happened is the program's next
+            // instruction.
             Verdict::Deny => Verdict::Kill,
             other => other,
         };
@@ -329,7 +333,7 @@ impl Engine {
     fn place_answer(&mut self, hold: &Hold, done: Verdict) -> Result<(), Refusal> {
         let key = match done {
             Verdict::Deny => AnswerKey::refusal(hold.process.0),
-            Verdict::Allow if hold.object != 0 => match self.rule_index(&hold.rule) {
+            Verdict::Allow if hold.repeats => match self.rule_index(&hold.rule) {
                 Some(rule) => AnswerKey {
                     tgid: hold.process.0,
                     rule,
@@ -353,14 +357,6 @@ impl Engine {
                 hold.id
             ))
         })
-    }
-
-    /// Whether a held call will be repeated, so that it can be made to fail then.
-    fn can_still_fail(&self, hold: &Hold) -> bool {
-        hold.kind == record::kind::CONNECT
-            && hold.event.object_has("addr")
-            && hold.object != 0
-            && self.kernel.hooks.repeats_held_connects()
     }
 
     fn let_rest_go_on(&mut self, hold: &Hold) {
@@ -499,6 +495,16 @@ pub(super) fn target_of(event: &Event) -> String {
             _ => "connect".into(),
         },
         Kind::Open => text("path").map_or_else(|| "open".into(), |path| format!("open {path}")),
+        Kind::Signal | Kind::Call => {
+            let call = text("call").unwrap_or_default();
+            let target = object
+                .and_then(|object| object.get("target"))
+                .and_then(serde_json::Value::as_u64);
+            match target {
+                Some(pid) => format!("{call} of pid {pid}"),
+                None => call,
+            }
+        }
         Kind::Exec => event
             .argv
             .as_ref()
@@ -516,10 +522,3 @@ pub(super) fn object_of(event: &Event) -> String {
     }
 }
 
-impl Event {
-    fn object_has(&self, key: &str) -> bool {
-        self.object
-            .as_ref()
-            .is_some_and(|object| object.get(key).is_some())
-    }
-}

@@ -406,6 +406,12 @@ impl Engine {
                 flags,
             } => self.on_path(&fields, path.as_deref(), ino, dev, flags),
             Record::Connect { fields, to } => self.on_connect(&fields, &to),
+            Record::Call {
+                fields,
+                act,
+                target,
+                number,
+            } => self.on_call(&fields, act, target, number),
             Record::Bare(fields) => match fields.kind {
                 kind::AGENT => self.on_candidate(&fields),
                 kind::EMPTY => self.end_if_empty(fields.session),

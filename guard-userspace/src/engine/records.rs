@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path};
 use guard_common::{
     Verdict,
     event::{self as record, FLAG_GATED, FLAG_STOPPED, Header, kind, tier},
-    state::Held,
+    state::{Held, act},
 };
 use rustix::process::Signal;
 use serde_json::json;
@@ -204,7 +204,8 @@ impl Engine {
                     generation,
                     kind: kind::EXEC,
                     on_timeout: rule.on_timeout,
-                    pad: [0; 6],
+                    repeats: 0,
+                    pad: [0; 5],
                 };
                 if let Err(error) = self.kernel.tables.put_held(id.pid, held) {
                     self.problems.insert("held", error.to_string());
@@ -288,6 +289,26 @@ impl Engine {
         if fields.flags & record::FLAG_SIGNAL_NEEDED != 0 && fields.verdict == Verdict::Kill as u8 {
             let _ = process::signal(Id::new(fields.tgid, fields.start_ns), Signal::KILL);
         }
+        self.hold_from(fields, event);
+    }
+
+    pub(super) fn on_call(&mut self, fields: &Header, act: u32, target: u32, number: u64) {
+        let signal = fields.kind == kind::SIGNAL;
+        let mut event = self.event_of(if signal { Kind::Signal } else { Kind::Call }, fields);
+        let mut object = serde_json::Map::new();
+        let name = act::NAMES.get(act as usize).copied().unwrap_or_default();
+        object.insert("call".into(), name.into());
+        if target != 0 {
+            object.insert("target".into(), target.into());
+        }
+        if signal {
+            object.insert("signal".into(), (number as u32).into());
+        } else if act == act::BPF {
+            object.insert("command".into(), (number as u32).into());
+        }
+        event.object = Some(object.into());
+        let event = self.tell(event);
+        self.touch(fields, &event);
         self.hold_from(fields, event);
     }
 

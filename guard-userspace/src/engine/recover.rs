@@ -183,7 +183,8 @@ impl Engine {
                 generation: self.kernel.tables.generation() as u16,
                 kind: hold.kind,
                 on_timeout: hold.on_timeout,
-                pad: [0; 6],
+                repeats: hold.repeats.into(),
+                pad: [0; 5],
             };
             let _ = self.kernel.tables.put_held(id.pid, held);
             (hold.rule_index, hold.generation) = (held.rule, held.generation);

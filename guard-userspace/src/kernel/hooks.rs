@@ -1,20 +1,34 @@
 //! What is watched, by which mechanism, and what that mechanism can do. One table drives loading,
-//! attaching, `status` and `doctor`, so that none of them can claim what another does not do.
+//! attaching, `status`, `doctor` and docs/tiers.md, so that none of them can claim what another does not do.
 
-use std::{fs::File, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
 
 use aya::{
     Btf, Ebpf,
     programs::{
-        BtfTracePoint, CgroupAttachMode, CgroupSockAddr, ProgramError, ProgramType, TracePoint,
-        cgroup_sock_addr::CgroupSockAddrLinkId, tp_btf::BtfTracePointLinkId,
-        trace_point::TracePointLinkId,
+        BtfTracePoint, CgroupAttachMode, CgroupSockAddr, ProgramError, ProgramType,
+        TracePoint, links::{FdLink, PinnedLink}, trace_point::TracePointLink,
     },
     sys::{BpfHelper, is_helper_supported},
 };
-use guard_common::{ENV_SEARCHED, offsets::Need, plain};
+use guard_common::{
+    ENV_SEARCHED,
+    event::tier,
+    offsets::Need,
+    plain,
+    state::{act, watched},
+};
 
-use super::{Helpers, KernelError, Offsets, mount_point};
+use super::{
+    Helpers, KernelError, Offsets, mount_point,
+    sys::{self, Kind},
+    trampoline::{Loader, prove},
+};
 use crate::wire::HookInfo;
 
 /// One thing that is watched.
@@ -24,13 +38,37 @@ pub enum Feature {
     Lineage,
     /// Program, command line, agents.
     Exec,
+    /// Programs that carry a file label.
+    Program,
     /// Files.
     Open,
     /// TCP and UDP.
     Connect,
     /// Unix sockets.
     UnixConnect,
+    /// Signals to guard and to what it has stopped.
+    Signal,
+    /// Control over other processes.
+    Ptrace,
+    /// bpf(2).
+    Bpf,
+    /// io_uring_setup(2).
+    IoUring,
 }
+
+/// All of them, in the order of `status`.
+const FEATURES: [Feature; 10] = [
+    Feature::Lineage,
+    Feature::Exec,
+    Feature::Program,
+    Feature::Open,
+    Feature::Connect,
+    Feature::UnixConnect,
+    Feature::Signal,
+    Feature::Ptrace,
+    Feature::Bpf,
+    Feature::IoUring,
+];
 
 impl Feature {
     /// The word in `status`.
@@ -38,9 +76,90 @@ impl Feature {
         match self {
             Self::Lineage => "lineage",
             Self::Exec => "exec",
+            Self::Program => "program",
             Self::Open => "open",
             Self::Connect => "connect",
             Self::UnixConnect => "unix-connect",
+            Self::Signal => "signal",
+            Self::Ptrace => "ptrace",
+            Self::Bpf => "bpf",
+            Self::IoUring => "io-uring",
+        }
+    }
+
+    /// Where the kernel side finds which tier serves it.
+    const fn place(self) -> Option<usize> {
+        match self {
+            Self::Open => Some(watched::OPEN),
+            Self::Program => Some(watched::PROGRAM),
+            Self::Signal => Some(watched::SIGNAL),
+            Self::Ptrace => Some(watched::PTRACE),
+            Self::Bpf => Some(watched::BPF),
+            _ => None,
+        }
+    }
+
+    /// Which of [`act`] it is for; it is only attached while the policy gives one of them a label.
+    const fn acts(self) -> &'static [u32] {
+        match self {
+            Self::Signal => &[act::SIGNAL_GUARD, act::RESUME_HELD],
+            Self::Ptrace => &[act::PTRACE_GUARD, act::PTRACE_OUTSIDE],
+            Self::Bpf => &[act::BPF],
+            Self::IoUring => &[act::IO_URING],
+            _ => &[],
+        }
+    }
+}
+
+/// A mechanism, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tier {
+    /// BPF as a security module.
+    Lsm,
+    /// Modify-return on the security modules' entry functions.
+    ModifyReturn,
+    /// Programs at the entry of these functions.
+    Fentry,
+    /// Programs on the root cgroup.
+    Cgroup,
+    /// Scheduler tracepoints.
+    TpBtf,
+    /// System call tracepoints.
+    Tracepoint,
+}
+
+impl Tier {
+    const fn number(self) -> u8 {
+        match self {
+            Self::Lsm => tier::LSM,
+            Self::ModifyReturn => tier::MODIFY_RETURN,
+            Self::Fentry => tier::FENTRY,
+            Self::Cgroup => tier::CGROUP,
+            Self::TpBtf => tier::TP_BTF,
+            Self::Tracepoint => tier::TRACEPOINT,
+        }
+    }
+
+    /// The word in `status` and in events.
+    pub const fn name(self) -> &'static str {
+        tier::NAMES[self.number() as usize]
+    }
+
+    const fn kind(self) -> Option<Kind> {
+        match self {
+            Self::Lsm => Some(Kind::Lsm),
+            Self::ModifyReturn => Some(Kind::ModifyReturn),
+            Self::Fentry => Some(Kind::Fentry),
+            _ => None,
+        }
+    }
+
+    /// What can be done there.
+    const fn can(self, feature: Feature) -> &'static [&'static str] {
+        match (feature, self) {
+            (Feature::Lineage, _) => &[],
+            (_, Self::Lsm | Self::ModifyReturn | Self::Cgroup) => &["flag", "hold", "deny", "kill"],
+            _ => &["flag", "hold", "kill"],
         }
     }
 }
@@ -52,126 +171,154 @@ enum Attach {
     Syscall(&'static str),
     /// A program on the root cgroup, while a session lives.
     Cgroup,
+    /// A security hook or its entry function, while a session lives.
+    Security(Tier, &'static str),
+    /// The scheduler hook of exec does it.
+    WithExec,
 }
 
 struct Hook {
     program: &'static str,
     feature: Feature,
     attach: Attach,
-    /// Without it the feature does not serve at all; otherwise only this call is not seen.
+    /// Without it the tier does not serve at all; otherwise only this call is not seen.
     essential: bool,
 }
 
+const fn needs(feature: Feature, program: &'static str, attach: Attach) -> Hook {
+    Hook {
+        program,
+        feature,
+        attach,
+        essential: true,
+    }
+}
+
+const fn also(feature: Feature, program: &'static str, attach: Attach) -> Hook {
+    Hook {
+        program,
+        feature,
+        attach,
+        essential: false,
+    }
+}
+
 impl Hook {
+    const fn tier(&self) -> Tier {
+        match self.attach {
+            Attach::Scheduler(_) | Attach::WithExec => Tier::TpBtf,
+            Attach::Syscall(_) => Tier::Tracepoint,
+            Attach::Cgroup => Tier::Cgroup,
+            Attach::Security(tier, _) => tier,
+        }
+    }
+
     /// What a person would look for: the tracepoint, or the program where there is none.
     const fn name(&self) -> &'static str {
         match self.attach {
-            Attach::Scheduler(name) | Attach::Syscall(name) => name,
-            Attach::Cgroup => self.program,
+            Attach::Scheduler(name) | Attach::Syscall(name) | Attach::Security(_, name) => name,
+            Attach::Cgroup | Attach::WithExec => self.program,
         }
     }
 }
 
-const HOOKS: &[Hook] = &[
-    Hook {
-        program: "guard_fork",
-        feature: Feature::Lineage,
-        attach: Attach::Scheduler("sched_process_fork"),
-        essential: true,
-    },
-    Hook {
-        program: "guard_exit",
-        feature: Feature::Lineage,
-        attach: Attach::Scheduler("sched_process_exit"),
-        essential: true,
-    },
-    Hook {
-        program: "guard_exec",
-        feature: Feature::Exec,
-        attach: Attach::Scheduler("sched_process_exec"),
-        essential: true,
-    },
-    Hook {
-        program: "guard_open",
-        feature: Feature::Open,
-        attach: Attach::Syscall("sys_exit_openat"),
-        essential: true,
-    },
-    Hook {
-        program: "guard_open",
-        feature: Feature::Open,
-        attach: Attach::Syscall("sys_exit_open"),
-        essential: false,
-    },
-    Hook {
-        program: "guard_open",
-        feature: Feature::Open,
-        attach: Attach::Syscall("sys_exit_openat2"),
-        essential: false,
-    },
-    Hook {
-        program: "guard_open",
-        feature: Feature::Open,
-        attach: Attach::Syscall("sys_exit_creat"),
-        essential: false,
-    },
-    Hook {
-        program: "guard_open",
-        feature: Feature::Open,
-        attach: Attach::Syscall("sys_exit_open_by_handle_at"),
-        essential: false,
-    },
-    Hook {
-        program: "guard_connect4",
-        feature: Feature::Connect,
-        attach: Attach::Cgroup,
-        essential: true,
-    },
-    Hook {
-        program: "guard_connect6",
-        feature: Feature::Connect,
-        attach: Attach::Cgroup,
-        essential: true,
-    },
-    Hook {
-        program: "guard_sendmsg4",
-        feature: Feature::Connect,
-        attach: Attach::Cgroup,
-        essential: true,
-    },
-    Hook {
-        program: "guard_sendmsg6",
-        feature: Feature::Connect,
-        attach: Attach::Cgroup,
-        essential: true,
-    },
-    Hook {
-        program: "guard_connect_exit",
-        feature: Feature::Connect,
-        attach: Attach::Syscall("sys_exit_connect"),
-        essential: true,
-    },
-    Hook {
-        program: "guard_connect_enter",
-        feature: Feature::UnixConnect,
-        attach: Attach::Syscall("sys_enter_connect"),
-        essential: true,
-    },
-];
+/// The best tier of each feature first.
+const HOOKS: &[Hook] = {
+    use Attach::{Cgroup, Scheduler, Security, Syscall, WithExec};
+    use Feature::{
+        Bpf, Connect, Exec, IoUring, Lineage, Open, Program, Ptrace, Signal, UnixConnect,
+    };
+    use Tier::{Fentry, Lsm, ModifyReturn};
+    &[
+        needs(Lineage, "guard_fork", Scheduler("sched_process_fork")),
+        needs(Lineage, "guard_exit", Scheduler("sched_process_exit")),
+        needs(Exec, "guard_exec", Scheduler("sched_process_exec")),
+        needs(Program, "guard_bprm_check", Security(Lsm, "bprm_check_security")),
+        needs(Program, "guard_bprm_check", Security(ModifyReturn, "security_bprm_check")),
+        needs(Program, "guard_exec", WithExec),
+        needs(Open, "guard_file_open", Security(Lsm, "file_open")),
+        needs(Open, "guard_file_open", Security(ModifyReturn, "security_file_open")),
+        needs(Open, "guard_file_entry", Security(Fentry, "security_file_open")),
+        needs(Open, "guard_open", Syscall("sys_exit_openat")),
+        also(Open, "guard_open", Syscall("sys_exit_open")),
+        also(Open, "guard_open", Syscall("sys_exit_openat2")),
+        also(Open, "guard_open", Syscall("sys_exit_creat")),
+        also(Open, "guard_open", Syscall("sys_exit_open_by_handle_at")),
+        needs(Connect, "guard_connect4", Cgroup),
+        needs(Connect, "guard_connect6", Cgroup),
+        needs(Connect, "guard_sendmsg4", Cgroup),
+        needs(Connect, "guard_sendmsg6", Cgroup),
+        needs(Connect, "guard_connect_exit", Syscall("sys_exit_connect")),
+        needs(UnixConnect, "guard_connect_enter", Syscall("sys_enter_connect")),
+        needs(Signal, "guard_task_kill", Security(Lsm, "task_kill")),
+        needs(Signal, "guard_task_kill", Security(ModifyReturn, "security_task_kill")),
+        needs(Signal, "guard_kill_enter", Syscall("sys_enter_kill")),
+        also(Signal, "guard_kill_enter", Syscall("sys_enter_tkill")),
+        also(Signal, "guard_kill_enter", Syscall("sys_enter_rt_sigqueueinfo")),
+        also(Signal, "guard_tgkill_enter", Syscall("sys_enter_tgkill")),
+        also(Signal, "guard_tgkill_enter", Syscall("sys_enter_rt_tgsigqueueinfo")),
+        needs(Ptrace, "guard_ptrace_check", Security(Lsm, "ptrace_access_check")),
+        needs(Ptrace, "guard_ptrace_check", Security(ModifyReturn, "security_ptrace_access_check")),
+        needs(Ptrace, "guard_ptrace_enter", Syscall("sys_enter_ptrace")),
+        also(Ptrace, "guard_vm_enter", Syscall("sys_enter_process_vm_readv")),
+        also(Ptrace, "guard_vm_enter", Syscall("sys_enter_process_vm_writev")),
+        needs(Bpf, "guard_bpf_check", Security(Lsm, "bpf")),
+        needs(Bpf, "guard_bpf_check", Security(ModifyReturn, "security_bpf")),
+        needs(Bpf, "guard_bpf_enter", Syscall("sys_enter_bpf")),
+        needs(IoUring, "guard_io_uring_enter", Syscall("sys_enter_io_uring_setup")),
+    ]
+};
 
+/// An attachment. Dropped, it ends, unless it is pinned.
 #[derive(Debug)]
 enum Link {
-    Syscall(TracePointLinkId),
-    Cgroup(CgroupSockAddrLinkId),
+    Aya(FdLink),
+    Pinned(PinnedLink),
+    /// Before Linux 5.15 a system call tracepoint is attached by an ioctl.
+    Event(TracePointLink),
+    Raw(OwnedFd, Option<PathBuf>),
 }
 
-#[derive(Debug)]
+impl Link {
+    /// Takes its name away and lets it go.
+    fn end(self) {
+        let result = match self {
+            Self::Aya(_) | Self::Event(_) | Self::Raw(_, None) => return,
+            Self::Pinned(link) => link.unpin().map(drop).map_err(|error| error.to_string()),
+            Self::Raw(_, Some(pin)) => std::fs::remove_file(pin).map_err(|error| error.to_string()),
+        };
+        if let Err(error) = result {
+            tracing::warn!(%error, "a hook's pin could not be removed");
+        }
+    }
+
+    /// Gives it a name, so that it outlives guardd.
+    fn pin(self, path: &Path) -> Result<Self, String> {
+        match self {
+            Self::Aya(link) => link
+                .pin(path)
+                .map(Self::Pinned)
+                .map_err(|error| error.to_string()),
+            Self::Raw(fd, None) => match sys::pin(&fd, path) {
+                Ok(()) => Ok(Self::Raw(fd, Some(path.to_owned()))),
+                Err(error) => Err(error.to_string()),
+            },
+            other => Ok(other),
+        }
+    }
+}
+
+/// One line of the table, if its tier serves.
+#[derive(Debug, Default)]
 struct State {
+    /// Its tier serves its feature.
+    chosen: bool,
     loaded: bool,
     /// Why it is not loaded or attached.
     problem: Option<String>,
     link: Option<Link>,
-    scheduler: Option<BtfTracePointLinkId>,
+    /// Of those that aya does not keep.
+    program: Option<OwnedFd>,
 }
 
 /// Every hook's state, in the order of the table.
@@ -180,56 +327,69 @@ pub struct Hooks {
     states: Vec<State>,
     helpers: Helpers,
     notes: Vec<(Feature, String)>,
+    /// Where attachments are pinned.
+    pins: Option<PathBuf>,
 }
 
 impl Hooks {
-    /// Loads every program. One that a kernel refuses turns off what it serves, and says so; only the
-    /// lineage is indispensable.
+    /// Loads for each feature the best tier that the kernel takes, none above `best`. What a kernel refuses
+    /// turns off what it serves, and says so; only lineage and exec are indispensable.
     pub(super) fn load(
         ebpf: &mut Ebpf,
+        object: &[u8],
         offsets: &Offsets,
         btf: &Btf,
         helpers: Helpers,
+        best: Option<Tier>,
     ) -> Result<Self, KernelError> {
-        let mut states: Vec<State> = Vec::with_capacity(HOOKS.len());
-        for (index, hook) in HOOKS.iter().enumerate() {
-            // One program may serve several tracepoints.
-            if let Some(same) = HOOKS[..index]
-                .iter()
-                .position(|other| other.program == hook.program)
-            {
-                let (loaded, problem) = (states[same].loaded, states[same].problem.clone());
-                states.push(State {
-                    loaded,
-                    problem,
-                    link: None,
-                    scheduler: None,
-                });
-                continue;
-            }
-            if let Some(source) = load_program(ebpf, hook, btf).err() {
-                if matches!(hook.attach, Attach::Scheduler(_)) {
-                    return Err(KernelError::Program {
-                        program: hook.program,
-                        source,
-                    });
+        let mut notes = Vec::new();
+        let mut states: Vec<State> = HOOKS.iter().map(|_| State::default()).collect();
+        let mut proofs: BTreeMap<Tier, Result<(), String>> = BTreeMap::new();
+        let loader = Loader::new(object, ebpf)?;
+        let needed = offsets.missing(Need::Open).is_empty();
+        for feature in FEATURES {
+            let mut tried: Vec<Tier> = Vec::new();
+            for hook in HOOKS.iter().filter(|hook| hook.feature == feature) {
+                let tier = hook.tier();
+                // Connect is served by several at once.
+                if tried.contains(&tier) {
+                    continue;
                 }
-                states.push(State {
-                    loaded: false,
-                    problem: Some(brief(&source)),
-                    link: None,
-                    scheduler: None,
-                });
-            } else {
-                states.push(State {
-                    loaded: true,
-                    problem: None,
-                    link: None,
-                    scheduler: None,
-                });
+                tried.push(tier);
+                if let Some(kind) = tier.kind() {
+                    if best.is_some_and(|best| tier < best) || !needed {
+                        continue;
+                    }
+                    let proof = proofs
+                        .entry(tier)
+                        .or_insert_with(|| prove(kind, btf))
+                        .clone();
+                    if let Err(why) = proof {
+                        if Some(tier) == best {
+                            return Err(KernelError::Tier {
+                                tier: tier.name(),
+                                why,
+                            });
+                        }
+                        notes.push((feature, format!("not by {}: {why}", tier.name())));
+                        continue;
+                    }
+                }
+                let every = |other: &Hook| {
+                    other.feature == feature
+                        && (other.tier() == tier
+                            || matches!(feature, Feature::Connect | Feature::UnixConnect))
+                };
+                let failed = load_tier(ebpf, &loader, btf, &mut states, every)?;
+                match failed {
+                    None => break,
+                    Some(why) if tier.kind().is_some() => {
+                        notes.push((feature, format!("not by {}: {why}", tier.name())));
+                    }
+                    Some(_) => break,
+                }
             }
         }
-        let mut notes = Vec::new();
         for (need, feature) in [
             (Need::Open, Feature::Open),
             (Need::Paths, Feature::Open),
@@ -237,6 +397,7 @@ impl Hooks {
             (Need::Jobs, Feature::Exec),
             (Need::ProgramAge, Feature::Exec),
             (Need::Unix, Feature::UnixConnect),
+            (Need::Repeat, Feature::Open),
         ] {
             let missing = offsets.missing(need);
             if !missing.is_empty() {
@@ -256,24 +417,69 @@ impl Hooks {
             states,
             helpers,
             notes,
+            pins: None,
         })
+    }
+
+    /// Where attachments are pinned from now on.
+    pub(super) fn pin_in(&mut self, directory: PathBuf) {
+        self.pins = Some(directory);
+    }
+
+    /// Which tier serves a feature.
+    pub fn tier(&self, feature: Feature) -> Option<Tier> {
+        self.of(feature).map(|(hook, _)| hook.tier()).next()
+    }
+
+    /// The hooks that serve a feature.
+    fn of(&self, feature: Feature) -> impl Iterator<Item = (&Hook, &State)> {
+        HOOKS
+            .iter()
+            .zip(&self.states)
+            .filter(move |(hook, state)| hook.feature == feature && state.chosen)
+    }
+
+    /// For [`guard_common::state::Config::tiers`].
+    pub(super) fn numbers(&self) -> [u8; watched::COUNT] {
+        let mut numbers = [0; watched::COUNT];
+        for feature in FEATURES {
+            if let (Some(place), Some(tier)) = (feature.place(), self.tier(feature)) {
+                numbers[place] = tier.number();
+            }
+        }
+        numbers
     }
 
     pub(super) fn attach_lineage(&mut self, ebpf: &mut Ebpf) -> Result<(), KernelError> {
         for (hook, state) in HOOKS.iter().zip(&mut self.states) {
-            if matches!(hook.attach, Attach::Scheduler(_)) && state.scheduler.is_none() {
-                let program: &mut BtfTracePoint = typed(ebpf, hook.program)?;
-                let link = program.attach().map_err(|source| KernelError::Program {
+            if matches!(hook.attach, Attach::Scheduler(_)) && state.link.is_none() {
+                let failed = |source| KernelError::Program {
                     program: hook.program,
                     source,
-                })?;
-                state.scheduler = Some(link);
+                };
+                let program: &mut BtfTracePoint = typed(ebpf, hook.program)?;
+                let link = program
+                    .attach()
+                    .and_then(|id| program.take_link(id))
+                    .map_err(failed)?;
+                let link = Link::Aya(link.into());
+                state.link = match pinned(link, self.pins.as_deref(), hook, &mut state.problem) {
+                    Some(link) => Some(link),
+                    None => Some(Link::Aya(
+                        program
+                            .attach()
+                            .and_then(|id| program.take_link(id))
+                            .map_err(failed)?
+                            .into(),
+                    )),
+                };
             }
         }
         Ok(())
     }
 
-    pub(super) fn attach_calls(&mut self, ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    /// Attaches what watches calls: of the system calls that a policy can name, those in `acts`.
+    pub(super) fn attach_calls(&mut self, ebpf: &mut Ebpf, acts: u64) -> Result<(), KernelError> {
         let cgroup = mount_point("cgroup2").ok_or(KernelError::NoCgroup2)?;
         let cgroup = File::open(cgroup).map_err(|source| KernelError::System {
             what: "opening the root cgroup",
@@ -289,9 +495,9 @@ impl Hooks {
                 kept.extend(File::open("/dev/null"));
             }
         }
-        self.attach_some(ebpf, &cgroup, false)?;
+        self.attach_some(ebpf, &cgroup, false, acts)?;
         drop(kept);
-        self.attach_some(ebpf, &cgroup, true)
+        self.attach_some(ebpf, &cgroup, true, acts)
     }
 
     fn attach_some(
@@ -299,7 +505,9 @@ impl Hooks {
         ebpf: &mut Ebpf,
         cgroup: &File,
         cgroups: bool,
+        acts: u64,
     ) -> Result<(), KernelError> {
+        let by_tracepoint = self.tier(Feature::Open) == Some(Tier::Tracepoint);
         for (hook, state) in HOOKS.iter().zip(&mut self.states) {
             if !state.loaded
                 || state.link.is_some()
@@ -307,107 +515,119 @@ impl Hooks {
             {
                 continue;
             }
-            let attached = match hook.attach {
-                Attach::Scheduler(_) => continue,
-                Attach::Syscall(name) => {
-                    let program: &mut TracePoint = typed(ebpf, hook.program)?;
-                    program.attach("syscalls", name).map(Link::Syscall)
-                }
+            let for_acts = hook.feature.acts();
+            if !for_acts.is_empty() && !for_acts.iter().any(|act| acts >> act & 1 != 0) {
+                continue;
+            }
+            // Every other tier sees the opens themselves.
+            if hook.feature == Feature::IoUring && !by_tracepoint {
+                continue;
+            }
+            if matches!(hook.attach, Attach::Scheduler(_) | Attach::WithExec) {
+                continue;
+            }
+            let mut attach = || match hook.attach {
+                Attach::Scheduler(_) | Attach::WithExec => Err("it is attached elsewhere".into()),
+                Attach::Syscall(name) => typed(ebpf, hook.program)
+                    .map_err(|error| error.to_string())
+                    .and_then(|program| attach_tracepoint(program, name)),
                 Attach::Cgroup => {
-                    let program: &mut CgroupSockAddr = typed(ebpf, hook.program)?;
+                    let program: &mut CgroupSockAddr =
+                        typed(ebpf, hook.program).map_err(|error| error.to_string())?;
                     // A link on a cgroup always allows others beside it.
-                    program
+                    let link = program
                         .attach(cgroup, CgroupAttachMode::Single)
-                        .map(Link::Cgroup)
+                        .and_then(|id| program.take_link(id))
+                        .map_err(|error| brief(&error))?;
+                    FdLink::try_from(link)
+                        .map(Link::Aya)
+                        .map_err(|error| error.to_string())
                 }
+                Attach::Security(..) => match &state.program {
+                    Some(program) => sys::attach(program)
+                        .map(|fd| Link::Raw(fd, None))
+                        .map_err(|error| error.to_string()),
+                    None => Err("it is not loaded".into()),
+                },
             };
+            let mut problem = None;
+            let attached = attach().and_then(|link| {
+                match pinned(link, self.pins.as_deref(), hook, &mut problem) {
+                    Some(link) => Ok(link),
+                    None => attach(),
+                }
+            });
             match attached {
                 Ok(link) => {
+                    state.problem = problem;
                     state.link = Some(link);
-                    state.problem = None;
                 }
-                Err(source) => state.problem = Some(brief(&source)),
+                Err(problem) => state.problem = Some(problem),
             }
         }
         Ok(())
     }
 
-    pub(super) fn detach_calls(&mut self, ebpf: &mut Ebpf) {
+    pub(super) fn detach_calls(&mut self) {
         let cgroups_first =
             |(hook, _): &(&Hook, &mut State)| !matches!(hook.attach, Attach::Cgroup);
-        let mut order: Vec<(&Hook, &mut State)> = HOOKS.iter().zip(&mut self.states).collect();
+        let mut order: Vec<(&Hook, &mut State)> = HOOKS
+            .iter()
+            .zip(&mut self.states)
+            .filter(|(hook, _)| !matches!(hook.attach, Attach::Scheduler(_)))
+            .collect();
         order.sort_by_key(cgroups_first);
-        for (hook, state) in order {
-            let result = match state.link.take() {
-                None => continue,
-                Some(Link::Syscall(id)) => {
-                    typed::<TracePoint>(ebpf, hook.program).map(|program| program.detach(id))
-                }
-                Some(Link::Cgroup(id)) => {
-                    typed::<CgroupSockAddr>(ebpf, hook.program).map(|program| program.detach(id))
-                }
-            };
-            if let Ok(Err(error)) = result {
-                tracing::warn!(hook = hook.program, %error, "a hook did not detach");
+        for (_, state) in order {
+            if let Some(link) = state.link.take() {
+                link.end();
             }
         }
     }
 
     /// Takes the lineage hooks off, at the end. When this returns none of them runs any more.
-    pub(super) fn detach_lineage(&mut self, ebpf: &mut Ebpf) {
-        for (hook, state) in HOOKS.iter().zip(&mut self.states) {
-            let Some(link) = state.scheduler.take() else {
-                continue;
-            };
-            let program = typed::<BtfTracePoint>(ebpf, hook.program);
-            if let Ok(Err(error)) = program.map(|program| program.detach(link)) {
-                tracing::warn!(hook = hook.program, %error, "a hook did not detach");
+    pub(super) fn detach_lineage(&mut self) {
+        for state in &mut self.states {
+            if let Some(link) = state.link.take() {
+                link.end();
             }
         }
-        // Those that had begun before: the kernel waits for an RCU grace period.
-        // <https://github.com/torvalds/linux/blob/v6.12/kernel/sched/membarrier.c#L633>
-        const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
-        // SAFETY: takes numbers.
-        if unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0 {
-            // Not with CPUs that are kept free of ticks. A program runs for microseconds.
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
+        settle();
+    }
+
+    /// Times that the kernel did not run one of the programs that are loaded here, because it was running on
+    /// the same CPU already.
+    pub fn misses(&self) -> u64 {
+        self.states
+            .iter()
+            .filter_map(|state| sys::misses(state.program.as_ref()?).ok())
+            .sum()
     }
 
     /// Whether the hooks on calls are attached.
     pub fn calls_attached(&self) -> bool {
-        self.states.iter().any(|state| state.link.is_some())
+        HOOKS
+            .iter()
+            .zip(&self.states)
+            .any(|(hook, state)| {
+                state.link.is_some() && !matches!(hook.attach, Attach::Scheduler(_))
+            })
     }
 
     /// The table for `status`.
     pub fn info(&self) -> Vec<HookInfo> {
-        [
-            Feature::Lineage,
-            Feature::Exec,
-            Feature::Open,
-            Feature::Connect,
-            Feature::UnixConnect,
-        ]
-        .into_iter()
-        .map(|feature| self.info_of(feature))
-        .collect()
+        FEATURES
+            .into_iter()
+            .map(|feature| self.info_of(feature))
+            .collect()
     }
 
     fn info_of(&self, feature: Feature) -> HookInfo {
-        let of = || {
-            HOOKS
-                .iter()
-                .zip(&self.states)
-                .filter(move |(hook, _)| hook.feature == feature)
-        };
-        let serves =
-            of().all(|(hook, state)| !hook.essential || (state.loaded && state.problem.is_none()));
-        let (tier, can): (&str, &[&str]) = match feature {
-            Feature::Lineage => ("tp_btf", &[]),
-            Feature::Exec => ("tp_btf", &["flag", "hold", "kill"]),
-            Feature::Open | Feature::UnixConnect => ("tracepoint", &["flag", "hold", "kill"]),
-            Feature::Connect => ("cgroup", &["flag", "hold", "deny", "kill"]),
-        };
+        let of = || self.of(feature);
+        let lacking = of().find(|(hook, state)| {
+            hook.essential && !(state.loaded && (state.problem.is_none() || state.link.is_some()))
+        });
+        // The cgroup programs are what a connection is judged by; the tracepoint only sends the signal.
+        let tier = self.tier(feature).filter(|_| lacking.is_none());
         let mut notes: Vec<String> = self
             .notes
             .iter()
@@ -418,15 +638,22 @@ impl Hooks {
             Some(format!("{}: {}", hook.name(), state.problem.as_ref()?))
         }));
         notes.dedup();
+        let attached = match feature {
+            Feature::Program if tier == Some(Tier::TpBtf) => {
+                self.of(Feature::Exec).any(|(_, state)| state.link.is_some())
+            }
+            _ => of().any(|(_, state)| state.link.is_some()),
+        };
         HookInfo {
             watched: feature.name().into(),
-            tier: if serves { tier.into() } else { "none".into() },
-            can: if serves {
-                can.iter().map(|word| (*word).into()).collect()
-            } else {
-                Vec::new()
-            },
-            attached: of().any(|(_, state)| state.link.is_some() || state.scheduler.is_some()),
+            tier: tier.map_or("none", Tier::name).into(),
+            can: tier
+                .map(|tier| tier.can(feature))
+                .unwrap_or_default()
+                .iter()
+                .map(|word| (*word).to_owned())
+                .collect(),
+            attached,
             note: if notes.is_empty() {
                 None
             } else {
@@ -505,6 +732,63 @@ impl Hooks {
     }
 }
 
+/// Loads the hooks of one tier. Says why when one that it needs does not load.
+fn load_tier(
+    ebpf: &mut Ebpf,
+    loader: &Loader,
+    btf: &Btf,
+    states: &mut [State],
+    every: impl Fn(&Hook) -> bool,
+) -> Result<Option<String>, KernelError> {
+    let chosen: Vec<usize> = (0..HOOKS.len()).filter(|&at| every(&HOOKS[at])).collect();
+    let mut lacking = None;
+    for &at in &chosen {
+        let hook = &HOOKS[at];
+        // One program may serve several tracepoints.
+        let same = (0..at).find(|&other| {
+            states[other].chosen
+                && HOOKS[other].program == hook.program
+                && HOOKS[other].tier().kind().is_none()
+        });
+        let problem = match (same, hook.tier().kind()) {
+            (Some(other), _) if hook.tier().kind().is_none() => states[other].problem.clone(),
+            (_, Some(kind)) => match loader.load(hook.program, kind, hook.name(), btf) {
+                Ok(program) => {
+                    states[at].program = Some(program);
+                    None
+                }
+                Err(refused) => {
+                    tracing::debug!("the verifier's log: {}", refused.log);
+                    Some(refused.to_string())
+                }
+            },
+            _ => match load_program(ebpf, hook, btf) {
+                Ok(()) => None,
+                Err(source) if matches!(hook.attach, Attach::Scheduler(_)) => {
+                    return Err(KernelError::Program {
+                        program: hook.program,
+                        source,
+                    });
+                }
+                Err(source) => Some(brief(&source)),
+            },
+        };
+        let state = &mut states[at];
+        state.chosen = true;
+        state.loaded = problem.is_none();
+        if hook.essential && lacking.is_none() {
+            lacking.clone_from(&problem);
+        }
+        state.problem = problem;
+    }
+    if lacking.is_some() && chosen.iter().any(|&at| HOOKS[at].tier().kind().is_some()) {
+        for at in chosen {
+            states[at] = State::default();
+        }
+    }
+    Ok(lacking)
+}
+
 fn load_program(ebpf: &mut Ebpf, hook: &Hook, btf: &Btf) -> Result<(), ProgramError> {
     let program = ebpf
         .program_mut(hook.program)
@@ -513,6 +797,51 @@ fn load_program(ebpf: &mut Ebpf, hook: &Hook, btf: &Btf) -> Result<(), ProgramEr
         Attach::Scheduler(name) => <&mut BtfTracePoint>::try_from(program)?.load(name, btf),
         Attach::Syscall(_) => <&mut TracePoint>::try_from(program)?.load(),
         Attach::Cgroup => <&mut CgroupSockAddr>::try_from(program)?.load(),
+        // Loaded by others.
+        Attach::Security(..) | Attach::WithExec => Ok(()),
+    }
+}
+
+fn attach_tracepoint(program: &mut TracePoint, name: &str) -> Result<Link, String> {
+    let link = program
+        .attach("syscalls", name)
+        .and_then(|id| program.take_link(id))
+        .map_err(|error| brief(&error))?;
+    if aya::features().bpf_perf_link() {
+        FdLink::try_from(link)
+            .map(Link::Aya)
+            .map_err(|error| error.to_string())
+    } else {
+        Ok(Link::Event(link))
+    }
+}
+
+/// Pins an attachment. Where that fails the problem is told, and the attachment has gone with the attempt.
+fn pinned(
+    link: Link,
+    pins: Option<&Path>,
+    hook: &Hook,
+    problem: &mut Option<String>,
+) -> Option<Link> {
+    let Some(pins) = pins else { return Some(link) };
+    let path = pins.join(format!("{}-{}", hook.program, hook.name()));
+    match link.pin(&path) {
+        Ok(link) => Some(link),
+        Err(error) => {
+            *problem = Some(format!("it ends with guardd, since it could not be pinned: {error}"));
+            None
+        }
+    }
+}
+
+/// Waits until programs that had begun to run before have ended: the kernel waits for an RCU grace period.
+/// <https://github.com/torvalds/linux/blob/v6.12/kernel/sched/membarrier.c#L633>
+fn settle() {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: takes numbers.
+    if unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0 {
+        // Not with CPUs that are kept free of ticks. A program runs for microseconds.
+        std::thread::sleep(std::time::Duration::from_millis(50));
     }
 }
 
@@ -540,21 +869,22 @@ pub(super) fn brief(error: &ProgramError) -> String {
             let log = verifier_log.to_string();
             // All of it, for whoever is to mend the program.
             tracing::debug!("the verifier's log: {log}");
-            let last = log.lines().rev().map(str::trim).find(|line| {
-                !line.is_empty()
-                    && !["processed", "stack depth", "verification time", "|"]
-                        .iter()
-                        .any(|statistics| line.starts_with(statistics))
-            });
-            format!(
-                "{io_error}{}",
-                last.map(|line| format!(" ({})", line.trim()))
-                    .unwrap_or_default()
-            )
+            format!("{io_error}{}", last_word(&log))
         }
         ProgramError::SyscallError(error) => format!("{}: {}", error.call, error.io_error),
         other => other.to_string(),
     }
+}
+
+/// The last line of a verifier's log that says something, in brackets.
+pub(super) fn last_word(log: &str) -> String {
+    let last = log.lines().rev().map(str::trim).find(|line| {
+        !line.is_empty()
+            && !["processed", "stack depth", "verification time", "|"]
+                .iter()
+                .any(|statistics| line.starts_with(statistics))
+    });
+    last.map(|line| format!(" ({line})")).unwrap_or_default()
 }
 
 /// Which helpers this kernel has: asked of its verifier, with a two-instruction program each.
@@ -564,6 +894,7 @@ pub(super) fn probe_helpers() -> Helpers {
         set_retval: has(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval),
         // For tracing programs it cannot be asked; every type has had it since the same version.
         bpf_loop: has(ProgramType::RawTracePoint, BpfHelper::BPF_FUNC_loop),
+        task_regs: has(ProgramType::RawTracePoint, BpfHelper::BPF_FUNC_task_pt_regs),
     }
 }
 

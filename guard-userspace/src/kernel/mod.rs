@@ -9,7 +9,9 @@ mod inject;
 mod log;
 mod neighbours;
 mod records;
+mod sys;
 mod tables;
+mod trampoline;
 
 use std::{
     io,
@@ -22,7 +24,7 @@ use aya::{
     programs::ProgramError,
 };
 pub use btf::Offsets;
-pub use hooks::{Feature, Hooks};
+pub use hooks::{Feature, Hooks, Tier};
 pub use inject::Judged;
 pub use neighbours::Neighbours;
 pub use records::{Connection, Fields, Record};
@@ -46,6 +48,14 @@ pub enum KernelError {
     NoTracefs {
         /// Why not.
         reason: String,
+    },
+    /// A tier was asked for that this kernel does not offer.
+    #[error("tier {tier}: {why}: leave --tier out to have the best that this kernel offers")]
+    Tier {
+        /// Its name.
+        tier: &'static str,
+        /// Why not.
+        why: String,
     },
     /// No cgroup2 hierarchy.
     #[error(
@@ -102,6 +112,8 @@ pub struct Settings {
     pub btf: PathBuf,
     /// Entries in the lineage table.
     pub lineage_size: u32,
+    /// No better tier than this one; the best there is when it is left out.
+    pub tier: Option<Tier>,
 }
 
 impl Default for Settings {
@@ -109,6 +121,7 @@ impl Default for Settings {
         Self {
             btf: btf::VMLINUX.into(),
             lineage_size: 65_536,
+            tier: None,
         }
     }
 }
@@ -144,15 +157,23 @@ impl Kernel {
         hooks::ensure_tracefs()?;
         let kernel_btf = Btf::from_sys_fs().map_err(EbpfError::BtfError)?;
         let helpers = hooks::probe_helpers();
-        let mut ebpf = load_object(&offsets, settings.lineage_size, helpers)?;
-        let hooks = Hooks::load(&mut ebpf, &offsets, &kernel_btf, helpers)?;
+        let object = if helpers.bpf_loop { OBJECT } else { PLAIN };
+        let mut ebpf = load_object(object, &offsets, settings.lineage_size, helpers)?;
+        let hooks = Hooks::load(
+            &mut ebpf,
+            object,
+            &offsets,
+            &kernel_btf,
+            helpers,
+            settings.tier,
+        )?;
         drop(kernel_btf);
         let inject = inject::Injector::load(&mut ebpf)?;
         let rings = Rings {
             critical: ring(&mut ebpf, "CRITICAL")?,
             activity: ring(&mut ebpf, "ACTIVITY")?,
         };
-        let tables = Tables::take(&mut ebpf, settings.lineage_size)?;
+        let tables = Tables::take(&mut ebpf, settings.lineage_size, hooks.numbers())?;
         // The type information of a whole kernel has just been read and dropped.
         // SAFETY: malloc_trim has no precondition.
         unsafe { libc::malloc_trim(0) };
@@ -180,7 +201,8 @@ impl Kernel {
     /// # Errors
     /// When none of a needed kind attaches; a single missing one is noted in the hooks.
     pub fn attach_calls(&mut self) -> Result<(), KernelError> {
-        self.hooks.attach_calls(&mut self.ebpf)
+        let acts = self.tables.acts_in_force();
+        self.hooks.attach_calls(&mut self.ebpf, acts)
     }
 
     /// Passes the kernel programs' log lines on, in a build that has them.
@@ -191,12 +213,12 @@ impl Kernel {
 
     /// Takes the lineage hooks off, at the end: nothing is stopped by them any more.
     pub fn detach_lineage(&mut self) {
-        self.hooks.detach_lineage(&mut self.ebpf);
+        self.hooks.detach_lineage();
     }
 
     /// Takes them off again, when the last session has ended. Idempotent.
     pub fn detach_calls(&mut self) {
-        self.hooks.detach_calls(&mut self.ebpf);
+        self.hooks.detach_calls();
     }
 
     /// Lets the kernel judge a fact that only userspace could see.
@@ -254,9 +276,12 @@ struct Helpers {
     set_retval: bool,
     /// `bpf_loop` (5.17).
     bpf_loop: bool,
+    /// `bpf_task_pt_regs` (5.15).
+    task_regs: bool,
 }
 
 fn load_object(
+    object: &[u8],
     offsets: &Offsets,
     lineage_size: u32,
     helpers: Helpers,
@@ -267,9 +292,11 @@ fn load_object(
         loader.override_global(name, value, true);
     }
     loader.override_global("CAN_SET_RETVAL", &retval, true);
+    let regs = u32::from(helpers.task_regs);
+    loader.override_global("CAN_READ_REGS", &regs, true);
     loader.map_max_entries("TASKS", lineage_size);
     loader.map_max_entries(neighbours::HELD, lineage_size);
-    Ok(loader.load(if helpers.bpf_loop { OBJECT } else { PLAIN })?)
+    Ok(loader.load(object)?)
 }
 
 fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, KernelError> {

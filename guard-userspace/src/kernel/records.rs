@@ -3,7 +3,7 @@
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt as _, path::PathBuf};
 
-use guard_common::event::{ConnectRecord, FLAG_TRUNCATED, Header, PathHeader, kind};
+use guard_common::event::{CallRecord, ConnectRecord, FLAG_TRUNCATED, Header, PathHeader, kind};
 
 /// What every record has; see [`Header`].
 pub type Fields = Header;
@@ -53,6 +53,17 @@ pub enum Record {
         /// Where to.
         to: Connection,
     },
+    /// A guarded system call.
+    Call {
+        /// Common fields.
+        fields: Fields,
+        /// One of [`guard_common::state::act`].
+        act: u32,
+        /// Process that it is about, or 0.
+        target: u32,
+        /// Signal, mode, or command.
+        number: u64,
+    },
     /// Agent, empty session, fork: nothing but the common fields.
     Bare(Fields),
 }
@@ -63,6 +74,15 @@ impl Record {
         let fields: Header = read(data)?;
         match fields.kind {
             kind::AGENT | kind::EMPTY | kind::FORK => Some(Self::Bare(fields)),
+            kind::SIGNAL | kind::CALL => {
+                let record: CallRecord = read(data)?;
+                Some(Self::Call {
+                    fields,
+                    act: record.act,
+                    target: record.target,
+                    number: record.number,
+                })
+            }
             // A unix connect comes as a path record, which is longer or shorter but never the same
             // size; the family of an internet record is never 0.
             kind::CONNECT
@@ -118,6 +138,7 @@ impl Record {
             Self::Exec { fields, .. }
             | Self::Path { fields, .. }
             | Self::Connect { fields, .. }
+            | Self::Call { fields, .. }
             | Self::Bare(fields) => fields,
         }
     }
@@ -162,7 +183,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_do_not_panic(data in prop::collection::vec(any::<u8>(), 0..1024), kind in 0u8..8) {
+        fn arbitrary_bytes_do_not_panic(data in prop::collection::vec(any::<u8>(), 0..1024), kind in 0u8..10) {
             let mut data = data;
             if data.len() > std::mem::offset_of!(Header, kind) {
                 data[std::mem::offset_of!(Header, kind)] = kind;

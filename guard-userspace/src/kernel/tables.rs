@@ -23,8 +23,8 @@ use guard_common::{
     },
     rule::{Progress, ProgressKey},
     state::{
-        Answer, AnswerKey, Config, Counter, Held, LeaseKey, Names, RuleTable, Session, Task,
-        Waiting, class,
+        Acts, Answer, AnswerKey, Config, Counter, Held, LeaseKey, Names, RuleTable, Session, Task,
+        Waiting, class, watched,
     },
 };
 
@@ -55,6 +55,8 @@ pub struct Tables {
     addresses: LpmTrie<MapData, AddressKey, KnownAddress>,
     markers: HashMap<MapData, EnvKey, u32>,
     rules: Array<MapData, RuleTable>,
+    acts: Array<MapData, Acts>,
+    guarded: HashMap<MapData, u32, u64>,
     counters: PerCpuArray<MapData, Counter>,
     switches: Config,
     stopped: [OwnedFd; 4],
@@ -100,7 +102,11 @@ fn found<T>(result: Result<T, MapError>) -> Option<T> {
 }
 
 impl Tables {
-    pub(super) fn take(ebpf: &mut Ebpf, lineage_size: u32) -> Result<Self, KernelError> {
+    pub(super) fn take(
+        ebpf: &mut Ebpf,
+        lineage_size: u32,
+        tiers: [u8; watched::COUNT],
+    ) -> Result<Self, KernelError> {
         let stopped = [
             descriptor(ebpf, neighbours::HELD)?,
             descriptor(ebpf, neighbours::WAITING)?,
@@ -135,8 +141,13 @@ impl Tables {
             addresses: take!(ebpf, "ADDRESSES"),
             markers: take!(ebpf, "MARKERS"),
             rules: take!(ebpf, "RULES"),
+            acts: take!(ebpf, "ACTS"),
+            guarded: take!(ebpf, "GUARDED"),
             counters: take!(ebpf, "COUNTERS"),
-            switches: Config::default(),
+            switches: Config {
+                tiers,
+                ..Config::default()
+            },
         })
     }
 
@@ -317,6 +328,22 @@ impl Tables {
         Neighbours::look(&self.stopped_ids)
     }
 
+    /// Marks a process as one of guard's own.
+    ///
+    /// # Errors
+    /// When the table is full.
+    pub fn guard_process(&mut self, tgid: u32, start_ticks: u64) -> Result<(), KernelError> {
+        at("GUARDED", self.guarded.insert(tgid, start_ticks, 0))
+    }
+
+    /// System calls that the policy in force gives a label, a bit for each of [`guard_common::state::act`].
+    pub fn acts_in_force(&self) -> u64 {
+        let acts = self.acts.get(&self.generation(), 0).unwrap_or_default();
+        (0..acts.labels.len())
+            .filter(|&act| acts.labels[act] != 0)
+            .fold(0, |mask, act| mask | 1 << act)
+    }
+
     // --- the switchboard ---
 
     /// The policy half that is in force.
@@ -408,6 +435,7 @@ impl Tables {
             at("MARKERS", self.markers.insert(key, 1, 0))?;
         }
         at("RULES", self.rules.set(generation, tables.rules, 0))?;
+        at("ACTS", self.acts.set(generation, tables.acts, 0))?;
         // 64 KiB: not on the stack.
         let mut filter: Box<[u8; INODE_SLOTS]> = vec![0; INODE_SLOTS]
             .into_boxed_slice()

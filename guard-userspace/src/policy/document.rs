@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, ops::Range, time::Duration};
 
-use guard_common::{MAX_GROUPS, MAX_LABELS, MAX_RULES, MAX_STEPS, Verdict};
+use guard_common::{MAX_GROUPS, MAX_LABELS, MAX_RULES, MAX_STEPS, Verdict, state::act};
 use toml::de::{DeTable, DeValue};
 
 use super::{
@@ -26,6 +26,7 @@ const LABEL: &[&str] = &[
     "addresses",
     "hosts",
     "argv",
+    "calls",
     "requests",
     "except",
 ];
@@ -251,6 +252,7 @@ fn labels(top: &Table<'_>) -> Result<(Vec<LabelGroup>, Vec<String>), PolicyError
                 .map(|entry| entry.text)
                 .collect(),
             argv: Vec::new(),
+            calls: Vec::new(),
             requests: requests(table)?,
             except_exe: except.0,
             except_files: except.1,
@@ -272,15 +274,26 @@ fn labels(top: &Table<'_>) -> Result<(Vec<LabelGroup>, Vec<String>), PolicyError
                 .argv
                 .push(pattern.map_err(|mistake| table.document.error(entry.span, mistake))?);
         }
+        for entry in table.strings("calls")? {
+            let Some(act) = act::NAMES.iter().position(|name| *name == entry.text) else {
+                let mistake = Mistake::UnknownCall {
+                    near: nearest(&entry.text, act::NAMES),
+                    text: entry.text,
+                };
+                return Err(table.document.error(entry.span, mistake));
+            };
+            group.calls.push(act as u32);
+        }
         let nothing = group.files.is_empty()
             && group.addresses.is_empty()
             && group.sockets.is_empty()
             && group.hosts.is_empty()
             && group.argv.is_empty()
+            && group.calls.is_empty()
             && group.requests.is_empty();
         if nothing {
             let what = format!("label \"{}\"", group.name);
-            let expected = "at least one of files, addresses, hosts, argv, requests";
+            let expected = "at least one of files, addresses, hosts, argv, calls, requests";
             return Err(empty(table, name.span, what, expected));
         }
         groups.push(group);

@@ -187,6 +187,18 @@ pub enum Mistake {
         /// The one that may have been meant.
         near: Option<String>,
     },
+    /// A system call that a label cannot name.
+    #[error(
+        "unknown call \"{text}\": expected one of {}{}",
+        guard_common::state::act::NAMES.join(", "),
+        did_you_mean(near)
+    )]
+    UnknownCall {
+        /// What stands there.
+        text: String,
+        /// The one that may have been meant.
+        near: Option<String>,
+    },
     /// Two of a kind with one name.
     #[error(
         "duplicate {kind} name \"{name}\": expected a name of its own (line {first} has this one)"

@@ -136,6 +136,8 @@ pub struct LabelGroup {
     pub hosts: Vec<String>,
     /// Command lines that carry it.
     pub argv: Vec<CommandPattern>,
+    /// System calls that carry it, of [`guard_common::state::act`].
+    pub calls: Vec<u32>,
     /// Requests that carry it.
     pub requests: Vec<Request>,
     /// Programs for which nothing of this group is a fact.

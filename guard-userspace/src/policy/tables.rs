@@ -14,7 +14,7 @@ use guard_common::{
         PATTERN_UNDER, Pattern, bloom_bit, component, domain, env_word, fnv, fnv_reversed, kind,
     },
     rule::{NO_LIMIT, RULE_OBSERVE, RULE_SCOPE_SESSION, Rule as KernelRule},
-    state::{BLOOM_WORDS, Names, RuleTable},
+    state::{Acts, BLOOM_WORDS, Names, RuleTable},
 };
 
 use super::{
@@ -44,6 +44,8 @@ pub struct Tables {
     pub addresses: Vec<(u32, AddressKey, KnownAddress)>,
     /// The rules.
     pub rules: RuleTable,
+    /// System calls.
+    pub acts: Acts,
     /// Environment markers.
     pub env: Vec<EnvKey>,
     /// Homes: [`guard_common::matching::join`] over the hashes of the components from 0, root first,
@@ -114,6 +116,7 @@ impl Policy {
             patterns: layout.patterns,
             addresses: self.addresses(generation, bits),
             rules: self.rule_table(bits),
+            acts: self.acts(bits),
             env: self.env_keys(generation),
             homes: homes.hashes(),
             known_files: Vec::new(),
@@ -150,6 +153,23 @@ impl Policy {
                 (prefix_len, key, value)
             })
             .collect()
+    }
+
+    fn acts(&self, bits: &LabelBits) -> Acts {
+        let mut acts = Acts::default();
+        for group in &self.groups {
+            for &act in &group.calls {
+                let at = act as usize;
+                // As for addresses: one word for the exceptions of both.
+                acts.groups[at] = if acts.labels[at] == 0 || acts.groups[at] == group.mask() {
+                    group.mask()
+                } else {
+                    0
+                };
+                acts.labels[at] |= bits.mask(&group.name);
+            }
+        }
+        acts
     }
 
     fn rule_table(&self, bits: &LabelBits) -> RuleTable {

@@ -1,0 +1,385 @@
+//! System calls that a label may name: signals to guard itself or to what it has stopped, control over
+//! processes, bpf(2), io_uring_setup(2). At the security hooks they can be refused; at the entry tracepoints
+//! they are seen, and the caller can be stopped or killed when they return.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::{bpf_get_current_task, bpf_ktime_get_ns},
+    macros::tracepoint,
+    programs::{LsmContext, TracePointContext},
+};
+use guard_common::{
+    Verdict,
+    event::{CallRecord, FLAG_REFUSED, FLAG_STOPPED, kind, tier},
+    matching::{FNV_OFFSET, fold},
+    state::{Held, POSTURE_PAUSED, Task, act, class, watched},
+};
+
+use crate::{
+    emit,
+    judge::{self, ERESTARTNOINTR, Judgement},
+    kernel::{self, Address, TASK_TGID},
+    lineage,
+    maps::{ACTIVITY, ACTS, Borrowed, CRITICAL, GUARDED, HELD, SESSIONS, TASKS, WAITING},
+    open::{Done, IO_URING_ENTER, SYSTEM_CALLS},
+};
+
+const SIGCONT: u64 = 18;
+/// `PTRACE_MODE_ATTACH`: more than looking.
+/// <https://github.com/torvalds/linux/blob/v6.12/include/linux/ptrace.h#L60>
+const PTRACE_MODE_ATTACH: u64 = 2;
+const EPERM: i32 = -1;
+
+/// `security_task_kill(struct task_struct *p, struct kernel_siginfo *info, int sig, const struct cred *cred)`.
+/// <https://github.com/torvalds/linux/blob/v6.12/security/security.c#L3640>
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "lsm/task_kill")]
+pub fn guard_task_kill(ctx: *mut c_void) -> i32 {
+    let ctx = LsmContext::new(ctx);
+    let target: *const c_void = ctx.arg(0);
+    let signal: u64 = ctx.arg(2);
+    at_hook(watched::SIGNAL, |_, _| {
+        let tgid: u32 = kernel::read(target as Address, &TASK_TGID)?;
+        Some((on_signal(tgid, signal)?, tgid, signal))
+    })
+}
+
+/// `security_ptrace_access_check(struct task_struct *child, unsigned int mode)`: ptrace, the other process's
+/// memory, its descriptors, its environment.
+/// <https://github.com/torvalds/linux/blob/v6.12/security/security.c#L929>
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "lsm/ptrace_access_check")]
+pub fn guard_ptrace_check(ctx: *mut c_void) -> i32 {
+    let ctx = LsmContext::new(ctx);
+    let target: *const c_void = ctx.arg(0);
+    let mode: u64 = ctx.arg(1);
+    if mode & PTRACE_MODE_ATTACH == 0 {
+        return 0;
+    }
+    at_hook(watched::PTRACE, |caller, task| {
+        let tgid: u32 = kernel::read(target as Address, &TASK_TGID)?;
+        Some((on_control(caller, task, tgid)?, tgid, mode))
+    })
+}
+
+/// `security_bpf(int cmd, …)`.
+/// <https://github.com/torvalds/linux/blob/v6.12/security/security.c#L5656>
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "lsm/bpf")]
+pub fn guard_bpf_check(ctx: *mut c_void) -> i32 {
+    let command: u64 = LsmContext::new(ctx).arg(0);
+    at_hook(watched::BPF, |_, _| Some((act::BPF, 0, command)))
+}
+
+#[inline(always)]
+fn at_hook(
+    place: usize,
+    what: impl FnOnce(u32, &Task) -> Option<(u32, u32, u64)>,
+) -> i32 {
+    // SAFETY: the helper has no precondition.
+    let Some((tgid, task)) = lineage::current(unsafe { bpf_get_current_task() }) else {
+        return 0;
+    };
+    let Some((act, target, number)) = what(tgid, task) else {
+        return 0;
+    };
+    let Some(config) = judge::config() else {
+        return 0;
+    };
+    let tier = config.tiers[place];
+    match judge_act(tgid, task, act, target, number, tier, true) {
+        Done::Goes => 0,
+        Done::Fails => EPERM,
+        Done::Repeats => ERESTARTNOINTR,
+    }
+}
+
+/// Which act a signal is, if any.
+#[inline(always)]
+fn on_signal(target: u32, signal: u64) -> Option<u32> {
+    if signal as u32 == 0 {
+        return None;
+    }
+    if is_guarded(target) {
+        return Some(act::SIGNAL_GUARD);
+    }
+    (signal as u32 as u64 == SIGCONT && is_stopped(target)).then_some(act::RESUME_HELD)
+}
+
+/// Whether guard has stopped this process.
+#[inline(always)]
+fn is_stopped(target: u32) -> bool {
+    if HELD.get_ptr(target).is_some() || WAITING.get_ptr(target).is_some() {
+        return true;
+    }
+    let Some(task) = TASKS.get_ptr(target) else {
+        return false;
+    };
+    // SAFETY: the pointer was checked.
+    match SESSIONS.get_ptr(unsafe { (*task).session }) {
+        // SAFETY: as above.
+        Some(session) => unsafe { (*session).posture == POSTURE_PAUSED },
+        None => false,
+    }
+}
+
+/// Which act control over another process is, if any.
+#[inline(always)]
+fn on_control(caller: u32, task: &Task, target: u32) -> Option<u32> {
+    if is_guarded(target) {
+        return Some(act::PTRACE_GUARD);
+    }
+    if caller == target {
+        return None;
+    }
+    let Some(other) = TASKS.get_ptr(target) else {
+        return Some(act::PTRACE_OUTSIDE);
+    };
+    // SAFETY: the pointer was checked.
+    let mut session = unsafe { (*other).session };
+    // Its own session's processes are the caller's, and those of sessions inside that one.
+    for _ in 0..guard_common::MAX_NESTING {
+        if session == task.session {
+            return None;
+        }
+        let Some(state) = SESSIONS.get_ptr(session) else {
+            break;
+        };
+        // SAFETY: the pointer was checked.
+        session = unsafe { (*state).parent };
+    }
+    Some(act::PTRACE_OUTSIDE)
+}
+
+#[inline(always)]
+fn is_guarded(target: u32) -> bool {
+    // guardd takes the entry out when it ends, so that a later process of that pid is not guarded for long.
+    GUARDED.get_ptr(target).is_some()
+}
+
+/// Argument `n` of a `sys_enter_*` tracepoint: the first lies at offset 16 of every format.
+#[inline(always)]
+fn argument(ctx: &TracePointContext, n: usize) -> u64 {
+    // SAFETY: the verifier checks the offset against the format.
+    unsafe { *ctx.as_ptr().cast::<u8>().add(16 + n * 8).cast::<u64>() }
+}
+
+/// `kill`, `tkill`, `rt_sigqueueinfo`: pid and signal.
+#[tracepoint]
+pub fn guard_kill_enter(ctx: TracePointContext) -> u32 {
+    let (target, signal) = (argument(&ctx, 0) as u32, argument(&ctx, 1));
+    at_entry(|_, _| Some((on_signal(target, signal)?, target, signal)))
+}
+
+/// `tgkill`, `rt_tgsigqueueinfo`: pid, thread, signal.
+#[tracepoint]
+pub fn guard_tgkill_enter(ctx: TracePointContext) -> u32 {
+    let (target, signal) = (argument(&ctx, 0) as u32, argument(&ctx, 2));
+    at_entry(|_, _| Some((on_signal(target, signal)?, target, signal)))
+}
+
+/// `ptrace`: request and pid.
+#[tracepoint]
+pub fn guard_ptrace_enter(ctx: TracePointContext) -> u32 {
+    const PTRACE_ATTACH: u64 = 16;
+    const PTRACE_SEIZE: u64 = 0x4206;
+    let (request, target) = (argument(&ctx, 0), argument(&ctx, 1) as u32);
+    if request != PTRACE_ATTACH && request != PTRACE_SEIZE {
+        return 0;
+    }
+    at_entry(|caller, task| Some((on_control(caller, task, target)?, target, request)))
+}
+
+/// `process_vm_readv`, `process_vm_writev`: pid.
+#[tracepoint]
+pub fn guard_vm_enter(ctx: TracePointContext) -> u32 {
+    let target = argument(&ctx, 0) as u32;
+    at_entry(|caller, task| Some((on_control(caller, task, target)?, target, 0)))
+}
+
+/// `bpf`: the command.
+#[tracepoint]
+pub fn guard_bpf_enter(ctx: TracePointContext) -> u32 {
+    let command = argument(&ctx, 0);
+    at_entry(|_, _| Some((act::BPF, 0, command)))
+}
+
+/// `io_uring_setup`: what is asked of the ring is no system call that a tracepoint would show.
+#[tracepoint]
+pub fn guard_io_uring_enter(ctx: TracePointContext) -> u32 {
+    let entries = argument(&ctx, 0);
+    at_entry(|_, _| Some((act::IO_URING, 0, entries)))
+}
+
+#[inline(always)]
+fn at_entry(what: impl FnOnce(u32, &Task) -> Option<(u32, u32, u64)>) -> u32 {
+    // SAFETY: the helper has no precondition.
+    let Some((tgid, task)) = lineage::current(unsafe { bpf_get_current_task() }) else {
+        return 0;
+    };
+    if let Some((act, target, number)) = what(tgid, task) {
+        judge_act(tgid, task, act, target, number, tier::TRACEPOINT, false);
+    }
+    0
+}
+
+#[inline(always)]
+fn judge_act(
+    tgid: u32,
+    task: &Task,
+    act: u32,
+    target: u32,
+    number: u64,
+    tier: u8,
+    can_deny: bool,
+) -> Done {
+    let Some(config) = judge::config() else {
+        return Done::Goes;
+    };
+    let Some(slot) = Borrowed::take(config) else {
+        emit::count(class::VERDICT, false);
+        return Done::Goes;
+    };
+    let mut done = Done::Goes;
+    if let Some(scratch) = slot.memory() {
+        let call = Call {
+            act,
+            target,
+            number,
+        };
+        done = judge_with(&mut scratch.held, tgid, task, &call, tier, can_deny)
+            .unwrap_or(Done::Goes);
+    }
+    slot.give_back();
+    done
+}
+
+/// One call.
+struct Call {
+    act: u32,
+    target: u32,
+    number: u64,
+}
+
+#[inline(always)]
+fn judge_with(
+    held: &mut Held,
+    tgid: u32,
+    task: &Task,
+    call: &Call,
+    tier: u8,
+    can_deny: bool,
+) -> Option<Done> {
+    let config = judge::config()?;
+    let acts = ACTS.get(config.generation & 1)?;
+    let at = call.act as usize & (act::COUNT - 1);
+    if acts.groups[at] & task.excepted != 0 {
+        return None;
+    }
+    let labels = acts.labels[at] ^ config.zero;
+    if labels == 0 {
+        return None;
+    }
+    // SAFETY: the helper has no precondition.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let object = if can_deny {
+        fold(
+            fold(
+                FNV_OFFSET,
+                (call.act as u64) << 32 | call.target as u64,
+            ),
+            call.number,
+        ) | 1
+    } else {
+        0
+    };
+    let mut judgement = Judgement::new(can_deny, object);
+    judge::judge(task.session, labels, now_ns, tgid, &mut judgement);
+    let mut done = Done::Goes;
+    if can_deny {
+        judge::refused(tgid, now_ns, &mut judgement);
+        if judgement.verdict == Verdict::Hold as u8 {
+            done = match kernel::system_call() {
+                Some(nr) if nr < SYSTEM_CALLS && nr != IO_URING_ENTER => Done::Repeats,
+                _ => Done::Fails,
+            };
+            if done != Done::Repeats {
+                judgement.object = 0;
+                judgement.flags |= FLAG_REFUSED;
+            }
+        } else if judgement.verdict >= Verdict::Deny as u8 {
+            done = Done::Fails;
+        }
+    }
+    if judgement.verdict == Verdict::Hold as u8 {
+        judge::enter_hold(
+            held,
+            tgid,
+            task.start_ns,
+            now_ns,
+            labels,
+            task.session,
+            kind_of(call.act),
+            done == Done::Repeats,
+            &judgement,
+        );
+        judgement.flags |= FLAG_STOPPED;
+    }
+    judge::signal(judgement.verdict);
+    tell(task, call, tier, now_ns, labels, &judgement);
+    Some(done)
+}
+
+#[inline(always)]
+fn kind_of(act: u32) -> u8 {
+    if act <= act::RESUME_HELD {
+        kind::SIGNAL
+    } else {
+        kind::CALL
+    }
+}
+
+#[inline(always)]
+fn tell(
+    task: &Task,
+    call: &Call,
+    tier: u8,
+    now_ns: u64,
+    labels: u64,
+    judgement: &Judgement,
+) {
+    let critical = emit::is_critical(judgement);
+    let class = if critical {
+        class::VERDICT
+    } else {
+        class::ACTIVITY
+    };
+    let entry = if critical {
+        CRITICAL.reserve::<CallRecord>(0)
+    } else {
+        ACTIVITY.reserve::<CallRecord>(0)
+    };
+    let Some(mut entry) = entry else {
+        emit::count(class, false);
+        return;
+    };
+    // SAFETY: every field is written before the record is submitted.
+    let record = unsafe { &mut *entry.as_mut_ptr() };
+    emit::fill(
+        &mut record.header,
+        kind_of(call.act),
+        tier,
+        task.session,
+        task.start_ns,
+        now_ns,
+    );
+    emit::fill_judgement(&mut record.header, labels, judgement);
+    record.header.latency_ns = emit::since(now_ns);
+    record.act = call.act;
+    record.target = call.target;
+    record.number = call.number;
+    entry.submit(if critical { 0 } else { emit::wakeup(now_ns) });
+    emit::count(class, true);
+}
