@@ -136,8 +136,8 @@ pub struct Held {
     pub kind: u8,
     /// What silence means, a [`crate::Verdict`] (allow: go on).
     pub on_timeout: u8,
-    /// 1 if the call has not happened and is repeated when the process goes on.
-    pub repeats: u8,
+    /// What has become of the call, one of [`fate`].
+    pub fate: u8,
     /// Unused.
     pub pad: [u8; 5],
 }
@@ -223,6 +223,16 @@ pub struct Config {
     pub env_bloom: [u64; 2],
     /// Which of [`crate::event::tier`] serves each of [`watched`].
     pub tiers: [u8; watched::COUNT],
+}
+
+/// What has become of a call whose process is held.
+pub mod fate {
+    /// It has happened; the process has not seen its result.
+    pub const HAPPENED: u8 = 0;
+    /// It has not happened, and is repeated when the process goes on.
+    pub const REPEATS: u8 = 1;
+    /// It has failed.
+    pub const FAILED: u8 = 2;
 }
 
 /// Places in [`Config::tiers`].

@@ -322,7 +322,7 @@ fn judge_with(
             labels,
             task.session,
             kind_of(call.act),
-            done == Done::Repeats,
+            done.fate(),
             &judgement,
         );
         judgement.flags |= FLAG_STOPPED;

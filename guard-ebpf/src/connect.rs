@@ -23,7 +23,7 @@ use guard_common::{
     Verdict,
     event::{ConnectRecord, FLAG_DATAGRAM, FLAG_SIGNAL_NEEDED, FLAG_STOPPED, kind, tier},
     matching::{ADDRESS_FIXED_BITS, AddressKey, FNV_OFFSET, KnownAddress, fold},
-    state::{Connecting, Task, class},
+    state::{Connecting, Task, class, fate},
 };
 
 use crate::{
@@ -190,7 +190,7 @@ fn judge_tagged(
     let pid_tgid = (tgid as u64) << 32 | pid as u64;
     let mut flags = if datagram { FLAG_DATAGRAM } else { 0 };
     let mut answer = LET_PASS;
-    let mut repeats = false;
+    let mut fate = fate::HAPPENED;
     if verdict >= Verdict::Hold as u8 {
         answer = REFUSE;
     }
@@ -210,17 +210,18 @@ fn judge_tagged(
             // No hook of ours sees this call end, so guardd sends the signal. The call itself fails
             // here and now: nothing leaves.
             flags |= FLAG_SIGNAL_NEEDED;
+            fate = fate::FAILED;
         } else if verdict == Verdict::Hold as u8 {
             if CAN_SET_RETVAL.load() != 0 {
                 // SAFETY: the helper takes any errno. The signal that CONNECTING promises makes the
                 // kernel repeat the call instead of showing this number to the program.
                 unsafe { bpf_set_retval(ERESTARTNOINTR) };
+                fate = fate::REPEATS;
             } else {
                 // Without it a failed call would not be repeated: let the handshake begin and stop
                 // the process before it can send anything.
                 answer = LET_PASS;
             }
-            repeats = CAN_SET_RETVAL.load() != 0;
         }
     }
     if verdict == Verdict::Hold as u8 {
@@ -235,7 +236,7 @@ fn judge_tagged(
             labels,
             task.session,
             kind::CONNECT,
-            repeats,
+            fate,
             &judgement,
         );
         flags |= FLAG_STOPPED;

@@ -364,7 +364,7 @@ pub fn enter_hold(
     labels: u64,
     session: u32,
     kind: u8,
-    repeats: bool,
+    fate: u8,
     judgement: &Judgement,
 ) {
     // Somebody let it go on and it came back: the deadline stays what the person was shown.
@@ -390,7 +390,7 @@ pub fn enter_hold(
         generation: judgement.generation,
         kind,
         on_timeout: judgement.on_timeout,
-        repeats: repeats as u8,
+        fate,
         pad: [0; 5],
     };
     // For the reason given at `lineage::ATTEMPTS`. A process that is stopped and not entered would be

@@ -15,7 +15,7 @@ use guard_common::{
     Verdict,
     event::{FLAG_REFUSED, FLAG_STOPPED, FLAG_TRUNCATED, kind, tier},
     matching::{FNV_OFFSET, FileKey, KnownFile, domain, fold, inode_slot},
-    state::{Task, class, watched},
+    state::{Task, class, fate, watched},
 };
 
 use crate::{
@@ -160,6 +160,18 @@ pub enum Done {
     Fails,
     /// It is to be repeated when the process goes on.
     Repeats,
+}
+
+impl Done {
+    /// The same for the table of holds.
+    #[inline(always)]
+    pub const fn fate(self) -> u8 {
+        match self {
+            Self::Goes => fate::HAPPENED,
+            Self::Fails => fate::FAILED,
+            Self::Repeats => fate::REPEATS,
+        }
+    }
 }
 
 /// Judges one opened file and acts.
@@ -342,7 +354,7 @@ fn judge_with(
             labels,
             task.session,
             record_kind,
-            done == Done::Repeats,
+            done.fate(),
             &judgement,
         );
     }

@@ -7,7 +7,7 @@ use guard_common::{
     Verdict,
     event::{self as record, FLAG_SIGNAL_NEEDED},
     rule::RULE_SCOPE_SESSION,
-    state::{Answer, AnswerKey, Held, POSTURE_NORMAL, POSTURE_PAUSED},
+    state::{Answer, AnswerKey, Held, POSTURE_NORMAL, POSTURE_PAUSED, fate},
 };
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
@@ -56,9 +56,9 @@ pub struct Hold {
     /// The rule's index there.
     #[serde(default = "no_rule")]
     pub rule_index: u16,
-    /// The call has not happened, and is repeated when the process goes on.
+    /// What has become of the call, one of [`guard_common::state::fate`].
     #[serde(default)]
-    pub repeats: bool,
+    pub fate: u8,
     /// The whole session was stopped for it.
     pub whole_session: bool,
     /// The event of the call.
@@ -141,7 +141,7 @@ impl Engine {
             object: held.object,
             generation: held.generation,
             rule_index: held.rule,
-            repeats: held.repeats != 0,
+            fate: held.fate,
             whole_session: scope_session,
             event,
         };
@@ -261,9 +261,8 @@ impl Engine {
             Outcome::TimedOut | Outcome::Stopping => Verdict::from_u8(hold.on_timeout),
         };
         let done = match wanted {
-            Verdict::Deny if hold.repeats => Verdict::Deny,
-            // A call that is not repeated has happened, and what has not happened is the program's next
-            // instruction.
+            Verdict::Deny if hold.fate != fate::HAPPENED => Verdict::Deny,
+            // What has not happened then is the program's next instruction.
             Verdict::Deny => Verdict::Kill,
             other => other,
         };
@@ -333,7 +332,7 @@ impl Engine {
     fn place_answer(&mut self, hold: &Hold, done: Verdict) -> Result<(), Refusal> {
         let key = match done {
             Verdict::Deny => AnswerKey::refusal(hold.process.0),
-            Verdict::Allow if hold.repeats => match self.rule_index(&hold.rule) {
+            Verdict::Allow if hold.fate == fate::REPEATS => match self.rule_index(&hold.rule) {
                 Some(rule) => AnswerKey {
                     tgid: hold.process.0,
                     rule,

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path};
 use guard_common::{
     Verdict,
     event::{self as record, FLAG_GATED, FLAG_STOPPED, Header, kind, tier},
-    state::{Held, act},
+    state::{Held, act, fate},
 };
 use rustix::process::Signal;
 use serde_json::json;
@@ -204,7 +204,7 @@ impl Engine {
                     generation,
                     kind: kind::EXEC,
                     on_timeout: rule.on_timeout,
-                    repeats: 0,
+                    fate: fate::HAPPENED,
                     pad: [0; 5],
                 };
                 if let Err(error) = self.kernel.tables.put_held(id.pid, held) {

@@ -183,7 +183,7 @@ impl Engine {
                 generation: self.kernel.tables.generation() as u16,
                 kind: hold.kind,
                 on_timeout: hold.on_timeout,
-                repeats: hold.repeats.into(),
+                fate: hold.fate,
                 pad: [0; 5],
             };
             let _ = self.kernel.tables.put_held(id.pid, held);
