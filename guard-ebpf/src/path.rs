@@ -405,9 +405,10 @@ fn verify_one(scratch: &Scratch, pattern: &Pattern, level: u32) -> u32 {
         }
     }
     if pattern.flags & (PATTERN_ANCHOR_ROOT | PATTERN_ANCHOR_HOME) != 0 {
-        // Deeper than is walked: the root is not known.
+        // Deeper, or longer, than is walked: the root is not known. Where the pattern allows any depth, the
+        // rest of it decides, or a deep directory would be a way round it.
         if forget(&scratch.complete) == 0 {
-            return 0;
+            return (under || pattern.flags & PATTERN_GAP != 0) as u32 * ends_match(scratch, pattern);
         }
         let in_home = pattern.flags & PATTERN_ANCHOR_HOME != 0;
         if in_home && forget(&scratch.home) == 0 {
@@ -438,7 +439,12 @@ fn verify_one(scratch: &Scratch, pattern: &Pattern, level: u32) -> u32 {
             return 0;
         }
     }
-    // The rest of a `PREFIX*SUFFIX`.
+    ends_match(scratch, pattern)
+}
+
+/// Whether the final component has the rest of a `PREFIX*SUFFIX`.
+#[inline(always)]
+fn ends_match(scratch: &Scratch, pattern: &Pattern) -> u32 {
     if forget(&scratch.name_len) < pattern.min_len as u32 {
         return 0;
     }

@@ -105,6 +105,16 @@ impl Events {
         }
     }
 
+    /// The first event that is what is looked for, if it comes before the session of this agent has ended.
+    #[track_caller]
+    pub fn before_end(&mut self, agent: &str, wanted: impl Fn(&Event) -> bool) -> Option<Event> {
+        let ends = |event: &Event| {
+            event.is("session") && event["agent"] == agent && event["object"]["what"] == "ended"
+        };
+        let event = self.wait(agent, |event| wanted(event) || ends(event));
+        (!ends(&event)).then_some(event)
+    }
+
     /// The first event, come or coming, that is what is looked for.
     ///
     /// # Panics

@@ -73,6 +73,15 @@ impl Guards {
     /// Starts it and waits until it is ready.
     #[track_caller]
     pub fn start(self, policy: &str) -> Guard {
+        self.try_start(policy).unwrap_or_else(|said| panic!("{said}"))
+    }
+
+    /// The same; what it said when it has ended before it was ready.
+    ///
+    /// # Errors
+    /// Its log.
+    #[track_caller]
+    pub fn try_start(self, policy: &str) -> Result<Guard, String> {
         let command = self.command(policy);
         let dir = self.dir();
         let mut guard = Guard {
@@ -81,8 +90,8 @@ impl Guards {
             command,
             child: None,
         };
-        guard.start();
-        guard
+        guard.try_again()?;
+        Ok(guard)
     }
 
     /// Starts what must not start; what it said on stderr, which must be one line, and its status.
@@ -175,6 +184,11 @@ impl Guard {
     /// When it does not.
     #[track_caller]
     pub fn start(&mut self) {
+        self.try_again().unwrap_or_else(|said| panic!("{said}"));
+    }
+
+    #[track_caller]
+    fn try_again(&mut self) -> Result<(), String> {
         assert!(self.child.is_none(), "it runs");
         let log = File::options()
             .create(true)
@@ -202,7 +216,10 @@ impl Guard {
         let deadline = Instant::now() + crate::patience();
         while UnixStream::connect(&socket).is_err() {
             if let Some(status) = child.try_wait().expect("a child") {
-                panic!("guardd ended before it was ready: {status}\n{}", self.log());
+                return Err(format!(
+                    "guardd ended before it was ready: {status}\n{}",
+                    self.log()
+                ));
             }
             if Instant::now() > deadline {
                 let _ = child.kill();
@@ -212,6 +229,7 @@ impl Guard {
             std::thread::sleep(std::time::Duration::from_millis(2));
         }
         self.child = Some(child);
+        Ok(())
     }
 
     /// Its pid.

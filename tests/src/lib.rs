@@ -4,6 +4,7 @@
 //! Everything a test starts carries its [`Place`]'s mark in the environment. When the place goes, no
 //! process with the mark may be left stopped, and none is left running.
 
+pub mod evasion;
 mod events;
 mod guard;
 mod lines;
@@ -20,7 +21,7 @@ use std::{
 
 pub use events::{Event, Events};
 pub use guard::{Guard, Guards, Said};
-pub use place::{MARK, Place};
+pub use place::{MARK, Place, fixture};
 pub use policy::Policy;
 pub use tool::Tool;
 
@@ -32,6 +33,15 @@ pub const PATIENCE_VAR: &str = "GUARD_TEST_PATIENCE";
 pub fn patience() -> Duration {
     let given = std::env::var(PATIENCE_VAR).ok();
     Duration::from_secs(given.and_then(|text| text.parse().ok()).unwrap_or(20))
+}
+
+/// Says that something cannot be tried here, and why: past the test harness, which shows nothing of tests
+/// that pass. `cargo xtask` counts these lines.
+pub fn skipped(why: &str) {
+    use std::io::Write as _;
+    let name = thread::current().name().unwrap_or_default().to_owned();
+    let why = why.trim().replace('\n', " ");
+    let _ = writeln!(std::io::stdout().lock(), "skipped: {name}: {why}");
 }
 
 /// Waits until `found` gives something, for what no descriptor tells: the state of a process, or of

@@ -168,7 +168,7 @@ impl Drop for Ground {
 }
 
 /// A fixture program of this package, which cargo puts beside the tests.
-pub(crate) fn fixture(name: &str) -> PathBuf {
+pub fn fixture(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the test's own path");
     let dir = test
         .parent()

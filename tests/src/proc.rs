@@ -27,6 +27,11 @@ pub fn has_ended(pid: u32) -> bool {
     matches!(state(pid), None | Some('Z' | 'X'))
 }
 
+/// Whether it is stopped.
+pub fn is_stopped(pid: u32) -> bool {
+    state(pid) == Some('T')
+}
+
 /// Waits until it is stopped.
 #[track_caller]
 pub fn wait_stopped(pid: u32) {

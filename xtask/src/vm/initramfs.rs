@@ -72,6 +72,7 @@ pub(super) fn build(
     for name in [
         "guard-fixture-tool",
         "guard-fixture-agent",
+        "guard-fixture-evader",
         "guard-fixture-api",
     ] {
         tree.program(&format!("guard/{name}"), &fixtures.join(name))?;
