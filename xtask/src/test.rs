@@ -76,6 +76,10 @@ impl Tally {
     /// `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; …`;
     /// any other line adds nothing.
     pub(crate) fn add(&mut self, line: &str) {
+        // A test that found that it cannot be tried here, or a part of one: the harness begins the line.
+        if line.starts_with("skipped: ") || line.contains(" ... skipped: ") {
+            self.ignored += 1;
+        }
         let Some(result) = line.trim_start().strip_prefix("test result: ") else {
             return;
         };
@@ -317,13 +321,15 @@ mod tests {
         let mut tally = Tally::default();
         tally.add("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.00s");
         tally.add("test lineage ... ok");
+        tally.add("skipped: a_test: no such tier here");
+        tally.add("test a_test ... skipped: a_test: no such tier here");
         tally.add("test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out");
         assert_eq!(
             tally,
             Tally {
                 passed: 7,
                 failed: 2,
-                ignored: 1
+                ignored: 3
             }
         );
     }

@@ -30,7 +30,7 @@ pub(crate) struct Args {
     /// A shell in the guest instead of the tests.
     #[arg(long)]
     shell: bool,
-    /// Arguments for the end-to-end test programs; the tests of `kernels` when there are none.
+    /// Arguments for the end-to-end test programs; the tests of `kernels` and `evasions` when there are none.
     #[arg(last = true)]
     rest: Vec<String>,
 }
@@ -61,9 +61,9 @@ impl Lsm {
     }
 }
 
-/// The test program that says whether guard works on a kernel: one guardd, since loading it takes long
+/// The test programs that say whether guard works on a kernel: few guardds, since loading one takes long
 /// where the processor is emulated.
-const PROGRAM: &str = "kernels";
+const PROGRAMS: [&str; 2] = ["kernels", "evasions"];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let wanted: Vec<&archive::Release> = archive::RELEASES
@@ -115,7 +115,7 @@ impl Laboratory {
         let busybox = archive.busybox()?;
         let programs: Vec<PathBuf> = test::test_programs()?
             .into_iter()
-            .filter(|program| !test_args.is_empty() || program.name == PROGRAM)
+            .filter(|program| !test_args.is_empty() || PROGRAMS.contains(&&*program.name))
             .map(|program| program.executable)
             .collect();
         let initramfs = cache.join("initramfs.cpio");

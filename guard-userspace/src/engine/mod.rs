@@ -451,6 +451,10 @@ impl Engine {
             .filter(|s| s.ended_ns.is_none())
             .map(|s| s.id)
             .collect();
+        // What its last process did is told before its end.
+        if waiting.iter().any(|&id| self.live(id) == 0) {
+            self.drain_all();
+        }
         for id in waiting {
             self.end_if_empty(id);
         }
