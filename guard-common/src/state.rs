@@ -4,6 +4,10 @@
 
 use crate::{MAX_LABELS, MAX_RULES, rule::Rule};
 
+/// Version of the tables' layout and meaning. A guardd takes the tables of an earlier one over only where it is
+/// the same: change it with any of the structures below.
+pub const LAYOUT: u32 = 1;
+
 /// A process (thread group) that belongs to a session. Key: its tgid in the initial pid namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]

@@ -124,7 +124,7 @@ fn cgroup2() -> DoctorCheck {
 
 /// Loads and attaches guardd's own programs.
 fn programs(checks: &mut Vec<DoctorCheck>) {
-    let mut kernel = match Kernel::load(&Settings::default()) {
+    let mut kernel = match Kernel::load(&Settings::default(), None) {
         Ok((kernel, _rings)) => kernel,
         Err(error) => {
             checks.push(check(

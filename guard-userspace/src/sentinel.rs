@@ -18,7 +18,7 @@ use std::{
 use aya::maps::{HashMap, Map, MapData};
 use guard_common::{
     Verdict,
-    state::{Held, POSTURE_PAUSED, Session, Task, Waiting},
+    state::{Held, POSTURE_NORMAL, POSTURE_PAUSED, Session, Task, Waiting},
 };
 use rustix::process::Signal;
 
@@ -51,17 +51,22 @@ pub struct Sentinel {
 }
 
 impl Sentinel {
-    /// Starts it. `tables` are HELD, WAITING, TASKS and SESSIONS.
+    /// Starts it. `pins` is where guardd's attachments outlive it. `tables` are HELD, WAITING, TASKS and SESSIONS.
     ///
     /// # Errors
     /// When no process can be started.
-    pub fn start(state_dir: &Path, tables: &[OwnedFd; TABLES]) -> io::Result<Self> {
+    pub fn start(
+        state_dir: &Path,
+        pins: Option<&Path>,
+        tables: &[OwnedFd; TABLES],
+    ) -> io::Result<Self> {
         let fds: [RawFd; TABLES] = std::array::from_fn(|index| tables[index].as_raw_fd());
         let mut command = Command::new("/proc/self/exe");
         command
             .arg0("guardd-sentinel")
             .arg(ARGUMENT)
             .arg(state_dir)
+            .arg(pins.unwrap_or(Path::new("")))
             .arg(std::process::id().to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::null());
@@ -97,6 +102,12 @@ impl Sentinel {
         self.child.id()
     }
 
+    /// Leaves it to itself, when guardd makes way for another one.
+    pub fn leave(self) {
+        // Its end of the pipe is closed, as after guardd's death.
+        drop(self.child);
+    }
+
     /// Ends it, when guardd has let everything go itself.
     pub fn dismiss(mut self) {
         if let Some(mut pipe) = self.child.stdin.take() {
@@ -107,13 +118,13 @@ impl Sentinel {
 }
 
 /// The sentinel's whole life.
-pub fn run(state_dir: &Path, guardd: u32) -> anyhow::Result<()> {
+pub fn run(state_dir: &Path, pins: &Path, guardd: u32) -> anyhow::Result<()> {
     let (held, waiting) = (table(0)?, table(1)?);
     let own = [held.info()?.id(), waiting.info()?.id()];
     let mut held: HashMap<MapData, u32, Held> = Map::HashMap(held).try_into()?;
     let mut waiting: HashMap<MapData, u32, Waiting> = Map::HashMap(waiting).try_into()?;
     let tasks: HashMap<MapData, u32, Task> = Map::HashMap(table(2)?).try_into()?;
-    let sessions: HashMap<MapData, u32, Session> = Map::HashMap(table(3)?).try_into()?;
+    let mut sessions: HashMap<MapData, u32, Session> = Map::HashMap(table(3)?).try_into()?;
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         // SAFETY: ignoring a signal has no precondition.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
@@ -161,7 +172,7 @@ pub fn run(state_dir: &Path, guardd: u32) -> anyhow::Result<()> {
                 go_on(id);
             }
         }
-        let paused = || -> Vec<Id> {
+        let paused = |sessions: &HashMap<MapData, u32, Session>| -> Vec<Id> {
             let is_paused = |task: &Task| {
                 sessions
                     .get(&task.session, 0)
@@ -181,13 +192,30 @@ pub fn run(state_dir: &Path, guardd: u32) -> anyhow::Result<()> {
             return Ok(());
         }
         if settled && now >= gone_ns + GRACE.as_nanos() as u64 {
-            paused().into_iter().for_each(go_on);
+            let stopped = paused(&sessions);
+            // Every process of such a session is stopped, so nobody changes what lies beside the posture.
+            for (id, mut session) in sessions.iter().filter_map(Result::ok).collect::<Vec<_>>() {
+                if session.posture == POSTURE_PAUSED {
+                    session.posture = POSTURE_NORMAL;
+                    let _ = sessions.insert(id, session, 0);
+                }
+            }
+            stopped.into_iter().for_each(go_on);
+        }
+        let anybody = |tasks: &HashMap<MapData, u32, Task>| {
+            tasks.iter().filter_map(Result::ok).any(|(pid, task)| {
+                process::same(pid, task.start_ns).is_some_and(|stat| stat.is_alive())
+            })
+        };
+        // What guardd has attached is in force as long as there is anybody whom it concerns.
+        let in_force = pins.exists() && anybody(&tasks);
+        if settled && !in_force && paused(&sessions).is_empty() {
+            if pins.exists() {
+                crate::kernel::pins::remove(pins);
+            }
             return Ok(());
         }
-        if settled && paused().is_empty() {
-            return Ok(());
-        }
-        let next = next.unwrap_or(gone_ns + GRACE.as_nanos() as u64);
+        let next = next.unwrap_or(now + GRACE.as_nanos() as u64);
         let wait = Duration::from_nanos(next.saturating_sub(clock::monotonic_ns()));
         // A new guardd, and what the last hooks have stopped, is looked for this often; deadlines are met
         // exactly.

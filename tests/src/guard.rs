@@ -273,6 +273,15 @@ impl Guard {
         })
     }
 
+    /// Has it make way for the next one.
+    #[track_caller]
+    pub fn make_way(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        proc::signal(child.id(), Signal::USR2);
+        let status = eventually("guardd makes way", || child.try_wait().expect("a child"));
+        assert!(status.success(), "{status}");
+    }
+
     /// Kills it.
     pub fn kill(&mut self) {
         let mut child = self.child.take().expect("it runs");

@@ -164,6 +164,13 @@ impl Drop for Ground {
             }
             thread::yield_now();
         }
+        // A guardd that was killed leaves its file system mounted.
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        for at in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {
+            if Path::new(at).starts_with(self.dir.path()) {
+                let _ = rustix::mount::unmount(at, rustix::mount::UnmountFlags::DETACH);
+            }
+        }
     }
 }
 

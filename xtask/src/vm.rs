@@ -30,7 +30,7 @@ pub(crate) struct Args {
     /// A shell in the guest instead of the tests.
     #[arg(long)]
     shell: bool,
-    /// Arguments for the end-to-end test programs; the tests of `kernels` and `evasions` when there are none.
+    /// Arguments for the end-to-end test programs; the tests of `kernels`, `evasions` and `restarts` when there are none.
     #[arg(last = true)]
     rest: Vec<String>,
 }
@@ -63,7 +63,7 @@ impl Lsm {
 
 /// The test programs that say whether guard works on a kernel: few guardds, since loading one takes long
 /// where the processor is emulated.
-const PROGRAMS: [&str; 2] = ["kernels", "evasions"];
+const PROGRAMS: [&str; 3] = ["kernels", "evasions", "restarts"];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let wanted: Vec<&archive::Release> = archive::RELEASES

@@ -11,9 +11,9 @@ use anyhow::{Context as _, bail};
 use clap::{Parser, ValueEnum};
 use guard::{
     DEFAULT_SOCKET, DEFAULT_STATE_DIR,
-    engine::{Engine, Options, load_policy},
+    engine::{End, Engine, Options, load_policy},
     journal::Journal,
-    kernel::{Kernel, Settings, Tier, btf},
+    kernel::{Kernel, Settings, Tier, btf, pins::Pins},
     policy::{Mode, Policy},
     process,
     sentinel::{self, Sentinel},
@@ -87,11 +87,12 @@ fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
     if words.next().is_some_and(|word| word == sentinel::ARGUMENT) {
         let dir = words.next().unwrap_or_default();
+        let pins = words.next().unwrap_or_default();
         let guardd = words
             .next()
             .and_then(|word| word.to_str()?.parse().ok())
             .unwrap_or_default();
-        return exit(sentinel::run(Path::new(&dir), guardd), "guardd-sentinel");
+        return exit(sentinel::run(Path::new(&dir), Path::new(&pins), guardd), "guardd-sentinel");
     }
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()
@@ -177,9 +178,18 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
         lineage_size: arguments.lineage_size,
         tier: arguments.tier.map(Tier::from),
     };
+    let pins = match Pins::open(&options.state_dir) {
+        Ok(pins) => Some(pins),
+        Err(why) => {
+            tracing::warn!("nothing is enforced while guardd is down: {why}");
+            None
+        }
+    };
+    let pinned = pins.as_ref().map(|pins| pins.own().to_owned());
     // Before any thread: it may move guardd to a mount namespace of its own.
-    let (mut kernel, rings) = Kernel::load(&settings)?;
-    let sentinel = Sentinel::start(&options.state_dir, kernel.tables.stopped_tables())
+    let (mut kernel, rings) = Kernel::load(&settings, pins)?;
+    let tables = kernel.tables.stopped_tables();
+    let sentinel = Sentinel::start(&options.state_dir, pinned.as_deref(), tables)
         .context("starting the sentinel process")?;
     for pid in [std::process::id(), sentinel.pid()] {
         let start = process::stat(pid).map_or(0, |stat| stat.id.start);
@@ -190,7 +200,7 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
         .max_blocking_threads(4)
         .build()
         .context("starting the event loop")?;
-    let result = runtime.block_on(run(
+    let ended = runtime.block_on(run(
         &arguments.socket,
         options,
         policy,
@@ -198,8 +208,13 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
         kernel,
         rings,
     ));
+    if let Ok(End::MakesWay) = ended {
+        // It looks after who is held until the next one does.
+        sentinel.leave();
+        return Ok(());
+    }
     sentinel.dismiss();
-    result
+    ended.map(drop)
 }
 
 fn check(policy: &Policy) -> anyhow::Result<()> {
@@ -223,10 +238,11 @@ async fn run(
     journal: Journal,
     kernel: Kernel,
     rings: guard::kernel::Rings,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<End> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    let mut make_way = signal(SignalKind::user_defined2())?;
     // Before anything is watched or recorded; nobody can connect yet.
     let bound = server::bind(socket)?;
     let started = Engine::start(options, policy, journal, kernel, rings);
@@ -243,12 +259,12 @@ async fn run(
     tracing::info!(socket = %socket.display(), "ready");
     let stop = async {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = terminate.recv() => End::Stops,
+            _ = interrupt.recv() => End::Stops,
+            _ = make_way.recv() => End::MakesWay,
         }
-        tell_systemd("STOPPING=1");
     };
-    engine
+    let ended = engine
         .run(stop, async || {
             hangup.recv().await;
         })
@@ -256,7 +272,7 @@ async fn run(
     serving.abort();
     // Another daemon may have been told to use it meanwhile; removing our own name is what matters.
     let _ = std::fs::remove_file(socket);
-    Ok(())
+    Ok(ended)
 }
 
 /// `sd_notify(3)`: one datagram to the socket that systemd names.

@@ -98,6 +98,15 @@ pub enum EngineError {
     },
 }
 
+/// How guardd ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Nothing is watched any more.
+    Stops,
+    /// What is attached stays in force until the next guardd has taken over.
+    MakesWay,
+}
+
 /// How guardd was started.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -296,21 +305,30 @@ impl Engine {
         }
         engine.recover();
         engine.adopt_running_agents();
+        engine.kernel.drop_predecessors();
         engine.trace_forks(false);
         engine.save();
         Ok((engine, handle))
     }
 
     /// Runs until `stop` resolves; then lets every process go and takes every hook off.
-    pub async fn run(mut self, stop: impl Future<Output = ()>, mut reload: impl AsyncFnMut()) {
+    pub async fn run(
+        mut self,
+        stop: impl Future<Output = End>,
+        mut reload: impl AsyncFnMut(),
+    ) -> End {
         let mut stop = std::pin::pin!(stop);
+        let ended;
         let mut tick = tokio::time::interval(Duration::from_millis(250));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             // In this order when several are ready; each is bounded, so that none keeps the others out.
             tokio::select! {
                 biased;
-                () = &mut stop => break,
+                end = &mut stop => {
+                    ended = end;
+                    break;
+                }
                 _ = tick.tick() => self.tick(),
                 () = std::future::ready(()), if self.more => self.drain(),
                 guard = self.critical.readable_mut() => {
@@ -338,7 +356,24 @@ impl Engine {
                 tokio::task::yield_now().await;
             }
         }
-        self.shut_down().await;
+        if ended == End::MakesWay {
+            self.make_way();
+        } else {
+            self.shut_down().await;
+        }
+        ended
+    }
+
+    /// Leaves everything as it is, for the next guardd.
+    fn make_way(&mut self) {
+        self.drain_all();
+        let mut event = Event::new(Kind::Guard);
+        event.object = Some(json!({ "what": "makes way", "version": env!("CARGO_PKG_VERSION") }));
+        self.tell(event);
+        self.save();
+        self.flushed.1 = 0;
+        self.flush_journal();
+        self.kernel.keep_in_force();
     }
 
     /// Takes a batch out of each ring: activity first, so that a verdict finds its process known. Leaves
@@ -632,7 +667,13 @@ impl Engine {
             let seen: Vec<u32> = self
                 .journal
                 .tail()
-                .filter(|e| e.seq > before && e.kind == Kind::Connect)
+                .filter(|e| {
+                    e.seq > before
+                        && matches!(
+                            e.kind,
+                            Kind::Connect | Kind::Open | Kind::Signal | Kind::Call
+                        )
+                })
                 .filter_map(|e| e.tgid)
                 .collect();
             refused.retain(|(pid, start)| {
@@ -656,6 +697,7 @@ impl Engine {
         self.kernel.detach_calls();
         // Who waits goes on when nothing can make another one wait.
         self.kernel.detach_lineage();
+        self.kernel.unpin();
         for (pid, waiting) in self.kernel.tables.waiting() {
             self.let_go_on(Id::new(pid, waiting.start_ns));
         }

@@ -16,7 +16,8 @@ use serde_json::json;
 use super::{Engine, Grant, Hold, Session};
 use crate::{
     clock,
-    event::Kind,
+    event::{Event, Kind},
+    kernel::pins::Left,
     process::{self, Id},
 };
 
@@ -40,6 +41,12 @@ struct State {
     /// a sentinel may still have them, and they are no other guard's.
     #[serde(default)]
     tables: Vec<u32>,
+    /// Labels with their bits in the kernel's tables.
+    #[serde(default)]
+    labels: Vec<(String, u8)>,
+    /// Rules in the kernel's order.
+    #[serde(default)]
+    rules: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -97,6 +104,16 @@ impl Engine {
                 })
                 .collect(),
             tables: self.kernel.tables.stopped_ids().to_vec(),
+            labels: self
+                .policy
+                .labels
+                .iter()
+                .filter_map(|label| Some((label.clone(), self.bits.bit(label)?)))
+                .collect(),
+            rules: self.rules[self.kernel.tables.generation() as usize]
+                .iter()
+                .map(|rule| rule.name.clone())
+                .collect(),
         };
         match self.write(&state) {
             Ok(()) => {
@@ -152,7 +169,12 @@ impl Engine {
         }
         self.kernel.tables.succeed(&state.tables);
         self.take_up_sessions(&state);
-        for mut hold in state.holds {
+        let mut state = state;
+        let (holds, grants) = (
+            std::mem::take(&mut state.holds),
+            std::mem::take(&mut state.grants),
+        );
+        for mut hold in holds {
             let id = Id {
                 pid: hold.process.0,
                 start: hold.process.1,
@@ -190,8 +212,9 @@ impl Engine {
             (hold.rule_index, hold.generation) = (held.rule, held.generation);
             self.holds.insert(hold.id, hold);
         }
+        self.take_up_held(&state);
         let now = clock::monotonic_ns();
-        for (id, grant) in state.grants {
+        for (id, grant) in grants {
             if !grant.revoked
                 && grant.until_ns > now
                 && self.sessions.contains_key(&grant.session)
@@ -233,9 +256,17 @@ impl Engine {
         };
         let mut sessions = state.sessions.clone();
         self.replay(state.seq, &mut sessions);
+        let left = self.kernel.left();
+        self.note_facts(&left, state, &mut sessions);
+        // The kernel has gone on entering what was forked since the file was written.
+        let told = state.members.iter().copied();
+        let entered = left
+            .tasks
+            .iter()
+            .map(|(pid, task)| (*pid, Id::new(*pid, task.start_ns).start, task.session));
+        let known: std::collections::BTreeSet<(u32, u64, u32)> = told.chain(entered).collect();
         for session in sessions {
-            let members: Vec<Id> = state
-                .members
+            let members: Vec<Id> = known
                 .iter()
                 .filter(|(pid, start, id)| *id == session.id && alive(*pid, *start))
                 .map(|(pid, start, _)| Id {
@@ -274,6 +305,52 @@ impl Engine {
         for (id, session) in roots {
             self.adopt_untagged_below(id, session);
         }
+    }
+
+    /// Facts that came about while no guardd ran: the programs that an earlier one has left go on judging.
+    /// Of each label the last touch is known, and neither by what nor which file it was.
+    fn note_facts(&self, left: &Left, state: &State, sessions: &mut [Session]) {
+        for (id, kernel) in &left.sessions {
+            let Some(session) = sessions.iter_mut().find(|session| session.id == *id) else {
+                continue;
+            };
+            let mut news: Vec<(u64, &String)> = Vec::new();
+            for (label, bit) in &state.labels {
+                let at = kernel.last_ns.get(usize::from(*bit)).copied().unwrap_or(0);
+                let known = session.facts.get(label).map_or(0, |fact| fact.mono_ns);
+                if at > known {
+                    news.push((at, label));
+                }
+            }
+            news.sort_unstable();
+            for (at, label) in news {
+                let mut event = Event::new(Kind::Session);
+                event.session = Some(session.name());
+                event.agent = Some(session.agent.clone());
+                event.time = clock::rfc3339_at(at);
+                event.mono_ns = Some(at);
+                event.labels = vec![label.clone()];
+                event.object = Some(json!({ "what": "touched while guardd was down" }));
+                session.touch(at, std::slice::from_ref(label), None, &event);
+            }
+        }
+    }
+
+    /// Holds that were entered while no guardd ran.
+    fn take_up_held(&mut self, state: &State) {
+        for (pid, mut held) in self.kernel.left().held {
+            let name = state.rules.get(usize::from(held.rule));
+            let Some(rule) = name.and_then(|name| self.rule_index(name)) else {
+                continue;
+            };
+            held.rule = rule;
+            held.generation = self.kernel.tables.generation() as u16;
+            let known = self.holds.values().any(|hold| hold.process.0 == pid);
+            if !known && process::same(pid, held.start_ns).is_some() {
+                let _ = self.kernel.tables.put_held(pid, held);
+            }
+        }
+        self.find_lost_holds();
     }
 
     /// Like `adopt_below`, but leaves processes of sessions inside this one where they are.

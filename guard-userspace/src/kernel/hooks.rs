@@ -329,6 +329,8 @@ pub struct Hooks {
     notes: Vec<(Feature, String)>,
     /// Where attachments are pinned.
     pins: Option<PathBuf>,
+    /// Why they are not.
+    not_pinned: Option<String>,
 }
 
 impl Hooks {
@@ -418,12 +420,18 @@ impl Hooks {
             helpers,
             notes,
             pins: None,
+            not_pinned: None,
         })
     }
 
     /// Where attachments are pinned from now on.
     pub(super) fn pin_in(&mut self, directory: PathBuf) {
         self.pins = Some(directory);
+    }
+
+    /// Why nothing outlives guardd here.
+    pub(super) fn cannot_pin(&mut self, why: String) {
+        self.not_pinned = Some(why);
     }
 
     /// Which tier serves a feature.
@@ -712,6 +720,9 @@ impl Hooks {
             "a held datagram or fast-open connect is refused, not repeated: the program sees EPERM when it goes on"
                 .to_owned(),
         ];
+        if let Some(why) = &self.not_pinned {
+            lines.push(format!("anything while guardd is down: {why}"));
+        }
         if !self.helpers.set_retval {
             lines.push(
                 "hold before the handshake, and deny of a held connect (it is killed): this kernel has no \

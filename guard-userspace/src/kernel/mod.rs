@@ -8,6 +8,7 @@ mod inject;
 #[cfg(feature = "kernel-log")]
 mod log;
 mod neighbours;
+pub mod pins;
 mod records;
 mod sys;
 mod tables;
@@ -132,6 +133,8 @@ pub struct Kernel {
     pub hooks: Hooks,
     /// Every table.
     pub tables: Tables,
+    /// What outlives guardd, unless nothing can.
+    pins: Option<pins::Pins>,
     inject: inject::Injector,
     #[cfg(feature = "kernel-log")]
     log: log::Lines,
@@ -152,14 +155,17 @@ impl Kernel {
     ///
     /// # Errors
     /// One that says what the kernel or its configuration lacks.
-    pub fn load(settings: &Settings) -> Result<(Self, Rings), KernelError> {
+    pub fn load(
+        settings: &Settings,
+        mut pins: Option<pins::Pins>,
+    ) -> Result<(Self, Rings), KernelError> {
         let offsets = Offsets::from_file(&settings.btf)?;
         hooks::ensure_tracefs()?;
         let kernel_btf = Btf::from_sys_fs().map_err(EbpfError::BtfError)?;
         let helpers = hooks::probe_helpers();
         let object = if helpers.bpf_loop { OBJECT } else { PLAIN };
         let mut ebpf = load_object(object, &offsets, settings.lineage_size, helpers)?;
-        let hooks = Hooks::load(
+        let mut hooks = Hooks::load(
             &mut ebpf,
             object,
             &offsets,
@@ -174,12 +180,22 @@ impl Kernel {
             activity: ring(&mut ebpf, "ACTIVITY")?,
         };
         let tables = Tables::take(&mut ebpf, settings.lineage_size, hooks.numbers())?;
+        if let Some(own) = &pins {
+            match own.pin_tables(tables.stopped_tables()) {
+                Ok(()) => hooks.pin_in(own.own().to_owned()),
+                Err(error) => {
+                    hooks.cannot_pin(error.to_string());
+                    pins = None;
+                }
+            }
+        }
         // The type information of a whole kernel has just been read and dropped.
         // SAFETY: malloc_trim has no precondition.
         unsafe { libc::malloc_trim(0) };
         let kernel = Self {
             hooks,
             tables,
+            pins,
             inject,
             #[cfg(feature = "kernel-log")]
             log: log::Lines::new(&mut ebpf),
@@ -203,6 +219,30 @@ impl Kernel {
     pub fn attach_calls(&mut self) -> Result<(), KernelError> {
         let acts = self.tables.acts_in_force();
         self.hooks.attach_calls(&mut self.ebpf, acts)
+    }
+
+    /// What earlier guardds have left in the kernel.
+    pub fn left(&self) -> pins::Left {
+        self.pins.as_ref().map(pins::Pins::left).unwrap_or_default()
+    }
+
+    /// Ends what earlier guardds have left in force, now that everything of this one is in place.
+    pub fn drop_predecessors(&mut self) {
+        if let Some(pins) = &mut self.pins {
+            pins.drop_predecessors();
+        }
+    }
+
+    /// Takes every name in the BPF file system away, when every hook is off.
+    pub fn unpin(&mut self) {
+        self.pins = None;
+    }
+
+    /// Leaves what is attached in force for the next guardd.
+    pub fn keep_in_force(&mut self) {
+        if let Some(pins) = &mut self.pins {
+            pins.keep();
+        }
     }
 
     /// Passes the kernel programs' log lines on, in a build that has them.
