@@ -18,7 +18,7 @@ use std::{
 use aya::maps::{HashMap, Map, MapData};
 use guard_common::{
     Verdict,
-    state::{Held, POSTURE_NORMAL, POSTURE_PAUSED, Session, Task, Waiting},
+    state::{Answer, AnswerKey, Held, POSTURE_NORMAL, POSTURE_PAUSED, fate, Session, Task, Waiting},
 };
 use rustix::process::Signal;
 
@@ -33,7 +33,7 @@ pub const ARGUMENT: &str = "--sentinel";
 /// Where the child finds the tables.
 const FIRST_FD: i32 = 3;
 /// How many there are.
-const TABLES: usize = 4;
+const TABLES: usize = 5;
 /// How long a session that a person paused stays so without a guardd that could resume it.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -41,6 +41,8 @@ const GRACE: Duration = Duration::from_secs(30);
 const DISMISSED: &[u8] = b"dismissed";
 /// How long the programs of a guardd that was killed may go on stopping processes.
 const HOOKS_GONE: Duration = Duration::from_secs(2);
+/// How long an answer waits for the repeated call, as guardd's do.
+const ANSWER_LIFE: Duration = Duration::from_secs(10);
 /// How often is looked.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -51,7 +53,7 @@ pub struct Sentinel {
 }
 
 impl Sentinel {
-    /// Starts it. `pins` is where guardd's attachments outlive it. `tables` are HELD, WAITING, TASKS and SESSIONS.
+    /// Starts it. `pins` is where guardd's attachments outlive it. `tables` are HELD, WAITING, TASKS, SESSIONS and ANSWERS.
     ///
     /// # Errors
     /// When no process can be started.
@@ -125,6 +127,7 @@ pub fn run(state_dir: &Path, pins: &Path, guardd: u32) -> anyhow::Result<()> {
     let mut waiting: HashMap<MapData, u32, Waiting> = Map::HashMap(waiting).try_into()?;
     let tasks: HashMap<MapData, u32, Task> = Map::HashMap(table(2)?).try_into()?;
     let mut sessions: HashMap<MapData, u32, Session> = Map::HashMap(table(3)?).try_into()?;
+    let mut answers: HashMap<MapData, AnswerKey, Answer> = Map::HashMap(table(4)?).try_into()?;
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         // SAFETY: ignoring a signal has no precondition.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
@@ -165,8 +168,33 @@ pub fn run(state_dir: &Path, pins: &Path, guardd: u32) -> anyhow::Result<()> {
                 continue;
             }
             let _ = held.remove(&pid);
-            // Without guardd there is no hook that could refuse the call: refusing means killing.
-            if Verdict::from_u8(entry.on_timeout) > Verdict::Flag {
+            // With guardd's programs in force the call is repeated and finds the answer. Where nothing of
+            // them is left, nothing could refuse the call: refusing means killing.
+            let refuse = Verdict::from_u8(entry.on_timeout) > Verdict::Flag;
+            let fails = Verdict::from_u8(entry.on_timeout) == Verdict::Deny
+                && entry.fate != fate::HAPPENED
+                && pins.exists();
+            let key = if refuse {
+                AnswerKey::refusal(pid)
+            } else {
+                AnswerKey {
+                    tgid: pid,
+                    rule: entry.rule,
+                    generation: entry.generation,
+                }
+            };
+            let verdict = if refuse { Verdict::Deny } else { Verdict::Allow };
+            let answer = Answer {
+                expires_ns: now + ANSWER_LIFE.as_nanos() as u64,
+                object: entry.object,
+                verdict: verdict as u32,
+                rule: entry.rule,
+                generation: entry.generation,
+            };
+            // An answer to a call that is not repeated would be one to the next call.
+            let placed = (if refuse { fails } else { entry.fate == fate::REPEATS })
+                && answers.insert(key, answer, 0).is_ok();
+            if refuse && !(fails && placed) {
                 let _ = process::signal(id, Signal::KILL);
             } else {
                 go_on(id);

@@ -114,9 +114,13 @@ fn without_guardd_silence_still_decides_at_the_deadline() {
         let mut s = Scene::held(&rule);
         s.guard.kill();
         match on_timeout {
-            // Without guardd's hooks nothing could refuse the call: where silence means no, it is killed.
-            "deny" | "kill" => {
+            "kill" => {
                 s.tool.was_killed();
+                s.server.untouched();
+            }
+            // guardd's programs are in force without it.
+            "deny" => {
+                assert_eq!(s.tool.answer()["errno"], libc::EPERM);
                 s.server.untouched();
             }
             _ => assert_eq!(s.tool.answer()["echo"], "hello"),

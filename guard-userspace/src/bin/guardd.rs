@@ -178,16 +178,17 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
         lineage_size: arguments.lineage_size,
         tier: arguments.tier.map(Tier::from),
     };
-    let pins = match Pins::open(&options.state_dir) {
-        Ok(pins) => Some(pins),
-        Err(why) => {
-            tracing::warn!("nothing is enforced while guardd is down: {why}");
-            None
-        }
+    let (pins, not_pinned) = match Pins::open(&options.state_dir) {
+        Ok(pins) => (Some(pins), None),
+        Err(why) => (None, Some(why)),
     };
     let pinned = pins.as_ref().map(|pins| pins.own().to_owned());
     // Before any thread: it may move guardd to a mount namespace of its own.
     let (mut kernel, rings) = Kernel::load(&settings, pins)?;
+    if let Some(why) = not_pinned {
+        tracing::warn!("nothing is enforced while guardd is down: {why}");
+        kernel.hooks.cannot_pin(why);
+    }
     let tables = kernel.tables.stopped_tables();
     let sentinel = Sentinel::start(&options.state_dir, pinned.as_deref(), tables)
         .context("starting the sentinel process")?;

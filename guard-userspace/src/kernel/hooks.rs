@@ -271,6 +271,7 @@ const HOOKS: &[Hook] = {
 
 /// An attachment. Dropped, it ends, unless it is pinned.
 #[derive(Debug)]
+#[expect(dead_code, reason = "an attachment need only be kept to stay")]
 enum Link {
     Aya(FdLink),
     Pinned(PinnedLink),
@@ -430,7 +431,7 @@ impl Hooks {
     }
 
     /// Why nothing outlives guardd here.
-    pub(super) fn cannot_pin(&mut self, why: String) {
+    pub fn cannot_pin(&mut self, why: String) {
         self.not_pinned = Some(why);
     }
 

@@ -129,7 +129,7 @@ impl Pins {
     ///
     /// # Errors
     /// What the kernel says.
-    pub(super) fn pin_tables(&self, tables: &[OwnedFd; 4]) -> io::Result<()> {
+    pub(super) fn pin_tables(&self, tables: &[OwnedFd]) -> io::Result<()> {
         for (name, table) in TABLES.iter().zip(tables) {
             sys::pin(table.as_fd(), &self.own.join(name))?;
         }

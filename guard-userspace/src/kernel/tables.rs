@@ -59,7 +59,7 @@ pub struct Tables {
     guarded: HashMap<MapData, u32, u64>,
     counters: PerCpuArray<MapData, Counter>,
     switches: Config,
-    stopped: [OwnedFd; 4],
+    stopped: [OwnedFd; 5],
     /// The kernel's ids of the first two of them, and of those of earlier guardds.
     stopped_ids: Vec<u32>,
 }
@@ -112,6 +112,7 @@ impl Tables {
             descriptor(ebpf, neighbours::WAITING)?,
             descriptor(ebpf, "TASKS")?,
             descriptor(ebpf, "SESSIONS")?,
+            descriptor(ebpf, "ANSWERS")?,
         ];
         let stopped_ids = [neighbours::HELD, neighbours::WAITING]
             .into_iter()
@@ -304,9 +305,9 @@ impl Tables {
         self.waiting.remove(&tgid).is_ok()
     }
 
-    /// Descriptors of the tables that tell who is stopped (held, waiting, lineage, sessions), for the
+    /// Descriptors of the tables that tell who is stopped (held, waiting, lineage, sessions) and of that for answers, for the
     /// sentinel.
-    pub fn stopped_tables(&self) -> &[OwnedFd; 4] {
+    pub fn stopped_tables(&self) -> &[OwnedFd; 5] {
         &self.stopped
     }
 

@@ -94,7 +94,7 @@ impl Loader {
         let instructions = unsafe {
             std::slice::from_raw_parts(
                 function.instructions.as_ptr().cast::<u8>(),
-                std::mem::size_of_val(function.instructions.as_slice()),
+                size_of_val(function.instructions.as_slice()),
             )
         };
         let functions = function.func_info.func_info_bytes();
