@@ -3,8 +3,6 @@
 
 use std::path::Path;
 
-use aya::programs::ProgramType;
-
 use crate::{
     cli::{DoctorCheck, DoctorReport},
     kernel::{Kernel, Settings, btf, mount_point},
@@ -14,29 +12,33 @@ use crate::{
 
 /// Tries everything.
 pub fn examine() -> DoctorReport {
+    let mut denies = Vec::new();
     let mut checks = vec![root(), pid_namespace(), kernel_btf(), tracefs(), cgroup2()];
     let ready = checks
         .iter()
         .all(|check| check.ok || !check.required || check.name == "tracefs");
     if ready {
-        programs(&mut checks);
+        denies = programs(&mut checks);
     }
-    checks.extend([
-        bpf_lsm(),
-        program_type("fentry and modify-return", ProgramType::Tracing),
-        policy(),
-    ]);
+    checks.extend([bpf_lsm(), policy()]);
     let failing: Vec<&str> = checks
         .iter()
         .filter(|check| check.required && !check.ok)
         .map(|check| check.name.as_str())
         .collect();
     let summary = if failing.is_empty() {
-        "guard can run here. It sees every process of an agent's session, its opens by system call and its connects; it can hold or kill at \
-         a program's start, a file's opening and a connection, and make an internet connection fail before its \
-         first packet. It cannot make an open or an exec fail (their deny becomes a kill), and it does not see \
-         io_uring opens or 32-bit programs' opens."
-            .to_owned()
+        let opens = if denies.iter().any(|watched| watched == "open") {
+            "It can make a file's opening and a labelled program's start fail, whatever way they come. A denied \
+             command line is killed before its first instruction."
+        } else {
+            "It cannot make an open or an exec fail (their deny becomes a kill), and where opens are seen by \
+             tracepoint it does not see those of io_uring and of 32-bit programs."
+        };
+        format!(
+            "guard can run here. It sees every process of an agent's session, its opens and its connects; it can \
+             hold or kill at a program's start, a file's opening and a connection, and make an internet \
+             connection fail before its first packet. {opens}"
+        )
     } else {
         format!(
             "guard cannot run here before this is mended: {}.",
@@ -122,8 +124,8 @@ fn cgroup2() -> DoctorCheck {
     check("cgroup2", true, result)
 }
 
-/// Loads and attaches guardd's own programs.
-fn programs(checks: &mut Vec<DoctorCheck>) {
+/// Loads and attaches guardd's own programs. Returns what can be denied.
+fn programs(checks: &mut Vec<DoctorCheck>) -> Vec<String> {
     let mut kernel = match Kernel::load(&Settings::default(), None) {
         Ok((kernel, _rings)) => kernel,
         Err(error) => {
@@ -135,7 +137,7 @@ fn programs(checks: &mut Vec<DoctorCheck>) {
                     "see the message; a newer kernel usually helps",
                 )),
             ));
-            return;
+            return Vec::new();
         }
     };
     let attached = kernel.attach_lineage().and_then(|()| kernel.attach_calls());
@@ -146,7 +148,11 @@ fn programs(checks: &mut Vec<DoctorCheck>) {
             Err((error.to_string(), "see the message")),
         ));
     }
+    let mut denies = Vec::new();
     for info in kernel.hooks.info() {
+        if info.can.iter().any(|word| word == "deny") {
+            denies.push(info.watched.clone());
+        }
         let required = matches!(
             info.watched.as_str(),
             "lineage" | "exec" | "open" | "connect"
@@ -157,12 +163,22 @@ fn programs(checks: &mut Vec<DoctorCheck>) {
         } else {
             info.can.join(", ")
         };
-        let result = if info.tier != "none" && info.attached {
+        // What only a policy turns on is loaded here and not attached.
+        let by_policy = matches!(
+            name.as_str(),
+            "signal" | "ptrace" | "bpf" | "io-uring"
+        );
+        let result = if info.tier != "none" && (info.attached || by_policy) {
             let note = info
                 .note
                 .map(|note| format!("; {note}"))
                 .unwrap_or_default();
-            Ok(format!("loaded and attached by {}: {can}{note}", info.tier))
+            let how = if info.attached {
+                "loaded and attached"
+            } else {
+                "loaded, to be attached when a policy names such calls,"
+            };
+            Ok(format!("{how} by {}: {can}{note}", info.tier))
         } else {
             Err((
                 info.note.unwrap_or_else(|| "did not attach".into()),
@@ -172,32 +188,20 @@ fn programs(checks: &mut Vec<DoctorCheck>) {
         checks.push(check(&name, required, result));
     }
     kernel.detach_calls();
+    denies
 }
 
 fn bpf_lsm() -> DoctorCheck {
     let list = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
     let result = if list.split(',').any(|name| name.trim() == "bpf") {
-        Ok("in the active list; this version does not use it yet".into())
+        Ok("in the active list: the best tier serves".into())
     } else {
         Err((
-            "not in the active list (or securityfs is not mounted): opens and execs cannot be denied by it".into(),
-            "not needed by this version; boot with lsm=…,bpf to have it",
+            "not in the active list (or securityfs is not mounted)".into(),
+            "not needed where modify-return serves, see above; boot with lsm=…,bpf to have it",
         ))
     };
     check("bpf-lsm", false, result)
-}
-
-fn program_type(name: &str, kind: ProgramType) -> DoctorCheck {
-    let result = match aya::sys::is_program_supported(kind) {
-        Ok(true) => {
-            Ok("the kernel knows the program type; this version does not use it yet".into())
-        }
-        Ok(false) | Err(_) => Err((
-            "the kernel does not load such a program here".into(),
-            "not needed by this version",
-        )),
-    };
-    check(name, false, result)
 }
 
 fn policy() -> DoctorCheck {

@@ -549,7 +549,7 @@ impl Engine {
         if clock::monotonic_ns() - self.second_ns >= 1_000_000_000 {
             self.tell_of_uncounted();
         }
-        let Ok(now) = self.kernel.tables.counters() else {
+        let Ok(now) = self.kernel.counters() else {
             return;
         };
         for (index, (new, old)) in now.iter().zip(self.counters).enumerate() {

@@ -352,6 +352,14 @@ impl Hooks {
         let needed = offsets.missing(Need::Open).is_empty();
         for feature in FEATURES {
             let mut tried: Vec<Tier> = Vec::new();
+            let mut not_by: Vec<(String, String)> = Vec::new();
+            let mut not = |tier: Tier, why: String| match not_by.last_mut() {
+                Some((tiers, same)) if *same == why => {
+                    tiers.push_str(", ");
+                    tiers.push_str(tier.name());
+                }
+                _ => not_by.push((tier.name().to_owned(), why)),
+            };
             for hook in HOOKS.iter().filter(|hook| hook.feature == feature) {
                 let tier = hook.tier();
                 // Connect is served by several at once.
@@ -374,7 +382,7 @@ impl Hooks {
                                 why,
                             });
                         }
-                        notes.push((feature, format!("not by {}: {why}", tier.name())));
+                        not(tier, why);
                         continue;
                     }
                 }
@@ -386,12 +394,12 @@ impl Hooks {
                 let failed = load_tier(ebpf, &loader, btf, &mut states, every)?;
                 match failed {
                     None => break,
-                    Some(why) if tier.kind().is_some() => {
-                        notes.push((feature, format!("not by {}: {why}", tier.name())));
-                    }
+                    Some(why) if tier.kind().is_some() => not(tier, why),
                     Some(_) => break,
                 }
             }
+            let told = |(tiers, why)| (feature, format!("not by {tiers}: {why}"));
+            notes.extend(not_by.into_iter().map(told));
         }
         for (need, feature) in [
             (Need::Open, Feature::Open),
@@ -703,12 +711,35 @@ impl Hooks {
 
     /// What this kernel cannot do that a policy may ask for.
     pub fn not_enforced(&self) -> Vec<String> {
-        let mut lines = vec![
-            "deny on open, exec and unix-connect: the tracepoint tier cannot make these fail; the rule's fallback \
-             (kill by default) is used"
-                .to_owned(),
-            "32-bit programs' opens: the kernel shows their system calls to no syscall tracepoint".to_owned(),
-            "io_uring opens and unix connects: seen by no syscall tracepoint (its internet connects are)".to_owned(),
+        let denies = |feature: Feature| {
+            self.tier(feature)
+                .is_some_and(|tier| tier.can(feature).contains(&"deny"))
+        };
+        let mut not_denied = vec!["exec by command line", "unix-connect"];
+        for feature in [Feature::Open, Feature::Program, Feature::Signal, Feature::Ptrace, Feature::Bpf] {
+            if !denies(feature) {
+                not_denied.push(feature.name());
+            }
+        }
+        let mut lines = vec![format!(
+            "deny on {}: it cannot be made to fail here; the rule's fallback (kill by default) is used",
+            not_denied.join(", ")
+        )];
+        if self.tier(Feature::Open) == Some(Tier::Tracepoint) {
+            lines.push(
+                "opens by 32-bit programs and by io_uring: seen by no syscall tracepoint (label the call io-uring)"
+                    .into(),
+            );
+        }
+        if !denies(Feature::Signal) {
+            lines.push(
+                "signals, ptrace and bpf before they happen: a tracepoint sees them, and the caller is stopped or \
+                 killed when it returns"
+                    .into(),
+            );
+        }
+        lines.extend([
+            "unix connects by io_uring and by 32-bit programs: seen by no syscall tracepoint".to_owned(),
             "abstract unix sockets, and unix datagrams without a connect".to_owned(),
             format!(
                 "agents' markers behind the first {} KiB of an environment",
@@ -718,9 +749,10 @@ impl Hooks {
              in place (the shell would take the stop for Ctrl-Z): what it does in its first milliseconds, when it \
              is the first session, is not seen"
                 .to_owned(),
-            "a held datagram or fast-open connect is refused, not repeated: the program sees EPERM when it goes on"
+            "a held datagram, fast-open connect or io_uring open is refused, not repeated: the program sees EPERM when it \
+             goes on"
                 .to_owned(),
-        ];
+        ]);
         if let Some(why) = &self.not_pinned {
             lines.push(format!("anything while guardd is down: {why}"));
         }

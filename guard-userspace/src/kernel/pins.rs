@@ -107,6 +107,8 @@ impl Pins {
         let old: Vec<PathBuf> = fs::read_dir(&root)
             .map_err(|error| failed(&root, error))?
             .filter_map(|entry| Some(entry.ok()?.path()))
+            // A new file system has entries of the kernel's own in it.
+            .filter(|path| number(path).is_some())
             .collect();
         let next = old.iter().filter_map(|path| number(path)).max().unwrap_or(0) + 1;
         let own = root.join(format!("v{LAYOUT}-{next}"));
@@ -186,8 +188,8 @@ pub fn remove(own: &Path) {
 }
 
 fn number(path: &Path) -> Option<u32> {
-    let name = path.file_name()?.to_str()?;
-    name.rsplit_once('-')?.1.parse().ok()
+    let name = path.file_name()?.to_str()?.strip_prefix('v')?;
+    name.split_once('-')?.1.parse().ok()
 }
 
 fn entries<V: aya::Pod>(path: &Path) -> Vec<(u32, V)> {

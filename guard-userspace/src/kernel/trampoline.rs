@@ -160,7 +160,8 @@ pub(super) fn prove(kind: Kind, btf: &Btf) -> Result<(), String> {
         types: None,
         target: function(kind, hook, btf)?,
     };
-    let loaded = sys::prog_load(&load).map_err(|refused| refused.to_string())?;
+    let loaded = sys::prog_load(&load)
+        .map_err(|refused| format!("this kernel does not take such programs: {refused}"))?;
     let link = sys::attach(&loaded).map_err(|error| format!("attaching: {error}"))?;
     if kind == Kind::Fentry {
         return Ok(());
