@@ -11,7 +11,7 @@ use guard_tests::{Guard, PATIENCE_VAR, Place, Policy, eventually, fixture, let_p
 /// Restarts of one test: fewer where the processor is emulated.
 fn times() -> usize {
     if std::env::var_os(PATIENCE_VAR).is_some() {
-        6
+        3
     } else {
         20
     }
