@@ -74,10 +74,7 @@ pub fn guard_bpf_check(ctx: *mut c_void) -> i32 {
 }
 
 #[inline(always)]
-fn at_hook(
-    place: usize,
-    what: impl FnOnce(u32, &Task) -> Option<(u32, u32, u64)>,
-) -> i32 {
+fn at_hook(place: usize, what: impl FnOnce(u32, &Task) -> Option<(u32, u32, u64)>) -> i32 {
     // SAFETY: the helper has no precondition.
     let Some((tgid, task)) = lineage::current(unsafe { bpf_get_current_task() }) else {
         return 0;
@@ -249,8 +246,8 @@ fn judge_act(
             target,
             number,
         };
-        done = judge_with(&mut scratch.held, tgid, task, &call, tier, can_deny)
-            .unwrap_or(Done::Goes);
+        done =
+            judge_with(&mut scratch.held, tgid, task, &call, tier, can_deny).unwrap_or(Done::Goes);
     }
     slot.give_back();
     done
@@ -286,10 +283,7 @@ fn judge_with(
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let object = if can_deny {
         fold(
-            fold(
-                FNV_OFFSET,
-                (call.act as u64) << 32 | call.target as u64,
-            ),
+            fold(FNV_OFFSET, (call.act as u64) << 32 | call.target as u64),
             call.number,
         ) | 1
     } else {
@@ -342,14 +336,7 @@ fn kind_of(act: u32) -> u8 {
 }
 
 #[inline(always)]
-fn tell(
-    task: &Task,
-    call: &Call,
-    tier: u8,
-    now_ns: u64,
-    labels: u64,
-    judgement: &Judgement,
-) {
+fn tell(task: &Task, call: &Call, tier: u8, now_ns: u64, labels: u64, judgement: &Judgement) {
     let critical = emit::is_critical(judgement);
     let class = if critical {
         class::VERDICT

@@ -14,8 +14,8 @@ use guard_common::{
     },
     rule::{Progress, ProgressKey},
     state::{
-        Acts, Answer, AnswerKey, Config, Connecting, Counter, Held, LeaseKey, Names, RuleTable, Session,
-        Task, Waiting, class,
+        Acts, Answer, AnswerKey, Config, Connecting, Counter, Held, LeaseKey, Names, RuleTable,
+        Session, Task, Waiting, class,
     },
 };
 

@@ -408,7 +408,8 @@ fn verify_one(scratch: &Scratch, pattern: &Pattern, level: u32) -> u32 {
         // Deeper, or longer, than is walked: the root is not known. Where the pattern allows any depth, the
         // rest of it decides, or a deep directory would be a way round it.
         if forget(&scratch.complete) == 0 {
-            return (under || pattern.flags & PATTERN_GAP != 0) as u32 * ends_match(scratch, pattern);
+            return (under || pattern.flags & PATTERN_GAP != 0) as u32
+                * ends_match(scratch, pattern);
         }
         let in_home = pattern.flags & PATTERN_ANCHOR_HOME != 0;
         if in_home && forget(&scratch.home) == 0 {

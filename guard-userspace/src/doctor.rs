@@ -164,10 +164,7 @@ fn programs(checks: &mut Vec<DoctorCheck>) -> Vec<String> {
             info.can.join(", ")
         };
         // What only a policy turns on is loaded here and not attached.
-        let by_policy = matches!(
-            name.as_str(),
-            "signal" | "ptrace" | "bpf" | "io-uring"
-        );
+        let by_policy = matches!(name.as_str(), "signal" | "ptrace" | "bpf" | "io-uring");
         let result = if info.tier != "none" && (info.attached || by_policy) {
             let note = info
                 .note

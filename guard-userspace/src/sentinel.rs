@@ -18,7 +18,9 @@ use std::{
 use aya::maps::{HashMap, Map, MapData};
 use guard_common::{
     Verdict,
-    state::{Answer, AnswerKey, Held, POSTURE_NORMAL, POSTURE_PAUSED, fate, Session, Task, Waiting},
+    state::{
+        Answer, AnswerKey, Held, POSTURE_NORMAL, POSTURE_PAUSED, Session, Task, Waiting, fate,
+    },
 };
 use rustix::process::Signal;
 
@@ -183,7 +185,11 @@ pub fn run(state_dir: &Path, pins: &Path, guardd: u32) -> anyhow::Result<()> {
                     generation: entry.generation,
                 }
             };
-            let verdict = if refuse { Verdict::Deny } else { Verdict::Allow };
+            let verdict = if refuse {
+                Verdict::Deny
+            } else {
+                Verdict::Allow
+            };
             let answer = Answer {
                 expires_ns: now + ANSWER_LIFE.as_nanos() as u64,
                 object: entry.object,
@@ -192,8 +198,11 @@ pub fn run(state_dir: &Path, pins: &Path, guardd: u32) -> anyhow::Result<()> {
                 generation: entry.generation,
             };
             // An answer to a call that is not repeated would be one to the next call.
-            let placed = (if refuse { fails } else { entry.fate == fate::REPEATS })
-                && answers.insert(key, answer, 0).is_ok();
+            let placed = (if refuse {
+                fails
+            } else {
+                entry.fate == fate::REPEATS
+            }) && answers.insert(key, answer, 0).is_ok();
             if refuse && !(fails && placed) {
                 let _ = process::signal(id, Signal::KILL);
             } else {

@@ -73,7 +73,8 @@ impl Guards {
     /// Starts it and waits until it is ready.
     #[track_caller]
     pub fn start(self, policy: &str) -> Guard {
-        self.try_start(policy).unwrap_or_else(|said| panic!("{said}"))
+        self.try_start(policy)
+            .unwrap_or_else(|said| panic!("{said}"))
     }
 
     /// The same; what it said when it has ended before it was ready.

@@ -39,15 +39,20 @@ impl Stage {
         let program = place.path("labelled-program");
         fs::copy(fixture("guard-fixture-evader"), &program).unwrap();
         let at = place.dir().display().to_string();
-        let calls = |name: &str, calls: &str| {
-            format!("[[label]]\nname = \"{name}\"\ncalls = [{calls}]\n")
-        };
+        let calls =
+            |name: &str, calls: &str| format!("[[label]]\nname = \"{name}\"\ncalls = [{calls}]\n");
         let policy = Policy::new()
-            .files("secret", &[secret.display().to_string(), format!("{at}/**/*.pem")])
+            .files(
+                "secret",
+                &[secret.display().to_string(), format!("{at}/**/*.pem")],
+            )
             .files("held", &[held.display()])
             .files("program", &[program.display()])
             .files("process", &["/proc/*/environ", "/proc/*/mem"])
-            .and(&calls("tamper", r#""signal-guard", "resume-held", "ptrace-guard""#))
+            .and(&calls(
+                "tamper",
+                r#""signal-guard", "resume-held", "ptrace-guard""#,
+            ))
             .and(&calls("outside", r#""ptrace-outside""#))
             .and(&calls("bpf", r#""bpf""#))
             .and(&calls("ring", r#""io-uring""#))
@@ -140,7 +145,9 @@ impl Stage {
             return if has {
                 Ok(())
             } else {
-                Err(format!("it gave nothing, so the table says too little: {said}"))
+                Err(format!(
+                    "it gave nothing, so the table says too little: {said}"
+                ))
             };
         }
         if expected == Outcome::Stopped && has {

@@ -34,13 +34,17 @@ fn opener(guard: &Guard, place: &Place, path: &std::path::Path) -> Child {
 fn a_denied_file_is_opened_by_nobody_across_restarts() {
     let place = Place::new();
     let secret = place.file("secret", "hunter2");
-    let policy = Policy::new()
-        .files("secret", &[secret.display()])
-        .rule("r", &["secret"], "deny", "");
+    let policy =
+        Policy::new()
+            .files("secret", &[secret.display()])
+            .rule("r", &["secret"], "deny", "");
     let mut guard = Guard::new(&place, &policy);
     let agent = opener(&guard, &place, &secret);
     let session = eventually("the session", || {
-        guard.sessions().first().map(|it| it["id"].as_str().unwrap().to_owned())
+        guard
+            .sessions()
+            .first()
+            .map(|it| it["id"].as_str().unwrap().to_owned())
     });
     for round in 0..times() {
         // Killed, and asked to make way.
@@ -109,9 +113,10 @@ fn while_guardd_is_down_rules_are_enforced_and_facts_are_kept() {
 fn when_guardd_is_dead_and_every_session_over_nothing_stays_in_force() {
     let place = Place::new();
     let secret = place.file("secret", "hunter2");
-    let policy = Policy::new()
-        .files("secret", &[secret.display()])
-        .rule("r", &["secret"], "deny", "");
+    let policy =
+        Policy::new()
+            .files("secret", &[secret.display()])
+            .rule("r", &["secret"], "deny", "");
     let mut guard = Guard::new(&place, &policy);
     let tool = guard.tool();
     let state = guard.state_dir();
@@ -122,10 +127,12 @@ fn when_guardd_is_dead_and_every_session_over_nothing_stays_in_force() {
             .filter_map(|at| fs::read_dir(at).ok())
             .flatten()
             .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| path.file_name().is_some_and(|name| {
-                let name = name.to_string_lossy();
-                name.starts_with("guard-") || name.starts_with('v')
-            }))
+            .filter(|path| {
+                path.file_name().is_some_and(|name| {
+                    let name = name.to_string_lossy();
+                    name.starts_with("guard-") || name.starts_with('v')
+                })
+            })
             .count()
     };
     assert_ne!(in_force(), 0);

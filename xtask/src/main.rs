@@ -8,6 +8,7 @@
 mod bench;
 mod build;
 mod demo;
+mod fuzz;
 mod lint;
 mod setup;
 mod shell;
@@ -42,6 +43,8 @@ enum Command {
     Vm(vm::Args),
     /// Measure what guard costs, as ratios.
     Bench(bench::Args),
+    /// Feed every parser of what comes from outside with inputs changed at random.
+    Fuzz(fuzz::Args),
     /// Check formatting, lints, documentation and dependencies.
     Lint(lint::Args),
 }
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Vm(args) => vm::run(&args),
         Command::Bench(args) => bench::run(args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Lint(args) => lint::run(&args),
     };
     match result {

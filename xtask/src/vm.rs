@@ -180,7 +180,8 @@ impl Laboratory {
                                 let mut own = test::Tally::default();
                                 own.add(line);
                                 passed += own.passed;
-                                let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                                let mut shared =
+                                    shared.lock().unwrap_or_else(PoisonError::into_inner);
                                 shared.0.add(line);
                                 println!("{name}: {line}");
                             },
@@ -196,7 +197,10 @@ impl Laboratory {
                 });
             }
         });
-        let failures = shared.into_inner().unwrap_or_else(PoisonError::into_inner).1;
+        let failures = shared
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+            .1;
         for failure in &failures {
             say("vm", format!("failed: {failure}"));
         }

@@ -92,7 +92,10 @@ fn main() -> ExitCode {
             .next()
             .and_then(|word| word.to_str()?.parse().ok())
             .unwrap_or_default();
-        return exit(sentinel::run(Path::new(&dir), Path::new(&pins), guardd), "guardd-sentinel");
+        return exit(
+            sentinel::run(Path::new(&dir), Path::new(&pins), guardd),
+            "guardd-sentinel",
+        );
     }
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()

@@ -520,4 +520,3 @@ pub(super) fn object_of(event: &Event) -> String {
         None => target,
     }
 }
-

@@ -11,8 +11,9 @@ use std::{
 use aya::{
     Btf, Ebpf,
     programs::{
-        BtfTracePoint, CgroupAttachMode, CgroupSockAddr, ProgramError, ProgramType,
-        TracePoint, links::{FdLink, PinnedLink}, trace_point::TracePointLink,
+        BtfTracePoint, CgroupAttachMode, CgroupSockAddr, ProgramError, ProgramType, TracePoint,
+        links::{FdLink, PinnedLink},
+        trace_point::TracePointLink,
     },
     sys::{BpfHelper, is_helper_supported},
 };
@@ -233,12 +234,28 @@ const HOOKS: &[Hook] = {
         needs(Lineage, "guard_fork", Scheduler("sched_process_fork")),
         needs(Lineage, "guard_exit", Scheduler("sched_process_exit")),
         needs(Exec, "guard_exec", Scheduler("sched_process_exec")),
-        needs(Program, "guard_bprm_check", Security(Lsm, "bprm_check_security")),
-        needs(Program, "guard_bprm_check", Security(ModifyReturn, "security_bprm_check")),
+        needs(
+            Program,
+            "guard_bprm_check",
+            Security(Lsm, "bprm_check_security"),
+        ),
+        needs(
+            Program,
+            "guard_bprm_check",
+            Security(ModifyReturn, "security_bprm_check"),
+        ),
         needs(Program, "guard_exec", WithExec),
         needs(Open, "guard_file_open", Security(Lsm, "file_open")),
-        needs(Open, "guard_file_open", Security(ModifyReturn, "security_file_open")),
-        needs(Open, "guard_file_entry", Security(Fentry, "security_file_open")),
+        needs(
+            Open,
+            "guard_file_open",
+            Security(ModifyReturn, "security_file_open"),
+        ),
+        needs(
+            Open,
+            "guard_file_entry",
+            Security(Fentry, "security_file_open"),
+        ),
         needs(Open, "guard_open", Syscall("sys_exit_openat")),
         also(Open, "guard_open", Syscall("sys_exit_open")),
         also(Open, "guard_open", Syscall("sys_exit_openat2")),
@@ -249,23 +266,63 @@ const HOOKS: &[Hook] = {
         needs(Connect, "guard_sendmsg4", Cgroup),
         needs(Connect, "guard_sendmsg6", Cgroup),
         needs(Connect, "guard_connect_exit", Syscall("sys_exit_connect")),
-        needs(UnixConnect, "guard_connect_enter", Syscall("sys_enter_connect")),
+        needs(
+            UnixConnect,
+            "guard_connect_enter",
+            Syscall("sys_enter_connect"),
+        ),
         needs(Signal, "guard_task_kill", Security(Lsm, "task_kill")),
-        needs(Signal, "guard_task_kill", Security(ModifyReturn, "security_task_kill")),
+        needs(
+            Signal,
+            "guard_task_kill",
+            Security(ModifyReturn, "security_task_kill"),
+        ),
         needs(Signal, "guard_kill_enter", Syscall("sys_enter_kill")),
         also(Signal, "guard_kill_enter", Syscall("sys_enter_tkill")),
-        also(Signal, "guard_kill_enter", Syscall("sys_enter_rt_sigqueueinfo")),
+        also(
+            Signal,
+            "guard_kill_enter",
+            Syscall("sys_enter_rt_sigqueueinfo"),
+        ),
         also(Signal, "guard_tgkill_enter", Syscall("sys_enter_tgkill")),
-        also(Signal, "guard_tgkill_enter", Syscall("sys_enter_rt_tgsigqueueinfo")),
-        needs(Ptrace, "guard_ptrace_check", Security(Lsm, "ptrace_access_check")),
-        needs(Ptrace, "guard_ptrace_check", Security(ModifyReturn, "security_ptrace_access_check")),
+        also(
+            Signal,
+            "guard_tgkill_enter",
+            Syscall("sys_enter_rt_tgsigqueueinfo"),
+        ),
+        needs(
+            Ptrace,
+            "guard_ptrace_check",
+            Security(Lsm, "ptrace_access_check"),
+        ),
+        needs(
+            Ptrace,
+            "guard_ptrace_check",
+            Security(ModifyReturn, "security_ptrace_access_check"),
+        ),
         needs(Ptrace, "guard_ptrace_enter", Syscall("sys_enter_ptrace")),
-        also(Ptrace, "guard_vm_enter", Syscall("sys_enter_process_vm_readv")),
-        also(Ptrace, "guard_vm_enter", Syscall("sys_enter_process_vm_writev")),
+        also(
+            Ptrace,
+            "guard_vm_enter",
+            Syscall("sys_enter_process_vm_readv"),
+        ),
+        also(
+            Ptrace,
+            "guard_vm_enter",
+            Syscall("sys_enter_process_vm_writev"),
+        ),
         needs(Bpf, "guard_bpf_check", Security(Lsm, "bpf")),
-        needs(Bpf, "guard_bpf_check", Security(ModifyReturn, "security_bpf")),
+        needs(
+            Bpf,
+            "guard_bpf_check",
+            Security(ModifyReturn, "security_bpf"),
+        ),
         needs(Bpf, "guard_bpf_enter", Syscall("sys_enter_bpf")),
-        needs(IoUring, "guard_io_uring_enter", Syscall("sys_enter_io_uring_setup")),
+        needs(
+            IoUring,
+            "guard_io_uring_enter",
+            Syscall("sys_enter_io_uring_setup"),
+        ),
     ]
 };
 
@@ -622,12 +679,9 @@ impl Hooks {
 
     /// Whether the hooks on calls are attached.
     pub fn calls_attached(&self) -> bool {
-        HOOKS
-            .iter()
-            .zip(&self.states)
-            .any(|(hook, state)| {
-                state.link.is_some() && !matches!(hook.attach, Attach::Scheduler(_))
-            })
+        HOOKS.iter().zip(&self.states).any(|(hook, state)| {
+            state.link.is_some() && !matches!(hook.attach, Attach::Scheduler(_))
+        })
     }
 
     /// The table for `status`.
@@ -656,9 +710,9 @@ impl Hooks {
         }));
         notes.dedup();
         let attached = match feature {
-            Feature::Program if tier == Some(Tier::TpBtf) => {
-                self.of(Feature::Exec).any(|(_, state)| state.link.is_some())
-            }
+            Feature::Program if tier == Some(Tier::TpBtf) => self
+                .of(Feature::Exec)
+                .any(|(_, state)| state.link.is_some()),
             _ => of().any(|(_, state)| state.link.is_some()),
         };
         HookInfo {
@@ -716,7 +770,13 @@ impl Hooks {
                 .is_some_and(|tier| tier.can(feature).contains(&"deny"))
         };
         let mut not_denied = vec!["exec by command line", "unix-connect"];
-        for feature in [Feature::Open, Feature::Program, Feature::Signal, Feature::Ptrace, Feature::Bpf] {
+        for feature in [
+            Feature::Open,
+            Feature::Program,
+            Feature::Signal,
+            Feature::Ptrace,
+            Feature::Bpf,
+        ] {
             if !denies(feature) {
                 not_denied.push(feature.name());
             }
@@ -872,7 +932,9 @@ fn pinned(
     match link.pin(&path) {
         Ok(link) => Some(link),
         Err(error) => {
-            *problem = Some(format!("it ends with guardd, since it could not be pinned: {error}"));
+            *problem = Some(format!(
+                "it ends with guardd, since it could not be pinned: {error}"
+            ));
             None
         }
     }

@@ -90,18 +90,26 @@ impl Pins {
         let (root, mounted) = if is_bpf_fs(Path::new(USUAL)) {
             let whose = fs::canonicalize(state_dir).map_err(|error| failed(state_dir, error))?;
             let hash = Sha256::digest(whose.as_os_str().as_encoded_bytes());
-            let name: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+            let name: String = hash
+                .iter()
+                .take(8)
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
             (Path::new(USUAL).join(format!("guard-{name}")), None)
         } else {
             let at = state_dir.join("bpf");
             private(&at).map_err(|error| failed(&at, error))?;
             if !is_bpf_fs(&at) {
                 let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-                mount("bpf", &at, "bpf", flags, Some(c"mode=0700"))
-                    .map_err(|error| format!("{}: mounting a BPF file system: {error}", at.display()))?;
+                mount("bpf", &at, "bpf", flags, Some(c"mode=0700")).map_err(|error| {
+                    format!("{}: mounting a BPF file system: {error}", at.display())
+                })?;
             }
             let namespace = File::open("/proc/self/ns/mnt");
-            (at, Some(namespace.map_err(|error| failed(state_dir, error))?.into()))
+            (
+                at,
+                Some(namespace.map_err(|error| failed(state_dir, error))?.into()),
+            )
         };
         private(&root).map_err(|error| failed(&root, error))?;
         let old: Vec<PathBuf> = fs::read_dir(&root)
@@ -110,7 +118,12 @@ impl Pins {
             // A new file system has entries of the kernel's own in it.
             .filter(|path| number(path).is_some())
             .collect();
-        let next = old.iter().filter_map(|path| number(path)).max().unwrap_or(0) + 1;
+        let next = old
+            .iter()
+            .filter_map(|path| number(path))
+            .max()
+            .unwrap_or(0)
+            + 1;
         let own = root.join(format!("v{LAYOUT}-{next}"));
         private(&own).map_err(|error| failed(&own, error))?;
         Ok(Self {
@@ -149,7 +162,8 @@ impl Pins {
                 continue;
             }
             left.tasks.extend(entries::<Task>(&old.join(TABLES[2])));
-            left.sessions.extend(entries::<Session>(&old.join(TABLES[3])));
+            left.sessions
+                .extend(entries::<Session>(&old.join(TABLES[3])));
             left.held.extend(entries::<Held>(&old.join(TABLES[0])));
         }
         left

@@ -52,7 +52,11 @@ impl Loader {
                 .and_then(|btf| sys::btf_load(&btf.to_bytes()).ok()),
             None => None,
         };
-        let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
+        let text: HashSet<usize> = object
+            .functions
+            .keys()
+            .map(|(section, _)| *section)
+            .collect();
         let maps = std::mem::take(&mut object.maps);
         let mut known: Vec<(&str, RawFd, &aya_obj::Map)> = Vec::new();
         for (name, map) in &maps {
@@ -151,7 +155,16 @@ pub(super) fn prove(kind: Kind, btf: &Btf) -> Result<(), String> {
     op(0x1d, 0x10, 2, 0); // if r0 == r1 goto +2
     op(0xb7, 0, 0, 0); // r0 = 0
     op(0x95, 0, 0, 0); // exit
-    op(0xb7, 0, 0, if kind == Kind::Fentry { 0 } else { -libc::EPERM });
+    op(
+        0xb7,
+        0,
+        0,
+        if kind == Kind::Fentry {
+            0
+        } else {
+            -libc::EPERM
+        },
+    );
     op(0x95, 0, 0, 0);
     let load = Load {
         name: "guard_prove",

@@ -346,7 +346,9 @@ fn read(path: &Path) -> Gives {
 
 /// What another evader has printed, without its `got `.
 fn stripped(text: Vec<u8>) -> Vec<u8> {
-    text.strip_prefix(b"got ").map(<[u8]>::to_vec).unwrap_or_default()
+    text.strip_prefix(b"got ")
+        .map(<[u8]>::to_vec)
+        .unwrap_or_default()
 }
 
 fn output(command: &mut Command) -> Gives {
@@ -419,7 +421,9 @@ fn race(secret: &Path, dir: &Path) -> Gives {
             }
         };
         scope.spawn(swap);
-        let mut got = Err(Failed::Refused(io::Error::other("1,000 rounds gave nothing")));
+        let mut got = Err(Failed::Refused(io::Error::other(
+            "1,000 rounds gave nothing",
+        )));
         for _ in 0..1000 {
             if let Ok(text) = fs::read(&link)
                 && text != b"harmless"
@@ -495,7 +499,9 @@ fn by_handle(secret: &Path) -> Gives {
     };
     if result < 0 {
         let why = io::Error::last_os_error();
-        return Err(Failed::Cannot(format!("no handles on this file system: {why}")));
+        return Err(Failed::Cannot(format!(
+            "no handles on this file system: {why}"
+        )));
     }
     let at = File::open(secret.parent().unwrap_or(Path::new("/")))?;
     // SAFETY: a handle that the kernel has filled in.
@@ -703,7 +709,14 @@ fn lineage(how: &str, secret: &Path) -> Gives {
         let fork = |flags: libc::c_int| {
             libc::syscall(
                 libc::SYS_clone,
-                libc::c_long::from(flags | if flags & libc::CLONE_PARENT == 0 { libc::SIGCHLD } else { 0 }),
+                libc::c_long::from(
+                    flags
+                        | if flags & libc::CLONE_PARENT == 0 {
+                            libc::SIGCHLD
+                        } else {
+                            0
+                        },
+                ),
                 0,
                 0,
                 0,
@@ -787,8 +800,7 @@ fn lineage(how: &str, secret: &Path) -> Gives {
                         unsafe {
                             let [path, into, _] = *given.cast::<[usize; 3]>();
                             libc::dup2(into as i32, 1);
-                            let args =
-                                [c"cat".as_ptr(), path as *const libc::c_char, ptr::null()];
+                            let args = [c"cat".as_ptr(), path as *const libc::c_char, ptr::null()];
                             libc::execv(c"/bin/cat".as_ptr(), args.as_ptr());
                             libc::_exit(1)
                         }

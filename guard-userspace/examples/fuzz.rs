@@ -1,0 +1,255 @@
+//! Feeds the parsers of what comes from outside (kernel records, kernel type information, the control socket,
+//! the journal, policies) with inputs that are changed at random, for a fixed time. Started by `cargo xtask
+//! fuzz`, with overflow checks. Not guided by coverage: that needs a nightly compiler and libFuzzer.
+//!
+//! `fuzz SECONDS [TARGET]`. An input on which a parser panics, or takes longer than ten seconds, is kept in the
+//! temporary directory, and the exit status is 1.
+
+use std::{
+    env, fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use guard::{
+    journal::Journal,
+    kernel::{Offsets, Record, btf},
+    policy::{Policy, Source},
+    wire::{Reply, Request},
+};
+use guard_common::event::{CallRecord, ConnectRecord, Header, PathHeader};
+
+/// No input of these sizes may take a parser longer.
+const SLOW: Duration = Duration::from_secs(10);
+/// Inputs do not grow beyond this, but that seeds may be longer.
+const LONGEST: usize = 64 << 10;
+
+struct Target {
+    name: &'static str,
+    seeds: fn() -> Vec<Vec<u8>>,
+    run: fn(&[u8]),
+}
+
+const TARGETS: [Target; 6] = [
+    Target {
+        name: "record",
+        seeds: record_seeds,
+        run: |data| drop(Record::decode(data)),
+    },
+    Target {
+        name: "btf",
+        seeds: || {
+            let whole = fs::read(btf::VMLINUX).unwrap_or_default();
+            vec![whole, b"\x9f\xeb\x01\x00\x18\x00\x00\x00".to_vec()]
+        },
+        run: |data| drop(Offsets::from_bytes(data)),
+    },
+    Target {
+        name: "request",
+        seeds: || {
+            [
+                r#"{"cmd":"status"}"#,
+                r#"{"cmd":"events","follow":true,"session":"s-1","kinds":["open"],"after":3}"#,
+                r#"{"cmd":"adopt","pid":1,"agent":"a","intent":"b","run":true}"#,
+                r#"{"cmd":"grant","session":"s-1","label":"l","for_ms":1,"reason":null}"#,
+            ]
+            .map(|text| text.as_bytes().to_vec())
+            .to_vec()
+        },
+        run: |data| drop(serde_json::from_slice::<Request>(data)),
+    },
+    Target {
+        name: "reply",
+        seeds: || vec![br#"{"reply":"done","message":"x"}"#.to_vec()],
+        run: |data| drop(serde_json::from_slice::<Reply>(data)),
+    },
+    Target {
+        name: "policy",
+        seeds: || {
+            vec![
+                include_bytes!("../../policy/default.toml").to_vec(),
+                POLICY.to_vec(),
+            ]
+        },
+        run: |data| {
+            if let Ok(text) = std::str::from_utf8(data) {
+                let _ = Policy::parse(text, Source::BuiltIn);
+            }
+        },
+    },
+    Target {
+        name: "journal",
+        seeds: || {
+            let line = br#"{"v":1,"seq":1,"time":"2026-11-21T20:40:22.123456Z","kind":"guard","object":{"what":"started"},"chain":"0000000000000000000000000000000000000000000000000000000000000000"}
+"#;
+            vec![line.to_vec(), line.repeat(3)]
+        },
+        run: journal,
+    },
+];
+
+const POLICY: &[u8] = br#"version = 1
+[[agent]]
+name = "a"
+exe = ["claude", "**/bin/*"]
+env = ["A=1"]
+[[label]]
+name = "l"
+files = ["~/.aws/credentials", "**/.env", "/a/**/b*c", "{a,b}/**"]
+addresses = ["203.0.113.0/24", "[2001:db8::1]:443", "unix:/run/x"]
+argv = ["terraform destroy", "kubectl ** delete"]
+calls = ["bpf"]
+except = { exe = ["ssh"], files = ["**/x"] }
+[[rule]]
+name = "r"
+when = ["l", "l"]
+within = "10m"
+then = "hold"
+on_timeout = "kill"
+"#;
+
+/// One of each kind, with lengths that fit.
+fn record_seeds() -> Vec<Vec<u8>> {
+    let kind_at = std::mem::offset_of!(Header, kind);
+    let mut seeds = Vec::new();
+    for (kind, size) in [
+        (1, size_of::<PathHeader>() + 40),
+        (2, size_of::<PathHeader>() + 20),
+        (3, size_of::<ConnectRecord>()),
+        (4, size_of::<Header>()),
+        (8, size_of::<CallRecord>()),
+    ] {
+        let mut seed = vec![0u8; size];
+        seed[kind_at] = kind;
+        if size > size_of::<PathHeader>() && kind < 3 {
+            let at = std::mem::offset_of!(PathHeader, path_len);
+            seed[at] = 20;
+            seed[std::mem::offset_of!(PathHeader, arg_len)] =
+                (size - size_of::<PathHeader>() - 20) as u8;
+        }
+        seeds.push(seed);
+    }
+    seeds
+}
+
+fn journal(data: &[u8]) {
+    let dir = env::temp_dir().join(format!("guard-fuzz-{}", std::process::id()));
+    let _ = fs::create_dir_all(&dir);
+    let _ = fs::write(dir.join("journal-00000000000000000001.jsonl"), data);
+    let _ = Journal::verify(&dir);
+    if let Ok(reader) = Journal::read(&dir, 0) {
+        let _ = reader.take(1000).count();
+    }
+    let _ = fs::remove_dir_all(&dir);
+}
+
+/// Marsaglia's xorshift64*: <https://doi.org/10.18637/jss.v008.i14>
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit.max(1) as u64) as usize
+    }
+}
+
+fn change(input: &mut Vec<u8>, other: &[u8], random: &mut Random) {
+    for _ in 0..=random.below(6) {
+        let at = random.below(input.len() + 1);
+        let length = random.below(16) + 1;
+        match random.below(8) {
+            0 if at < input.len() => input[at] ^= 1 << random.below(8),
+            1 if at < input.len() => input[at] = random.next() as u8,
+            2 => {
+                const TELLING: [u64; 6] = [0, 1, 0x7f, 0xffff, 0xffff_ffff, u64::MAX];
+                let word = TELLING[random.below(TELLING.len())].to_le_bytes();
+                for (slot, byte) in input.iter_mut().skip(at).zip(word) {
+                    *slot = byte;
+                }
+            }
+            3 => drop(input.drain(at..(at + length).min(input.len()))),
+            4 => input.truncate(at),
+            5 => {
+                let from = random.below(other.len());
+                let piece = other[from..(from + length).min(other.len())].to_vec();
+                input.splice(at..at, piece);
+            }
+            6 => {
+                let end = (at + length).min(input.len());
+                let piece = input[at..end].to_vec();
+                input.splice(at..at, piece);
+            }
+            _ => {
+                const MARKS: &[u8] = b"\"\\{}[],:*/~.\0\n=";
+                input.insert(at, MARKS[random.below(MARKS.len())]);
+            }
+        }
+        if input.len() > LONGEST && other.len() <= LONGEST {
+            input.truncate(LONGEST);
+        }
+    }
+}
+
+/// Runs one target for a while; how many inputs, or the one that it failed on.
+fn run(target: &Target, time: Duration, random: &mut Random) -> Result<u64, (Vec<u8>, String)> {
+    let seeds = (target.seeds)();
+    let begun = Instant::now();
+    let mut count = 0;
+    while begun.elapsed() < time {
+        let mut input = seeds[random.below(seeds.len())].clone();
+        let other = &seeds[random.below(seeds.len())];
+        change(&mut input, other, random);
+        let at = Instant::now();
+        if catch_unwind(AssertUnwindSafe(|| (target.run)(&input))).is_err() {
+            return Err((input, "it panicked".into()));
+        }
+        if at.elapsed() > SLOW {
+            return Err((input, format!("it took {:?}", at.elapsed())));
+        }
+        count += 1;
+    }
+    Ok(count)
+}
+
+fn main() -> ExitCode {
+    let mut args = env::args().skip(1);
+    let seconds: u64 = args.next().and_then(|text| text.parse().ok()).unwrap_or(10);
+    let only = args.next();
+    let seed = 0x9e37_79b9_7f4a_7c15
+        ^ std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_nanos() as u64);
+    println!("fuzz: seed {seed}");
+    let mut random = Random(seed | 1);
+    let mut failed = false;
+    for target in TARGETS
+        .iter()
+        .filter(|target| only.as_deref().is_none_or(|name| name == target.name))
+    {
+        match run(target, Duration::from_secs(seconds), &mut random) {
+            Ok(count) => println!("fuzz: {}: {count} inputs", target.name),
+            Err((input, why)) => {
+                failed = true;
+                let path = env::temp_dir().join(format!("guard-fuzz-{}-{seed}", target.name));
+                let kept = fs::write(&path, input).is_ok();
+                println!(
+                    "fuzz: {}: {why}: {}",
+                    target.name,
+                    if kept {
+                        path.display().to_string()
+                    } else {
+                        "the input could not be kept".into()
+                    }
+                );
+            }
+        }
+    }
+    ExitCode::from(u8::from(failed))
+}
