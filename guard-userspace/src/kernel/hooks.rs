@@ -769,18 +769,18 @@ impl Hooks {
             self.tier(feature)
                 .is_some_and(|tier| tier.can(feature).contains(&"deny"))
         };
-        let mut not_denied = vec!["exec by command line", "unix-connect"];
-        for feature in [
+        let mut not_denied: Vec<&str> = [
             Feature::Open,
             Feature::Program,
             Feature::Signal,
             Feature::Ptrace,
             Feature::Bpf,
-        ] {
-            if !denies(feature) {
-                not_denied.push(feature.name());
-            }
-        }
+        ]
+        .into_iter()
+        .filter(|feature| !denies(*feature))
+        .map(Feature::name)
+        .collect();
+        not_denied.extend(["exec by command line", "unix-connect"]);
         let mut lines = vec![format!(
             "deny on {}: it cannot be made to fail here; the rule's fallback (kill by default) is used",
             not_denied.join(", ")
