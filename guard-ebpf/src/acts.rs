@@ -152,7 +152,8 @@ fn on_control(caller: u32, task: &Task, target: u32) -> Option<u32> {
 
 #[inline(always)]
 fn is_guarded(target: u32) -> bool {
-    // guardd takes the entry out when it ends, so that a later process of that pid is not guarded for long.
+    // By pid alone, since a tracepoint knows no more. The table goes with its guardd's programs, so a later
+    // process of that pid is guarded only while these have outlived it.
     GUARDED.get_ptr(target).is_some()
 }
 
