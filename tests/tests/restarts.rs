@@ -143,3 +143,27 @@ fn when_guardd_is_dead_and_every_session_over_nothing_stays_in_force() {
     drop(tool);
     eventually("nothing is in force", || (in_force() == 0).then_some(()));
 }
+
+#[test]
+fn a_reload_that_names_a_call_attaches_what_watches_it() {
+    let place = Place::new();
+    let fence = place.file("fence", "x");
+    let policy = Policy::new().files("fence", &[fence.display()]);
+    let guard = Guard::new(&place, &policy);
+    let _tool = guard.tool();
+    assert_eq!(guard.hook("bpf")["attached"], false);
+    let calls = policy
+        .and("[[label]]\nname = \"bpf\"\ncalls = [\"bpf\"]")
+        .rule("r", &["bpf"], "deny", "");
+    fs::write(guard.policy(), &*calls).unwrap();
+    guard.must(&["policy", "reload"]);
+    assert_eq!(guard.hook("bpf")["attached"], true);
+    let output = guard
+        .run(&["--agent", "late"], fixture("guard-fixture-evader"))
+        .args(["bpf", "/nowhere"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(!said.starts_with("got"), "{said}");
+}

@@ -151,6 +151,8 @@ pub struct Engine {
     next_hold: u32,
     next_grant: u32,
     counters: Counters,
+    /// See [`Self::count_misses`].
+    misses: u64,
     /// Forks reported while /proc is read: child → parent.
     forks: HashMap<u32, (u32, u64)>,
     problems: BTreeMap<&'static str, String>,
@@ -267,6 +269,7 @@ impl Engine {
             next_hold: 0,
             next_grant: 0,
             counters: Counters::default(),
+            misses: 0,
             forks: HashMap::new(),
             problems: BTreeMap::new(),
             idle_since_ns: None,
@@ -549,7 +552,7 @@ impl Engine {
         if clock::monotonic_ns() - self.second_ns >= 1_000_000_000 {
             self.tell_of_uncounted();
         }
-        let Ok(now) = self.kernel.counters() else {
+        let Ok(now) = self.kernel.tables.counters() else {
             return;
         };
         for (index, (new, old)) in now.iter().zip(self.counters).enumerate() {
@@ -563,6 +566,7 @@ impl Engine {
         self.dirty |=
             now[class::LINEAGE as usize].emitted != self.counters[class::LINEAGE as usize].emitted;
         self.counters = now;
+        self.count_misses();
         for (class, key, what) in [
             (
                 class::LINEAGE,
@@ -585,6 +589,26 @@ impl Engine {
                 self.problems.insert(key, format!("{lost} lost: {what}"));
             }
         }
+    }
+
+    /// Calls that no program has judged, since the kernel does not run one twice at once on a CPU.
+    fn count_misses(&mut self) {
+        let misses = self.kernel.hooks.misses();
+        let new = misses.saturating_sub(self.misses);
+        if new == 0 {
+            return;
+        }
+        self.misses = misses;
+        let mut event = self.event_for(Kind::Lost, None);
+        event.object = Some(json!({ "count": new, "class": "call" }));
+        self.tell(event);
+        self.problems.insert(
+            "misses",
+            format!(
+                "{misses} calls of any process were not judged: a kernel that preempts does not run a modify-return \
+                 or fentry program twice at once on a CPU: boot with bpf among the security modules"
+            ),
+        );
     }
 
     /// With no session alive only the lineage hooks stay attached. Taking hooks off waits for every

@@ -85,6 +85,14 @@ impl Engine {
         self.policy = policy;
         self.tables = tables;
         self.bits = bits;
+        // It may name system calls that the one before did not.
+        if self.kernel.hooks.calls_attached()
+            && let Err(error) = self.kernel.attach_calls()
+        {
+            self.problems.insert("hooks", error.to_string());
+        }
+        // The next guardd reads labels and rules by what is written there.
+        self.save();
         let mut event = Event::new(Kind::Policy);
         event.object = Some(
             json!({ "what": "loaded", "policy": self.policy.source.to_string(), "rules": self.policy.rules.len() }),

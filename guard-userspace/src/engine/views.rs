@@ -19,7 +19,7 @@ const MAX_TIMELINE: usize = 100;
 
 impl Engine {
     pub(super) fn status(&self) -> Status {
-        let counters = self.kernel.counters().unwrap_or_default();
+        let counters = self.kernel.tables.counters().unwrap_or_default();
         let tasks = self.kernel.tables.tasks().len() as u64;
         let mut degraded = self.kernel.hooks.degraded();
         degraded.extend(self.problems.values().cloned());

@@ -221,17 +221,6 @@ impl Kernel {
         self.hooks.attach_calls(&mut self.ebpf, acts)
     }
 
-    /// Records by class. A call that the kernel did not run a program for (see [`Hooks::misses`]) is a verdict
-    /// that was lost.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn counters(&self) -> Result<Counters, KernelError> {
-        let mut counters = self.tables.counters()?;
-        counters[guard_common::state::class::VERDICT as usize].lost += self.hooks.misses();
-        Ok(counters)
-    }
-
     /// What earlier guardds have left in the kernel.
     pub fn left(&self) -> pins::Left {
         self.pins.as_ref().map(pins::Pins::left).unwrap_or_default()
