@@ -19,18 +19,16 @@ use guard_common::{
 
 use crate::{
     emit,
-    judge::{self, ERESTARTNOINTR, Judgement},
+    judge::{self, Done, Judgement},
     kernel::{self, Address, TASK_TGID},
     lineage,
-    maps::{ACTIVITY, ACTS, Borrowed, CRITICAL, GUARDED, HELD, SESSIONS, TASKS, WAITING},
-    open::{Done, IO_URING_ENTER, SYSTEM_CALLS},
+    maps::{ACTIVITY, ACTS, CRITICAL, GUARDED, HELD, SESSIONS, TASKS, WAITING, with_memory},
 };
 
 const SIGCONT: u64 = 18;
 /// `PTRACE_MODE_ATTACH`: more than looking.
 /// <https://github.com/torvalds/linux/blob/v6.12/include/linux/ptrace.h#L60>
 const PTRACE_MODE_ATTACH: u64 = 2;
-const EPERM: i32 = -1;
 
 /// `security_task_kill(struct task_struct *p, struct kernel_siginfo *info, int sig, const struct cred *cred)`.
 /// <https://github.com/torvalds/linux/blob/v6.12/security/security.c#L3640>
@@ -86,11 +84,7 @@ fn at_hook(place: usize, what: impl FnOnce(u32, &Task) -> Option<(u32, u32, u64)
         return 0;
     };
     let tier = config.tiers[place];
-    match judge_act(tgid, task, act, target, number, tier, true) {
-        Done::Goes => 0,
-        Done::Fails => EPERM,
-        Done::Repeats => ERESTARTNOINTR,
-    }
+    judge_act(tgid, task, act, target, number, tier, true).answer()
 }
 
 /// Which act a signal is, if any.
@@ -236,22 +230,14 @@ fn judge_act(
     let Some(config) = judge::config() else {
         return Done::Goes;
     };
-    let Some(slot) = Borrowed::take(config) else {
-        emit::count(class::VERDICT, false);
-        return Done::Goes;
-    };
-    let mut done = Done::Goes;
-    if let Some(scratch) = slot.memory() {
+    with_memory!(config, scratch => {
         let call = Call {
             act,
             target,
             number,
         };
-        done =
-            judge_with(&mut scratch.held, tgid, task, &call, tier, can_deny).unwrap_or(Done::Goes);
-    }
-    slot.give_back();
-    done
+        judge_with(&mut scratch.held, tgid, task, &call, tier, can_deny)
+    })
 }
 
 /// One call.
@@ -296,10 +282,8 @@ fn judge_with(
     if can_deny {
         judge::refused(tgid, now_ns, &mut judgement);
         if judgement.verdict == Verdict::Hold as u8 {
-            done = match kernel::system_call() {
-                Some(nr) if nr < SYSTEM_CALLS && nr != IO_URING_ENTER => Done::Repeats,
-                _ => Done::Fails,
-            };
+            // Not known: it fails, for after the call there is nothing to hold.
+            done = Done::of_held().unwrap_or(Done::Fails);
             if done != Done::Repeats {
                 judgement.object = 0;
                 judgement.flags |= FLAG_REFUSED;

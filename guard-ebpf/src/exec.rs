@@ -29,7 +29,7 @@ use crate::{
         TASK_SIGNAL,
     },
     lineage,
-    maps::{Borrowed, CRITICAL, SESSIONS, Scratch, WAITING},
+    maps::{CRITICAL, SESSIONS, Scratch, WAITING, with_memory},
     open,
     path::{self, Place},
 };
@@ -65,16 +65,12 @@ fn exec(task: Address, bprm: Address) -> Option<()> {
         mnt: kernel::pointer(exe, &FILE_MNT)?,
     };
 
-    let Some(slot) = Borrowed::take(config) else {
-        emit::count(class::VERDICT, false);
-        return None;
-    };
-    if let Some(scratch) = slot.memory() {
+    with_memory!(config, scratch => {
         look_at(
             scratch, config, task, bprm, mm, exe, place, tgid, generation, now_ns,
         );
-    }
-    slot.give_back();
+        None::<judge::Done>
+    });
     Some(())
 }
 

@@ -13,7 +13,7 @@ use guard_common::{
     event::{FLAG_FALLBACK, FLAG_LEASED, NO_RULE},
     plain,
     rule::{Progress, ProgressKey, RULE_OBSERVE, Rule, advance},
-    state::{AnswerKey, Config, Held, LeaseKey, RuleTable, class},
+    state::{AnswerKey, Config, Held, LeaseKey, RuleTable, class, fate},
 };
 
 use crate::{
@@ -27,6 +27,56 @@ use crate::{
 pub const ERESTARTNOINTR: i32 = -513;
 const SIGKILL: u32 = 9;
 const SIGSTOP: u32 = 19;
+
+/// What becomes of a call that was judged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Done {
+    /// It goes on, though a signal may be on its way.
+    Goes,
+    /// It fails.
+    Fails,
+    /// It is to be repeated when the process goes on.
+    Repeats,
+}
+
+impl Done {
+    /// What a security hook returns. Nothing but these three may be, and the verifier wants to see that.
+    #[inline(always)]
+    pub const fn answer(self) -> i32 {
+        const EPERM: i32 = -1;
+        match self {
+            Self::Goes => 0,
+            Self::Fails => EPERM,
+            Self::Repeats => ERESTARTNOINTR,
+        }
+    }
+
+    /// How a held call waits: a system call is repeated, and what an io_uring asks for fails, since it is none
+    /// that could be. `None` where the kernel does not tell which of them it is.
+    #[inline(always)]
+    pub fn of_held() -> Option<Self> {
+        /// Above every system call's number, on every architecture.
+        const SYSTEM_CALLS: u32 = 4096;
+        /// `io_uring_enter`, which has this number on every architecture.
+        const IO_URING_ENTER: u32 = 426;
+        let number = kernel::system_call()?;
+        Some(if number < SYSTEM_CALLS && number != IO_URING_ENTER {
+            Self::Repeats
+        } else {
+            Self::Fails
+        })
+    }
+
+    /// The same for the table of holds.
+    #[inline(always)]
+    pub const fn fate(self) -> u8 {
+        match self {
+            Self::Goes => fate::HAPPENED,
+            Self::Fails => fate::FAILED,
+            Self::Repeats => fate::REPEATS,
+        }
+    }
+}
 
 /// What the rules say of one call.
 #[repr(C)]
@@ -463,7 +513,7 @@ pub fn guard_tag(ctx: *mut c_void) -> i32 {
     let start_ns: u64 = ctx.arg(2);
     let parent: u64 = ctx.arg(3);
     let excepted: u64 = ctx.arg(4);
-    crate::lineage::tag(
+    lineage::tag(
         tgid as u32,
         session as u32,
         start_ns,

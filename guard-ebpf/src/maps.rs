@@ -214,6 +214,29 @@ pub struct Hit {
     pub domain: u32,
 }
 
+/// Judges a call with work memory: `with_memory!(config, scratch => …)`, where the expression is an
+/// `Option<Done>`. A call for which there is no memory goes on, and is counted. A macro, since a closure becomes a
+/// function, and of the 512 bytes of stack that all frames share there is none to spare.
+macro_rules! with_memory {
+    ($config:expr, $scratch:ident => $judged:expr) => {
+        match $crate::maps::Borrowed::take($config) {
+            None => {
+                $crate::emit::count(guard_common::state::class::VERDICT, false);
+                $crate::judge::Done::Goes
+            }
+            Some(slot) => {
+                let mut done = $crate::judge::Done::Goes;
+                if let Some($scratch) = slot.memory() {
+                    done = $judged.unwrap_or($crate::judge::Done::Goes);
+                }
+                slot.give_back();
+                done
+            }
+        }
+    };
+}
+pub(crate) use with_memory;
+
 #[inline(always)]
 fn free_slot() -> Option<u32> {
     for slot in 0..SLOTS {

@@ -15,18 +15,18 @@ use guard_common::{
     Verdict,
     event::{FLAG_REFUSED, FLAG_STOPPED, FLAG_TRUNCATED, kind, tier},
     matching::{FNV_OFFSET, FileKey, KnownFile, domain, fold, inode_slot},
-    state::{Task, class, fate, watched},
+    state::{Task, class, watched},
 };
 
 use crate::{
     emit,
-    judge::{self, ERESTARTNOINTR, Judgement},
+    judge::{self, Done, Judgement},
     kernel::{
         self, Address, BPRM_FILE, FDT_FD, FDT_MAX, FILE_DENTRY, FILE_FLAGS, FILE_INODE, FILE_MNT,
         FILE_MODE, FILES_FDT, INODE_GENERATION, INODE_INO, INODE_SB, SB_DEV, TASK_FILES, Words,
     },
     lineage,
-    maps::{Borrowed, FILES, INODES, Scratch},
+    maps::{FILES, INODES, Scratch, with_memory},
     path::{self, Place},
 };
 
@@ -38,10 +38,6 @@ const FMODE_EXEC: u32 = 0x20;
 /// `FMODE_CREATED` in the mode of a file.
 /// <https://github.com/torvalds/linux/blob/v6.12/include/linux/fs.h#L171>
 const FMODE_CREATED: u32 = 0x10_0000;
-/// Above every system call's number, on every architecture.
-pub const SYSTEM_CALLS: u32 = 4096;
-/// `io_uring_enter`, which has this number on every architecture.
-pub const IO_URING_ENTER: u32 = 426;
 /// Offset of `ret` in every `sys_exit_*` format: 8 bytes common, 4 syscall number, 4 padding.
 /// <https://github.com/torvalds/linux/blob/v6.12/kernel/trace/trace.h#L130>
 pub const SYS_EXIT_RET: usize = 16;
@@ -124,9 +120,6 @@ pub fn guard_bprm_check(ctx: *mut c_void) -> i32 {
     }
 }
 
-/// What a hook on the opening of a file returns.
-const EPERM: i32 = -1;
-
 #[inline(always)]
 fn opening(file: Address, place: usize, can_deny: bool) -> i32 {
     // SAFETY: the helper has no precondition.
@@ -143,35 +136,7 @@ fn opening(file: Address, place: usize, can_deny: bool) -> i32 {
         return 0;
     };
     let tier = config.tiers[place];
-    // Nothing but these three may be returned, and the verifier wants to see that.
-    match judge_file(file, tgid, task, tier, can_deny) {
-        Done::Goes => 0,
-        Done::Fails => EPERM,
-        Done::Repeats => ERESTARTNOINTR,
-    }
-}
-
-/// What becomes of a call that was judged.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Done {
-    /// It goes on, though a signal may be on its way.
-    Goes,
-    /// It fails.
-    Fails,
-    /// It is to be repeated when the process goes on.
-    Repeats,
-}
-
-impl Done {
-    /// The same for the table of holds.
-    #[inline(always)]
-    pub const fn fate(self) -> u8 {
-        match self {
-            Self::Goes => fate::HAPPENED,
-            Self::Fails => fate::FAILED,
-            Self::Repeats => fate::REPEATS,
-        }
-    }
+    judge_file(file, tgid, task, tier, can_deny).answer()
 }
 
 /// Judges one opened file and acts.
@@ -219,13 +184,8 @@ pub fn judge_inode(
     let Some(config) = judge::config() else {
         return Done::Goes;
     };
-    let Some(slot) = Borrowed::take(config) else {
-        emit::count(class::VERDICT, false);
-        return Done::Goes;
-    };
-    let mut done = Done::Goes;
-    if let Some(scratch) = slot.memory() {
-        done = judge_with(
+    with_memory!(config, scratch => {
+        judge_with(
             scratch,
             inode,
             place,
@@ -236,10 +196,7 @@ pub fn judge_inode(
             tier,
             can_deny,
         )
-        .unwrap_or(Done::Goes);
-    }
-    slot.give_back();
-    done
+    })
 }
 
 #[inline(always)]
@@ -398,11 +355,7 @@ fn how_held(file: Option<Address>) -> Done {
         Some(mode) if mode & FMODE_CREATED == 0 => {}
         _ => return Done::Goes,
     }
-    match kernel::system_call() {
-        Some(nr) if nr < SYSTEM_CALLS && nr != IO_URING_ENTER => Done::Repeats,
-        Some(_) => Done::Fails,
-        None => Done::Goes,
-    }
+    Done::of_held().unwrap_or(Done::Goes)
 }
 
 #[inline(always)]
