@@ -14,7 +14,7 @@ use guard_common::{
     Verdict,
     event::{CallRecord, FLAG_REFUSED, FLAG_STOPPED, kind, tier},
     matching::{FNV_OFFSET, fold},
-    state::{Held, POSTURE_PAUSED, Task, act, class, watched},
+    state::{Held, POSTURE_PAUSED, Task, act, watched},
 };
 
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     judge::{self, Done, Judgement},
     kernel::{self, Address, TASK_TGID},
     lineage,
-    maps::{ACTIVITY, ACTS, CRITICAL, GUARDED, HELD, SESSIONS, TASKS, WAITING, with_memory},
+    maps::{ACTS, GUARDED, HELD, SESSIONS, TASKS, WAITING, with_memory},
 };
 
 const SIGCONT: u64 = 18;
@@ -322,19 +322,7 @@ fn kind_of(act: u32) -> u8 {
 
 #[inline(always)]
 fn tell(task: &Task, call: &Call, tier: u8, now_ns: u64, labels: u64, judgement: &Judgement) {
-    let critical = emit::is_critical(judgement);
-    let class = if critical {
-        class::VERDICT
-    } else {
-        class::ACTIVITY
-    };
-    let entry = if critical {
-        CRITICAL.reserve::<CallRecord>(0)
-    } else {
-        ACTIVITY.reserve::<CallRecord>(0)
-    };
-    let Some(mut entry) = entry else {
-        emit::count(class, false);
+    let Some(mut entry) = emit::reserve::<CallRecord>(judgement) else {
         return;
     };
     // SAFETY: every field is written before the record is submitted.
@@ -352,6 +340,5 @@ fn tell(task: &Task, call: &Call, tier: u8, now_ns: u64, labels: u64, judgement:
     record.act = call.act;
     record.target = call.target;
     record.number = call.number;
-    entry.submit(if critical { 0 } else { emit::wakeup(now_ns) });
-    emit::count(class, true);
+    emit::submit(entry, judgement, now_ns);
 }

@@ -23,7 +23,7 @@ use guard_common::{
     Verdict,
     event::{ConnectRecord, FLAG_DATAGRAM, FLAG_SIGNAL_NEEDED, FLAG_STOPPED, kind, tier},
     matching::{ADDRESS_FIXED_BITS, AddressKey, FNV_OFFSET, KnownAddress, fold},
-    state::{Connecting, Task, class, fate},
+    state::{Connecting, Task, fate},
 };
 
 use crate::{
@@ -34,7 +34,7 @@ use crate::{
         TASK_PID, TASK_TGID, UNIX_DENTRY, UNIX_MNT, UNIX_PEER, Words,
     },
     lineage,
-    maps::{ACTIVITY, ADDRESSES, CONNECTING, CRITICAL},
+    maps::{ADDRESSES, CONNECTING},
     open::{self, SYS_EXIT_RET},
     path::Place,
 };
@@ -275,19 +275,7 @@ fn tell(
     labels: u64,
     judgement: &Judgement,
 ) {
-    let critical = emit::is_critical(judgement);
-    let class = if critical {
-        class::VERDICT
-    } else {
-        class::ACTIVITY
-    };
-    let entry = if critical {
-        CRITICAL.reserve::<ConnectRecord>(0)
-    } else {
-        ACTIVITY.reserve::<ConnectRecord>(0)
-    };
-    let Some(mut entry) = entry else {
-        emit::count(class, false);
+    let Some(mut entry) = emit::reserve::<ConnectRecord>(judgement) else {
         return;
     };
     // SAFETY: every field is written before the record is submitted.
@@ -309,8 +297,7 @@ fn tell(
     record.port = port;
     // SAFETY: the field is readable by these program types.
     record.socket_type = unsafe { (*ctx).type_ };
-    entry.submit(if critical { 0 } else { emit::wakeup(now_ns) });
-    emit::count(class, true);
+    emit::submit(entry, judgement, now_ns);
 }
 
 /// `sys_enter_connect`: remembers the descriptor, which the exit does not show, and that this thread is

@@ -1,5 +1,6 @@
 //! Telling userspace: headers, the two ring buffers, and the counting of what found no room.
 
+use aya_ebpf::maps::ring_buf::RingBufEntry;
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_NO_WAKEUP},
     helpers::{
@@ -9,7 +10,7 @@ use aya_ebpf::{
 use guard_common::{
     MAX_ARGV, MAX_PATH, Verdict,
     event::{Header, NO_RULE, PathHeader},
-    state::Task,
+    state::{Task, class},
 };
 
 use crate::{
@@ -152,6 +153,42 @@ pub fn wakeup(now_ns: u64) -> u64 {
         }
         _ => 0,
     }
+}
+
+/// The class that a record with this judgement is counted in.
+#[inline(always)]
+pub fn class_of(judgement: &Judgement) -> u32 {
+    if is_critical(judgement) {
+        class::VERDICT
+    } else {
+        class::ACTIVITY
+    }
+}
+
+/// Room for a record in the ring that its judgement asks for; a loss is counted. Every field is to be written
+/// before [`submit`].
+#[inline(always)]
+pub fn reserve<T: 'static>(judgement: &Judgement) -> Option<RingBufEntry<T>> {
+    let entry = if is_critical(judgement) {
+        CRITICAL.reserve::<T>(0)
+    } else {
+        ACTIVITY.reserve::<T>(0)
+    };
+    if entry.is_none() {
+        count(class_of(judgement), false);
+    }
+    entry
+}
+
+/// Hands such a record over, and counts it.
+#[inline(always)]
+pub fn submit<T>(entry: RingBufEntry<T>, judgement: &Judgement, now_ns: u64) {
+    entry.submit(if is_critical(judgement) {
+        0
+    } else {
+        wakeup(now_ns)
+    });
+    count(class_of(judgement), true);
 }
 
 /// Sends the record in `scratch`, with as much tail as its head says, and counts it.

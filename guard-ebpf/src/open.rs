@@ -396,14 +396,9 @@ fn tell(
     scratch.head.dev = dev;
     scratch.head.open_flags = flags;
     scratch.head.arg_len = 0;
-    let critical = emit::is_critical(judgement);
     emit::send(
         scratch,
-        critical,
-        if critical {
-            class::VERDICT
-        } else {
-            class::ACTIVITY
-        },
+        emit::is_critical(judgement),
+        emit::class_of(judgement),
     );
 }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::unix::process::ExitStatusExt as _,
+    path::PathBuf,
     process::{Child, Stdio},
 };
 
@@ -15,6 +16,17 @@ fn times() -> usize {
     } else {
         20
     }
+}
+
+/// A guard that denies a file.
+fn denying(place: &Place) -> (PathBuf, Guard) {
+    let secret = place.file("secret", "hunter2");
+    let policy =
+        Policy::new()
+            .files("secret", &[secret.display()])
+            .rule("r", &["secret"], "deny", "");
+    let guard = Guard::new(place, &policy);
+    (secret, guard)
 }
 
 /// An agent that has child after child open `path`.
@@ -33,12 +45,7 @@ fn opener(guard: &Guard, place: &Place, path: &std::path::Path) -> Child {
 #[test]
 fn a_denied_file_is_opened_by_nobody_across_restarts() {
     let place = Place::new();
-    let secret = place.file("secret", "hunter2");
-    let policy =
-        Policy::new()
-            .files("secret", &[secret.display()])
-            .rule("r", &["secret"], "deny", "");
-    let mut guard = Guard::new(&place, &policy);
+    let (secret, mut guard) = denying(&place);
     let agent = opener(&guard, &place, &secret);
     let session = eventually("the session", || {
         guard
@@ -112,12 +119,7 @@ fn while_guardd_is_down_rules_are_enforced_and_facts_are_kept() {
 #[test]
 fn when_guardd_is_dead_and_every_session_over_nothing_stays_in_force() {
     let place = Place::new();
-    let secret = place.file("secret", "hunter2");
-    let policy =
-        Policy::new()
-            .files("secret", &[secret.display()])
-            .rule("r", &["secret"], "deny", "");
-    let mut guard = Guard::new(&place, &policy);
+    let (_, mut guard) = denying(&place);
     let tool = guard.tool();
     let state = guard.state_dir();
     let in_force = || {

@@ -168,7 +168,8 @@ impl Engine {
             return;
         }
         self.kernel.tables.succeed(&state.tables);
-        self.take_up_sessions(&state);
+        let left = self.kernel.left();
+        self.take_up_sessions(&state, &left);
         let mut state = state;
         let (holds, grants) = (
             std::mem::take(&mut state.holds),
@@ -212,7 +213,7 @@ impl Engine {
             (hold.rule_index, hold.generation) = (held.rule, held.generation);
             self.holds.insert(hold.id, hold);
         }
-        self.take_up_held(&state);
+        self.take_up_held(&state, &left);
         let now = clock::monotonic_ns();
         for (id, grant) in grants {
             if !grant.revoked
@@ -247,7 +248,7 @@ impl Engine {
         }
     }
 
-    fn take_up_sessions(&mut self, state: &State) {
+    fn take_up_sessions(&mut self, state: &State, left: &Left) {
         let processes = process::all();
         let alive = |pid: u32, start: u64| {
             processes
@@ -256,8 +257,7 @@ impl Engine {
         };
         let mut sessions = state.sessions.clone();
         self.replay(state.seq, &mut sessions);
-        let left = self.kernel.left();
-        self.note_facts(&left, state, &mut sessions);
+        self.note_facts(left, state, &mut sessions);
         // The kernel has gone on entering what was forked since the file was written.
         let told = state.members.iter().copied();
         let entered = left
@@ -337,8 +337,8 @@ impl Engine {
     }
 
     /// Holds that were entered while no guardd ran.
-    fn take_up_held(&mut self, state: &State) {
-        for (pid, mut held) in self.kernel.left().held {
+    fn take_up_held(&mut self, state: &State, left: &Left) {
+        for &(pid, mut held) in &left.held {
             let name = state.rules.get(usize::from(held.rule));
             let Some(rule) = name.and_then(|name| self.rule_index(name)) else {
                 continue;

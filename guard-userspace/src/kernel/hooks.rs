@@ -1,5 +1,4 @@
-//! What is watched, by which mechanism, and what that mechanism can do. One table drives loading,
-//! attaching, `status`, `doctor` and docs/tiers.md, so that none of them can claim what another does not do.
+//! The state of every hook in the table ([`super::watched`]): what was loaded, what is attached, and why not.
 
 use std::{
     collections::BTreeMap,
@@ -12,359 +11,20 @@ use aya::{
     Btf, Ebpf,
     programs::{
         BtfTracePoint, CgroupAttachMode, CgroupSockAddr, ProgramError, ProgramType, TracePoint,
-        links::{FdLink, PinnedLink},
-        trace_point::TracePointLink,
+        links::FdLink,
     },
     sys::{BpfHelper, is_helper_supported},
 };
-use guard_common::{
-    ENV_SEARCHED,
-    event::tier,
-    offsets::Need,
-    plain,
-    state::{act, watched},
-};
+use guard_common::{ENV_SEARCHED, offsets::Need, plain, state::watched};
 
 use super::{
-    Helpers, KernelError, Offsets, mount_point,
-    sys::{self, Kind},
+    Helpers, KernelError, Offsets,
+    link::{Link, attach_tracepoint, pinned},
+    mount_point, sys,
     trampoline::{Loader, prove},
+    watched::{Attach, FEATURES, Feature, HOOKS, Hook, Tier},
 };
 use crate::wire::HookInfo;
-
-/// One thing that is watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Feature {
-    /// fork, exec, exit: who belongs to which session.
-    Lineage,
-    /// Program, command line, agents.
-    Exec,
-    /// Programs that carry a file label.
-    Program,
-    /// Files.
-    Open,
-    /// TCP and UDP.
-    Connect,
-    /// Unix sockets.
-    UnixConnect,
-    /// Signals to guard and to what it has stopped.
-    Signal,
-    /// Control over other processes.
-    Ptrace,
-    /// bpf(2).
-    Bpf,
-    /// io_uring_setup(2).
-    IoUring,
-}
-
-/// All of them, in the order of `status`.
-const FEATURES: [Feature; 10] = [
-    Feature::Lineage,
-    Feature::Exec,
-    Feature::Program,
-    Feature::Open,
-    Feature::Connect,
-    Feature::UnixConnect,
-    Feature::Signal,
-    Feature::Ptrace,
-    Feature::Bpf,
-    Feature::IoUring,
-];
-
-impl Feature {
-    /// The word in `status`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Lineage => "lineage",
-            Self::Exec => "exec",
-            Self::Program => "program",
-            Self::Open => "open",
-            Self::Connect => "connect",
-            Self::UnixConnect => "unix-connect",
-            Self::Signal => "signal",
-            Self::Ptrace => "ptrace",
-            Self::Bpf => "bpf",
-            Self::IoUring => "io-uring",
-        }
-    }
-
-    /// Where the kernel side finds which tier serves it.
-    const fn place(self) -> Option<usize> {
-        match self {
-            Self::Open => Some(watched::OPEN),
-            Self::Program => Some(watched::PROGRAM),
-            Self::Signal => Some(watched::SIGNAL),
-            Self::Ptrace => Some(watched::PTRACE),
-            Self::Bpf => Some(watched::BPF),
-            _ => None,
-        }
-    }
-
-    /// Which of [`act`] it is for; it is only attached while the policy gives one of them a label.
-    const fn acts(self) -> &'static [u32] {
-        match self {
-            Self::Signal => &[act::SIGNAL_GUARD, act::RESUME_HELD],
-            Self::Ptrace => &[act::PTRACE_GUARD, act::PTRACE_OUTSIDE],
-            Self::Bpf => &[act::BPF],
-            Self::IoUring => &[act::IO_URING],
-            _ => &[],
-        }
-    }
-}
-
-/// A mechanism, the best first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Tier {
-    /// BPF as a security module.
-    Lsm,
-    /// Modify-return on the security modules' entry functions.
-    ModifyReturn,
-    /// Programs at the entry of these functions.
-    Fentry,
-    /// Programs on the root cgroup.
-    Cgroup,
-    /// Scheduler tracepoints.
-    TpBtf,
-    /// System call tracepoints.
-    Tracepoint,
-}
-
-impl Tier {
-    const fn number(self) -> u8 {
-        match self {
-            Self::Lsm => tier::LSM,
-            Self::ModifyReturn => tier::MODIFY_RETURN,
-            Self::Fentry => tier::FENTRY,
-            Self::Cgroup => tier::CGROUP,
-            Self::TpBtf => tier::TP_BTF,
-            Self::Tracepoint => tier::TRACEPOINT,
-        }
-    }
-
-    /// The word in `status` and in events.
-    pub const fn name(self) -> &'static str {
-        tier::NAMES[self.number() as usize]
-    }
-
-    const fn kind(self) -> Option<Kind> {
-        match self {
-            Self::Lsm => Some(Kind::Lsm),
-            Self::ModifyReturn => Some(Kind::ModifyReturn),
-            Self::Fentry => Some(Kind::Fentry),
-            _ => None,
-        }
-    }
-
-    /// What can be done there.
-    const fn can(self, feature: Feature) -> &'static [&'static str] {
-        match (feature, self) {
-            (Feature::Lineage, _) => &[],
-            (_, Self::Lsm | Self::ModifyReturn | Self::Cgroup) => &["flag", "hold", "deny", "kill"],
-            _ => &["flag", "hold", "kill"],
-        }
-    }
-}
-
-enum Attach {
-    /// `tp_btf`, for guardd's whole life.
-    Scheduler(&'static str),
-    /// A `syscalls` tracepoint, while a session lives.
-    Syscall(&'static str),
-    /// A program on the root cgroup, while a session lives.
-    Cgroup,
-    /// A security hook or its entry function, while a session lives.
-    Security(Tier, &'static str),
-    /// The scheduler hook of exec does it.
-    WithExec,
-}
-
-struct Hook {
-    program: &'static str,
-    feature: Feature,
-    attach: Attach,
-    /// Without it the tier does not serve at all; otherwise only this call is not seen.
-    essential: bool,
-}
-
-const fn needs(feature: Feature, program: &'static str, attach: Attach) -> Hook {
-    Hook {
-        program,
-        feature,
-        attach,
-        essential: true,
-    }
-}
-
-const fn also(feature: Feature, program: &'static str, attach: Attach) -> Hook {
-    Hook {
-        program,
-        feature,
-        attach,
-        essential: false,
-    }
-}
-
-impl Hook {
-    const fn tier(&self) -> Tier {
-        match self.attach {
-            Attach::Scheduler(_) | Attach::WithExec => Tier::TpBtf,
-            Attach::Syscall(_) => Tier::Tracepoint,
-            Attach::Cgroup => Tier::Cgroup,
-            Attach::Security(tier, _) => tier,
-        }
-    }
-
-    /// What a person would look for: the tracepoint, or the program where there is none.
-    const fn name(&self) -> &'static str {
-        match self.attach {
-            Attach::Scheduler(name) | Attach::Syscall(name) | Attach::Security(_, name) => name,
-            Attach::Cgroup | Attach::WithExec => self.program,
-        }
-    }
-}
-
-/// The best tier of each feature first.
-const HOOKS: &[Hook] = {
-    use Attach::{Cgroup, Scheduler, Security, Syscall, WithExec};
-    use Feature::{
-        Bpf, Connect, Exec, IoUring, Lineage, Open, Program, Ptrace, Signal, UnixConnect,
-    };
-    use Tier::{Fentry, Lsm, ModifyReturn};
-    &[
-        needs(Lineage, "guard_fork", Scheduler("sched_process_fork")),
-        needs(Lineage, "guard_exit", Scheduler("sched_process_exit")),
-        needs(Exec, "guard_exec", Scheduler("sched_process_exec")),
-        needs(
-            Program,
-            "guard_bprm_check",
-            Security(Lsm, "bprm_check_security"),
-        ),
-        needs(
-            Program,
-            "guard_bprm_check",
-            Security(ModifyReturn, "security_bprm_check"),
-        ),
-        needs(Program, "guard_exec", WithExec),
-        needs(Open, "guard_file_open", Security(Lsm, "file_open")),
-        needs(
-            Open,
-            "guard_file_open",
-            Security(ModifyReturn, "security_file_open"),
-        ),
-        needs(
-            Open,
-            "guard_file_entry",
-            Security(Fentry, "security_file_open"),
-        ),
-        needs(Open, "guard_open", Syscall("sys_exit_openat")),
-        also(Open, "guard_open", Syscall("sys_exit_open")),
-        also(Open, "guard_open", Syscall("sys_exit_openat2")),
-        also(Open, "guard_open", Syscall("sys_exit_creat")),
-        also(Open, "guard_open", Syscall("sys_exit_open_by_handle_at")),
-        needs(Connect, "guard_connect4", Cgroup),
-        needs(Connect, "guard_connect6", Cgroup),
-        needs(Connect, "guard_sendmsg4", Cgroup),
-        needs(Connect, "guard_sendmsg6", Cgroup),
-        needs(Connect, "guard_connect_exit", Syscall("sys_exit_connect")),
-        needs(
-            UnixConnect,
-            "guard_connect_enter",
-            Syscall("sys_enter_connect"),
-        ),
-        needs(Signal, "guard_task_kill", Security(Lsm, "task_kill")),
-        needs(
-            Signal,
-            "guard_task_kill",
-            Security(ModifyReturn, "security_task_kill"),
-        ),
-        needs(Signal, "guard_kill_enter", Syscall("sys_enter_kill")),
-        also(Signal, "guard_kill_enter", Syscall("sys_enter_tkill")),
-        also(
-            Signal,
-            "guard_kill_enter",
-            Syscall("sys_enter_rt_sigqueueinfo"),
-        ),
-        also(Signal, "guard_tgkill_enter", Syscall("sys_enter_tgkill")),
-        also(
-            Signal,
-            "guard_tgkill_enter",
-            Syscall("sys_enter_rt_tgsigqueueinfo"),
-        ),
-        needs(
-            Ptrace,
-            "guard_ptrace_check",
-            Security(Lsm, "ptrace_access_check"),
-        ),
-        needs(
-            Ptrace,
-            "guard_ptrace_check",
-            Security(ModifyReturn, "security_ptrace_access_check"),
-        ),
-        needs(Ptrace, "guard_ptrace_enter", Syscall("sys_enter_ptrace")),
-        also(
-            Ptrace,
-            "guard_vm_enter",
-            Syscall("sys_enter_process_vm_readv"),
-        ),
-        also(
-            Ptrace,
-            "guard_vm_enter",
-            Syscall("sys_enter_process_vm_writev"),
-        ),
-        needs(Bpf, "guard_bpf_check", Security(Lsm, "bpf")),
-        needs(
-            Bpf,
-            "guard_bpf_check",
-            Security(ModifyReturn, "security_bpf"),
-        ),
-        needs(Bpf, "guard_bpf_enter", Syscall("sys_enter_bpf")),
-        needs(
-            IoUring,
-            "guard_io_uring_enter",
-            Syscall("sys_enter_io_uring_setup"),
-        ),
-    ]
-};
-
-/// An attachment. Dropped, it ends, unless it is pinned.
-#[derive(Debug)]
-#[expect(dead_code, reason = "an attachment need only be kept to stay")]
-enum Link {
-    Aya(FdLink),
-    Pinned(PinnedLink),
-    /// Before Linux 5.15 a system call tracepoint is attached by an ioctl.
-    Event(TracePointLink),
-    Raw(OwnedFd, Option<PathBuf>),
-}
-
-impl Link {
-    /// Takes its name away and lets it go.
-    fn end(self) {
-        let result = match self {
-            Self::Aya(_) | Self::Event(_) | Self::Raw(_, None) => return,
-            Self::Pinned(link) => link.unpin().map(drop).map_err(|error| error.to_string()),
-            Self::Raw(_, Some(pin)) => std::fs::remove_file(pin).map_err(|error| error.to_string()),
-        };
-        if let Err(error) = result {
-            tracing::warn!(%error, "a hook's pin could not be removed");
-        }
-    }
-
-    /// Gives it a name, so that it outlives guardd.
-    fn pin(self, path: &Path) -> Result<Self, String> {
-        match self {
-            Self::Aya(link) => link
-                .pin(path)
-                .map(Self::Pinned)
-                .map_err(|error| error.to_string()),
-            Self::Raw(fd, None) => match sys::pin(&fd, path) {
-                Ok(()) => Ok(Self::Raw(fd, Some(path.to_owned()))),
-                Err(error) => Err(error.to_string()),
-            },
-            other => Ok(other),
-        }
-    }
-}
 
 /// One line of the table, if its tier serves.
 #[derive(Debug, Default)]
@@ -733,12 +393,6 @@ impl Hooks {
         }
     }
 
-    /// A held connect has not happened and is repeated when its process goes on. Otherwise (before
-    /// Linux 6.1) it has begun, and cannot be made to fail any more.
-    pub fn repeats_held_connects(&self) -> bool {
-        self.helpers.set_retval
-    }
-
     /// Sessions inside sessions that are judged.
     pub fn nesting(&self) -> usize {
         if self.helpers.bpf_loop {
@@ -906,40 +560,6 @@ fn load_program(ebpf: &mut Ebpf, hook: &Hook, btf: &Btf) -> Result<(), ProgramEr
     }
 }
 
-fn attach_tracepoint(program: &mut TracePoint, name: &str) -> Result<Link, String> {
-    let link = program
-        .attach("syscalls", name)
-        .and_then(|id| program.take_link(id))
-        .map_err(|error| brief(&error))?;
-    if aya::features().bpf_perf_link() {
-        FdLink::try_from(link)
-            .map(Link::Aya)
-            .map_err(|error| error.to_string())
-    } else {
-        Ok(Link::Event(link))
-    }
-}
-
-/// Pins an attachment. Where that fails the problem is told, and the attachment has gone with the attempt.
-fn pinned(
-    link: Link,
-    pins: Option<&Path>,
-    hook: &Hook,
-    problem: &mut Option<String>,
-) -> Option<Link> {
-    let Some(pins) = pins else { return Some(link) };
-    let path = pins.join(format!("{}-{}", hook.program, hook.name()));
-    match link.pin(&path) {
-        Ok(link) => Some(link),
-        Err(error) => {
-            *problem = Some(format!(
-                "it ends with guardd, since it could not be pinned: {error}"
-            ));
-            None
-        }
-    }
-}
-
 /// Waits until programs that had begun to run before have ended: the kernel waits for an RCU grace period.
 /// <https://github.com/torvalds/linux/blob/v6.12/kernel/sched/membarrier.c#L633>
 fn settle() {
@@ -964,7 +584,6 @@ where
         })
 }
 
-/// One line of an error whose full form may hold a verifier log.
 /// What the kernel said of a program, in one line: of the verifier's log its last word.
 pub(super) fn brief(error: &ProgramError) -> String {
     match error {

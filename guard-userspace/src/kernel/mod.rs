@@ -5,6 +5,7 @@
 pub mod btf;
 mod hooks;
 mod inject;
+mod link;
 #[cfg(feature = "kernel-log")]
 mod log;
 mod neighbours;
@@ -13,6 +14,7 @@ mod records;
 mod sys;
 mod tables;
 mod trampoline;
+mod watched;
 
 use std::{
     io,
@@ -25,11 +27,12 @@ use aya::{
     programs::ProgramError,
 };
 pub use btf::Offsets;
-pub use hooks::{Feature, Hooks, Tier};
+pub use hooks::Hooks;
 pub use inject::Judged;
 pub use neighbours::Neighbours;
 pub use records::{Connection, Fields, Record};
 pub use tables::{Counters, Tables};
+pub use watched::{Feature, Tier};
 
 /// What can go wrong between userspace and the kernel.
 #[derive(Debug, thiserror::Error)]
@@ -157,7 +160,7 @@ impl Kernel {
     /// One that says what the kernel or its configuration lacks.
     pub fn load(
         settings: &Settings,
-        mut pins: Option<pins::Pins>,
+        pins: Option<pins::Pins>,
     ) -> Result<(Self, Rings), KernelError> {
         let offsets = Offsets::from_file(&settings.btf)?;
         hooks::ensure_tracefs()?;
@@ -183,10 +186,8 @@ impl Kernel {
         if let Some(own) = &pins {
             match own.pin_tables(tables.stopped_tables()) {
                 Ok(()) => hooks.pin_in(own.own().to_owned()),
-                Err(error) => {
-                    hooks.cannot_pin(error.to_string());
-                    pins = None;
-                }
+                // It is kept all the same: what an earlier guardd left is to be taken away.
+                Err(error) => hooks.cannot_pin(error.to_string()),
             }
         }
         // The type information of a whole kernel has just been read and dropped.

@@ -169,11 +169,6 @@ impl Pins {
         left
     }
 
-    /// Whether there is anything of an earlier guardd.
-    pub fn has_predecessor(&self) -> bool {
-        !self.old.is_empty()
-    }
-
     /// Ends what earlier guardds have left in force.
     pub(super) fn drop_predecessors(&mut self) {
         for old in self.old.drain(..) {
@@ -190,9 +185,13 @@ impl Pins {
 }
 
 /// Takes one guardd's names away, and the directory above when it was the last. What was attached by them
-/// ends.
+/// ends. Says on stderr when that failed: a sentinel has nobody else to tell.
 pub fn remove(own: &Path) {
-    let _ = fs::remove_dir_all(own);
+    if let Err(error) = fs::remove_dir_all(own)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        eprintln!("{}: its programs stay in force: {error}", own.display());
+    }
     if let Some(root) = own.parent()
         && root.starts_with(USUAL)
     {
@@ -207,12 +206,21 @@ fn number(path: &Path) -> Option<u32> {
 }
 
 fn entries<V: aya::Pod>(path: &Path) -> Vec<(u32, V)> {
-    let read = || -> Option<Vec<(u32, V)>> {
-        let data = MapData::from_fd(sys::get(path).ok()?).ok()?;
-        let table: HashMap<MapData, u32, V> = Map::HashMap(data).try_into().ok()?;
-        Some(table.iter().filter_map(Result::ok).collect())
+    let read = || -> Result<Vec<(u32, V)>, String> {
+        let fd = sys::get(path).map_err(|error| error.to_string())?;
+        let data = MapData::from_fd(fd).map_err(|error| error.to_string())?;
+        let table: HashMap<MapData, u32, V> = Map::HashMap(data)
+            .try_into()
+            .map_err(|error: aya::maps::MapError| error.to_string())?;
+        Ok(table.iter().filter_map(Result::ok).collect())
     };
-    read().unwrap_or_default()
+    read().unwrap_or_else(|error| {
+        tracing::warn!(
+            "{}: what an earlier guardd knew could not be read: {error}",
+            path.display()
+        );
+        Vec::new()
+    })
 }
 
 /// Unmounts in the mount namespace where it was mounted: guardd may have moved to another one since, and with
