@@ -30,6 +30,8 @@ pub enum Need {
     Paths,
     /// Exec: argv, script, environment.
     Exec,
+    /// Programs whose file carries a label.
+    Program,
     /// AF_UNIX connects.
     Unix,
     /// Sparing an interactive shell's job the stop.
@@ -104,6 +106,6 @@ fields! {
     FILE_MODE: "file" ["f_mode"] Repeat;
     // x86-64, arm64.
     REGS_NR: "pt_regs" ["orig_ax"] ["syscallno"] Repeat;
-    BPRM_FILE: "linux_binprm" ["file"] Exec;
+    BPRM_FILE: "linux_binprm" ["file"] Program;
     INODE_CTIME: "inode" ["i_ctime_sec"] ["__i_ctime"] ["i_ctime"] ProgramAge;
 }

@@ -217,6 +217,48 @@ fn without_root_guardd_says_so() {
 }
 
 #[test]
+fn kernel_types_that_lack_a_field_turn_off_what_needs_it_and_nothing_else() {
+    let place = Place::new();
+    let mut types = std::fs::read("/sys/kernel/btf/vmlinux").unwrap();
+    // `struct file` has no `f_inode` any more.
+    let name = b"\0f_inode\0";
+    let at = types
+        .windows(name.len())
+        .position(|window| window == name)
+        .expect("its name");
+    types[at + 1] = b'x';
+    let doctored = place.path("doctored-btf");
+    std::fs::write(&doctored, types).unwrap();
+    let secret = place.file("secret", "hunter2");
+    let server = guard_tests::server::Tcp::v4();
+    let policy = Policy::new()
+        .files("secret", &[secret.display()])
+        .addresses("denied", &[server.addr()])
+        .rule("r", &["denied"], "deny", "");
+    let guard = Guard::of(&place)
+        .with(&["--btf", doctored.to_str().unwrap()])
+        .start(&policy);
+    for watched in ["open", "program", "unix-connect"] {
+        let hook = guard.hook(watched);
+        assert_eq!(hook["tier"], "none", "{hook}");
+        assert!(hook["note"].to_string().contains("file.f_inode"), "{hook}");
+    }
+    let status = guard.json(&["status"]);
+    assert_eq!(status["state"], "degraded");
+    assert!(
+        status["degraded"]
+            .to_string()
+            .contains("open is not watched")
+    );
+    let mut tool = guard.tool();
+    assert_eq!(
+        tool.ask(&format!("tcp {} hello", server.addr()))["errno"],
+        libc::EPERM
+    );
+    server.untouched();
+}
+
+#[test]
 fn without_tracefs_guardd_says_so() {
     let place = Place::new();
     // In a mount namespace without tracefs, and without the right to mount it.

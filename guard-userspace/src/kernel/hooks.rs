@@ -66,8 +66,15 @@ impl Hooks {
         let mut states: Vec<State> = HOOKS.iter().map(|_| State::default()).collect();
         let mut proofs: BTreeMap<Tier, Result<(), String>> = BTreeMap::new();
         let loader = Loader::new(object, ebpf)?;
-        let needed = offsets.missing(Need::Open).is_empty();
         for feature in FEATURES {
+            // Programs that cannot find what they judge would see nothing, and say that they serve.
+            if feature
+                .needs()
+                .iter()
+                .any(|need| !offsets.missing(*need).is_empty())
+            {
+                continue;
+            }
             let mut tried: Vec<Tier> = Vec::new();
             let mut not_by: Vec<(String, String)> = Vec::new();
             let mut not = |tier: Tier, why: String| match not_by.last_mut() {
@@ -85,7 +92,7 @@ impl Hooks {
                 }
                 tried.push(tier);
                 if let Some(kind) = tier.kind() {
-                    if best.is_some_and(|best| tier < best) || !needed {
+                    if best.is_some_and(|best| tier < best) {
                         continue;
                     }
                     let proof = proofs
@@ -120,6 +127,9 @@ impl Hooks {
         }
         for (need, feature) in [
             (Need::Open, Feature::Open),
+            (Need::Open, Feature::Program),
+            (Need::Open, Feature::UnixConnect),
+            (Need::Program, Feature::Program),
             (Need::Paths, Feature::Open),
             (Need::Exec, Feature::Exec),
             (Need::Jobs, Feature::Exec),

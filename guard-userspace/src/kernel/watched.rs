@@ -3,6 +3,7 @@
 
 use guard_common::{
     event::tier,
+    offsets::Need,
     state::{act, watched},
 };
 
@@ -73,6 +74,16 @@ impl Feature {
             Self::Ptrace => Some(watched::PTRACE),
             Self::Bpf => Some(watched::BPF),
             _ => None,
+        }
+    }
+
+    /// Kernel fields without which it sees nothing.
+    pub(super) const fn needs(self) -> &'static [Need] {
+        match self {
+            Self::Open => &[Need::Open],
+            Self::Program => &[Need::Open, Need::Program],
+            Self::UnixConnect => &[Need::Open, Need::Unix],
+            _ => &[],
         }
     }
 
