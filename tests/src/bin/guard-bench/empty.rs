@@ -20,14 +20,14 @@ use rustix::{
 
 use crate::btf;
 
-/// guard's table of hooks (guard-userspace/src/kernel/hooks.rs) once more. A difference between the
+/// guard's table of hooks (guard-userspace/src/kernel/watched.rs) once more. A difference between the
 /// two shows as a different number of links, which [`links`] counts and the bench compares.
 const SCHEDULER: [&str; 3] = [
     "sched_process_fork",
     "sched_process_exec",
     "sched_process_exit",
 ];
-const SYSCALLS: [&str; 7] = [
+const SYSCALLS: [&str; 17] = [
     "sys_exit_openat",
     "sys_exit_open",
     "sys_exit_openat2",
@@ -35,6 +35,16 @@ const SYSCALLS: [&str; 7] = [
     "sys_exit_open_by_handle_at",
     "sys_exit_connect",
     "sys_enter_connect",
+    "sys_enter_kill",
+    "sys_enter_tkill",
+    "sys_enter_rt_sigqueueinfo",
+    "sys_enter_tgkill",
+    "sys_enter_rt_tgsigqueueinfo",
+    "sys_enter_ptrace",
+    "sys_enter_process_vm_readv",
+    "sys_enter_process_vm_writev",
+    "sys_enter_bpf",
+    "sys_enter_io_uring_setup",
 ];
 /// Attach types of connect4, connect6, sendmsg4, sendmsg6.
 const SOCKET_ADDRESS: [u32; 4] = [10, 11, 14, 15];

@@ -553,7 +553,7 @@ impl Bench {
         {
             self.results.notes.push(format!(
                 "guard attached {} programs and the bench {} empty ones: \
-                 compare tests/src/bin/guard-bench/empty.rs with guard-userspace/src/kernel/hooks.rs",
+                 compare tests/src/bin/guard-bench/empty.rs with guard-userspace/src/kernel/watched.rs",
                 guard.saturating_sub(nothing),
                 empty.saturating_sub(nothing),
             ));
