@@ -219,7 +219,7 @@ fn without_root_guardd_says_so() {
 #[test]
 fn kernel_types_that_lack_a_field_turn_off_what_needs_it_and_nothing_else() {
     let place = Place::new();
-    let mut types = std::fs::read("/sys/kernel/btf/vmlinux").unwrap();
+    let mut types = fs::read("/sys/kernel/btf/vmlinux").unwrap();
     // `struct file` has no `f_inode` any more.
     let name = b"\0f_inode\0";
     let at = types
@@ -228,9 +228,9 @@ fn kernel_types_that_lack_a_field_turn_off_what_needs_it_and_nothing_else() {
         .expect("its name");
     types[at + 1] = b'x';
     let doctored = place.path("doctored-btf");
-    std::fs::write(&doctored, types).unwrap();
+    fs::write(&doctored, types).unwrap();
     let secret = place.file("secret", "hunter2");
-    let server = guard_tests::server::Tcp::v4();
+    let server = Tcp::v4();
     let policy = Policy::new()
         .files("secret", &[secret.display()])
         .addresses("denied", &[server.addr()])
