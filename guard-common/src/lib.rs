@@ -53,6 +53,9 @@ mod pod {
 
 /// Labels a policy may name. A label is one bit of a `u64`, so that a set of labels is one word.
 pub const MAX_LABELS: usize = 64;
+/// Stands, in the instructions of a program that may be loaded more than once, where guardd writes which copy it
+/// is. Any number that occurs nowhere else.
+pub const COPY: i32 = 0x6d75_6c74;
 /// Groups (label tables with exceptions of their own) a policy may have; again one bit each.
 pub const MAX_GROUPS: usize = 64;
 /// Rules a policy may have.

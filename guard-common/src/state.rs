@@ -251,6 +251,8 @@ pub mod watched {
     pub const PTRACE: usize = 3;
     /// bpf(2).
     pub const BPF: usize = 4;
+    /// Every exec; the scheduler's tracepoint alone tells it.
+    pub const EXEC: usize = 5;
     /// Unused ones keep the words aligned.
     pub const COUNT: usize = 8;
 }

@@ -18,6 +18,7 @@ use guard_common::{
 };
 
 use crate::{
+    copies::Turn,
     emit,
     judge::{self, Done, Judgement},
     kernel::{self, Address, TASK_TGID},
@@ -84,7 +85,19 @@ fn at_hook(place: usize, what: impl FnOnce(u32, &Task) -> Option<(u32, u32, u64)
         return 0;
     };
     let tier = config.tiers[place];
-    judge_act(tgid, task, act, target, number, tier, true).answer()
+    let turn = Turn::of(place, (target as u64) << 32 ^ number);
+    if let Some(turn) = turn
+        && turn.is_judged()
+    {
+        return 0;
+    }
+    let answer = judge_act(tgid, task, act, target, number, tier, true).answer();
+    if answer != 0
+        && let Some(turn) = turn
+    {
+        turn.is_over();
+    }
+    answer
 }
 
 /// Which act a signal is, if any.

@@ -22,6 +22,7 @@ use guard_common::{
 };
 
 use crate::{
+    copies::Turn,
     emit, environ, judge,
     kernel::{
         self, Address, BPRM_FILENAME, BPRM_INTERP, FILE_DENTRY, FILE_INODE, FILE_MNT, INODE_CTIME,
@@ -53,6 +54,11 @@ pub fn guard_exec(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn exec(task: Address, bprm: Address) -> Option<()> {
+    if let Some(turn) = Turn::of(watched::EXEC, bprm)
+        && turn.is_judged()
+    {
+        return None;
+    }
     let config = judge::config()?;
     // SAFETY: the helper has no precondition.
     let now_ns = unsafe { bpf_ktime_get_ns() };

@@ -113,8 +113,15 @@ fn fork(child: Address) -> Option<()> {
     if tgid == parent {
         return None; // a thread
     }
+    let start_ns = kernel::read(child, &TASK_START)?;
+    if let Some(known) = TASKS.get_ptr(tgid)
+        // SAFETY: the pointer was checked.
+        && unsafe { (*known).start_ns == start_ns && (*known).session == entry.session }
+    {
+        return None; // another copy of this program was here
+    }
     let task = Task {
-        start_ns: kernel::read(child, &TASK_START)?,
+        start_ns,
         excepted: entry.excepted,
         session: entry.session,
         flags: 0,

@@ -19,6 +19,7 @@ use guard_common::{
 };
 
 use crate::{
+    copies::Turn,
     emit,
     judge::{self, Done, Judgement},
     kernel::{
@@ -136,7 +137,19 @@ fn opening(file: Address, place: usize, can_deny: bool) -> i32 {
         return 0;
     };
     let tier = config.tiers[place];
-    judge_file(file, tgid, task, tier, can_deny).answer()
+    let turn = Turn::of(place, file);
+    if let Some(turn) = turn
+        && turn.is_judged()
+    {
+        return 0;
+    }
+    let answer = judge_file(file, tgid, task, tier, can_deny).answer();
+    if answer != 0
+        && let Some(turn) = turn
+    {
+        turn.is_over();
+    }
+    answer
 }
 
 /// Judges one opened file and acts.

@@ -6,6 +6,7 @@
 
 mod acts;
 mod connect;
+mod copies;
 mod emit;
 mod environ;
 mod exec;

@@ -39,7 +39,7 @@ use crate::{
     DEFAULT_POLICY, clock,
     event::{Event, Kind},
     journal::{Journal, JournalError},
-    kernel::{Counters, Kernel, KernelError, Record, Rings},
+    kernel::{Counters, FEATURES, Feature, Kernel, KernelError, Record, Rings},
     policy::{AgentMatcher, CommandMatcher, Homes, LabelBits, Mode, Policy, PolicyError, Tables},
     process::{self, Id},
 };
@@ -152,7 +152,7 @@ pub struct Engine {
     next_grant: u32,
     counters: Counters,
     /// See [`Self::count_misses`].
-    misses: u64,
+    misses: [u64; FEATURES.len()],
     /// Forks reported while /proc is read: child → parent.
     forks: HashMap<u32, (u32, u64)>,
     problems: BTreeMap<&'static str, String>,
@@ -269,7 +269,7 @@ impl Engine {
             next_hold: 0,
             next_grant: 0,
             counters: Counters::default(),
-            misses: 0,
+            misses: [0; FEATURES.len()],
             forks: HashMap::new(),
             problems: BTreeMap::new(),
             idle_since_ns: None,
@@ -591,24 +591,39 @@ impl Engine {
         }
     }
 
-    /// Calls that no program has judged, since the kernel does not run one twice at once on a CPU.
+    /// What no program has been shown, since the kernel does not run one twice at once on a CPU.
     fn count_misses(&mut self) {
-        let misses = self.kernel.hooks.misses();
-        let new = misses.saturating_sub(self.misses);
-        if new == 0 {
-            return;
+        let mut new = [0; 2];
+        for (feature, known) in FEATURES.into_iter().zip(&mut self.misses) {
+            let misses = self.kernel.hooks.misses(feature);
+            let of_lineage = feature == Feature::Lineage;
+            new[usize::from(of_lineage)] += misses.saturating_sub(*known);
+            *known = misses;
         }
-        self.misses = misses;
-        let mut event = self.event_for(Kind::Lost, None);
-        event.object = Some(json!({ "count": new, "class": "call" }));
-        self.tell(event);
-        self.problems.insert(
-            "misses",
-            format!(
-                "{misses} calls of any process were not judged: a kernel that preempts does not run a modify-return \
-                 or fentry program twice at once on a CPU: boot with bpf among the security modules"
-            ),
-        );
+        let [calls, lineage] = new;
+        for (count, class) in [(calls, "call"), (lineage, "lineage")] {
+            if count > 0 {
+                let mut event = self.event_for(Kind::Lost, None);
+                event.object = Some(json!({ "count": count, "class": class }));
+                self.tell(event);
+            }
+        }
+        let missed: Vec<String> = FEATURES
+            .into_iter()
+            .zip(self.misses)
+            .filter(|(_, misses)| *misses > 0)
+            .map(|(feature, misses)| format!("{} {misses}", feature.name()))
+            .collect();
+        if !missed.is_empty() {
+            self.problems.insert(
+                "misses",
+                format!(
+                    "not judged, of any process, at most: {}: a kernel that preempts does not run a program twice \
+                     at once on a CPU",
+                    missed.join(", ")
+                ),
+            );
+        }
     }
 
     /// With no session alive only the lineage hooks stay attached. Taking hooks off waits for every

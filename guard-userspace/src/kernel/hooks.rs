@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
+    io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
@@ -10,8 +11,7 @@ use std::{
 use aya::{
     Btf, Ebpf,
     programs::{
-        BtfTracePoint, CgroupAttachMode, CgroupSockAddr, ProgramError, ProgramType, TracePoint,
-        links::FdLink,
+        CgroupAttachMode, CgroupSockAddr, ProgramError, ProgramType, TracePoint, links::FdLink,
     },
     sys::{BpfHelper, is_helper_supported},
 };
@@ -20,8 +20,10 @@ use guard_common::{ENV_SEARCHED, offsets::Need, plain, state::watched};
 use super::{
     Helpers, KernelError, Offsets,
     link::{Link, attach_tracepoint, pinned},
-    mount_point, sys,
-    trampoline::{Loader, prove},
+    mount_point,
+    preempt::Preemption,
+    sys::{self, Refused},
+    trampoline::{Loader, Order, prove},
     watched::{Attach, FEATURES, Feature, HOOKS, Hook, Tier},
 };
 use crate::wire::HookInfo;
@@ -34,9 +36,34 @@ struct State {
     loaded: bool,
     /// Why it is not loaded or attached.
     problem: Option<String>,
-    link: Option<Link>,
-    /// Of those that aya does not keep.
-    program: Option<OwnedFd>,
+    /// Its attachments: none, or one of each of the copies below.
+    links: Vec<Link>,
+    /// Of those that aya does not keep, every copy in the order in which they are to run.
+    programs: Vec<OwnedFd>,
+}
+
+impl State {
+    /// Attaches every copy of a program that guardd loads itself, so that the kernel runs them in their order:
+    /// all of them or none. Where one cannot be pinned, the problem is told, and it stays without.
+    fn attach_copies(&mut self, hook: &Hook, order: Order, pins: Option<&Path>) -> io::Result<()> {
+        let mut copies: Vec<(usize, &OwnedFd)> = (1..).zip(&self.programs).collect();
+        if order == Order::NewestFirst {
+            copies.reverse();
+        }
+        let mut problem = None;
+        let mut links = Vec::new();
+        for (copy, program) in copies {
+            let attach = || sys::attach(program).map(|fd| Link::Raw(fd, None));
+            let link = match pinned(attach()?, pins, hook, copy, &mut problem) {
+                Some(link) => link,
+                None => attach()?,
+            };
+            links.push(link);
+        }
+        self.problem = problem;
+        self.links = links;
+        Ok(())
+    }
 }
 
 /// Every hook's state, in the order of the table.
@@ -45,6 +72,8 @@ pub struct Hooks {
     states: Vec<State>,
     helpers: Helpers,
     notes: Vec<(Feature, String)>,
+    /// In which order the kernel runs what is attached to one function.
+    order: Order,
     /// Where attachments are pinned.
     pins: Option<PathBuf>,
     /// Why they are not.
@@ -64,8 +93,9 @@ impl Hooks {
     ) -> Result<Self, KernelError> {
         let mut notes = Vec::new();
         let mut states: Vec<State> = HOOKS.iter().map(|_| State::default()).collect();
-        let mut proofs: BTreeMap<Tier, Result<(), String>> = BTreeMap::new();
+        let mut proofs: BTreeMap<Tier, Result<Order, String>> = BTreeMap::new();
         let loader = Loader::new(object, ebpf)?;
+        let preemption = Preemption::of_this_kernel();
         for feature in FEATURES {
             // Programs that cannot find what they judge would see nothing, and say that they serve.
             if feature
@@ -115,7 +145,7 @@ impl Hooks {
                         && (other.tier() == tier
                             || matches!(feature, Feature::Connect | Feature::UnixConnect))
                 };
-                let failed = load_tier(ebpf, &loader, btf, &mut states, every)?;
+                let failed = load_tier(ebpf, &loader, btf, preemption, &mut states, every)?;
                 match failed {
                     None => break,
                     Some(why) if tier.kind().is_some() => not(tier, why),
@@ -151,10 +181,15 @@ impl Hooks {
                 "a held connection begins its handshake (no bpf_set_retval here; kernel 6.1 has it)".into(),
             ));
         }
+        let order = match proofs.get(&Tier::ModifyReturn) {
+            Some(Ok(order)) => *order,
+            _ => Order::NewestFirst,
+        };
         Ok(Self {
             states,
             helpers,
             notes,
+            order,
             pins: None,
             not_pinned: None,
         })
@@ -194,29 +229,15 @@ impl Hooks {
         numbers
     }
 
-    pub(super) fn attach_lineage(&mut self, ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    pub(super) fn attach_lineage(&mut self) -> Result<(), KernelError> {
         for (hook, state) in HOOKS.iter().zip(&mut self.states) {
-            if matches!(hook.attach, Attach::Scheduler(_)) && state.link.is_none() {
-                let failed = |source| KernelError::Program {
-                    program: hook.program,
-                    source,
-                };
-                let program: &mut BtfTracePoint = typed(ebpf, hook.program)?;
-                let link = program
-                    .attach()
-                    .and_then(|id| program.take_link(id))
-                    .map_err(failed)?;
-                let link = Link::Aya(link.into());
-                state.link = match pinned(link, self.pins.as_deref(), hook, &mut state.problem) {
-                    Some(link) => Some(link),
-                    None => Some(Link::Aya(
-                        program
-                            .attach()
-                            .and_then(|id| program.take_link(id))
-                            .map_err(failed)?
-                            .into(),
-                    )),
-                };
+            if matches!(hook.attach, Attach::Scheduler(_)) && state.links.is_empty() {
+                state
+                    .attach_copies(hook, Order::OldestFirst, self.pins.as_deref())
+                    .map_err(|source| KernelError::System {
+                        what: hook.program,
+                        source,
+                    })?;
             }
         }
         Ok(())
@@ -254,7 +275,7 @@ impl Hooks {
         let by_tracepoint = self.tier(Feature::Open) == Some(Tier::Tracepoint);
         for (hook, state) in HOOKS.iter().zip(&mut self.states) {
             if !state.loaded
-                || state.link.is_some()
+                || !state.links.is_empty()
                 || matches!(hook.attach, Attach::Cgroup) != cgroups
             {
                 continue;
@@ -270,8 +291,13 @@ impl Hooks {
             if matches!(hook.attach, Attach::Scheduler(_) | Attach::WithExec) {
                 continue;
             }
+            if matches!(hook.attach, Attach::Security(..)) {
+                if let Err(error) = state.attach_copies(hook, self.order, self.pins.as_deref()) {
+                    state.problem = Some(error.to_string());
+                }
+                continue;
+            }
             let mut attach = || match hook.attach {
-                Attach::Scheduler(_) | Attach::WithExec => Err("it is attached elsewhere".into()),
                 Attach::Syscall(name) => typed(ebpf, hook.program)
                     .map_err(|error| error.to_string())
                     .and_then(|program| attach_tracepoint(program, name)),
@@ -287,16 +313,11 @@ impl Hooks {
                         .map(Link::Aya)
                         .map_err(|error| error.to_string())
                 }
-                Attach::Security(..) => match &state.program {
-                    Some(program) => sys::attach(program)
-                        .map(|fd| Link::Raw(fd, None))
-                        .map_err(|error| error.to_string()),
-                    None => Err("it is not loaded".into()),
-                },
+                _ => Err("it is attached elsewhere".into()),
             };
             let mut problem = None;
             let attached = attach().and_then(|link| {
-                match pinned(link, self.pins.as_deref(), hook, &mut problem) {
+                match pinned(link, self.pins.as_deref(), hook, 1, &mut problem) {
                     Some(link) => Ok(link),
                     None => attach(),
                 }
@@ -304,7 +325,7 @@ impl Hooks {
             match attached {
                 Ok(link) => {
                     state.problem = problem;
-                    state.link = Some(link);
+                    state.links.push(link);
                 }
                 Err(problem) => state.problem = Some(problem),
             }
@@ -322,35 +343,37 @@ impl Hooks {
             .collect();
         order.sort_by_key(cgroups_first);
         for (_, state) in order {
-            if let Some(link) = state.link.take() {
-                link.end();
-            }
+            state.links.drain(..).for_each(Link::end);
         }
     }
 
     /// Takes the lineage hooks off, at the end. When this returns none of them runs any more.
     pub(super) fn detach_lineage(&mut self) {
         for state in &mut self.states {
-            if let Some(link) = state.link.take() {
-                link.end();
-            }
+            state.links.drain(..).for_each(Link::end);
         }
         settle();
     }
 
-    /// Times that the kernel did not run one of the programs that are loaded here, because it was running on
-    /// the same CPU already.
-    pub fn misses(&self) -> u64 {
-        self.states
-            .iter()
-            .filter_map(|state| sys::misses(state.program.as_ref()?).ok())
-            .sum()
+    /// How many calls the kernel may have shown to no program of a feature, because each was running on the
+    /// same CPU already: of several copies, what the luckiest has missed is the most that all can have.
+    pub fn misses(&self, feature: Feature) -> u64 {
+        let mut least: BTreeMap<&str, u64> = BTreeMap::new();
+        for (hook, state) in self.of(feature) {
+            for program in &state.programs {
+                if let Ok(misses) = sys::misses(program) {
+                    let least = least.entry(hook.program).or_insert(misses);
+                    *least = misses.min(*least);
+                }
+            }
+        }
+        least.into_values().sum()
     }
 
     /// Whether the hooks on calls are attached.
     pub fn calls_attached(&self) -> bool {
         HOOKS.iter().zip(&self.states).any(|(hook, state)| {
-            state.link.is_some() && !matches!(hook.attach, Attach::Scheduler(_))
+            !state.links.is_empty() && !matches!(hook.attach, Attach::Scheduler(_))
         })
     }
 
@@ -365,7 +388,8 @@ impl Hooks {
     fn info_of(&self, feature: Feature) -> HookInfo {
         let of = || self.of(feature);
         let lacking = of().find(|(hook, state)| {
-            hook.essential && !(state.loaded && (state.problem.is_none() || state.link.is_some()))
+            hook.essential
+                && !(state.loaded && (state.problem.is_none() || !state.links.is_empty()))
         });
         // The cgroup programs are what a connection is judged by; the tracepoint only sends the signal.
         let tier = self.tier(feature).filter(|_| lacking.is_none());
@@ -382,8 +406,8 @@ impl Hooks {
         let attached = match feature {
             Feature::Program if tier == Some(Tier::TpBtf) => self
                 .of(Feature::Exec)
-                .any(|(_, state)| state.link.is_some()),
-            _ => of().any(|(_, state)| state.link.is_some()),
+                .any(|(_, state)| !state.links.is_empty()),
+            _ => of().any(|(_, state)| !state.links.is_empty()),
         };
         HookInfo {
             watched: feature.name().into(),
@@ -505,6 +529,7 @@ fn load_tier(
     ebpf: &mut Ebpf,
     loader: &Loader,
     btf: &Btf,
+    preemption: Preemption,
     states: &mut [State],
     every: impl Fn(&Hook) -> bool,
 ) -> Result<Option<String>, KernelError> {
@@ -518,28 +543,34 @@ fn load_tier(
                 && HOOKS[other].program == hook.program
                 && HOOKS[other].tier().kind().is_none()
         });
-        let problem = match (same, hook.tier().kind()) {
-            (Some(other), _) if hook.tier().kind().is_none() => states[other].problem.clone(),
-            (_, Some(kind)) => match loader.load(hook.program, kind, hook.name(), btf) {
-                Ok(program) => {
-                    states[at].program = Some(program);
-                    None
+        let problem = match (same, hook.kind()) {
+            (Some(other), None) => states[other].problem.clone(),
+            (_, Some(kind)) => {
+                let copies = preemption.copies(hook);
+                let load = |copy| loader.load(hook.program, kind, hook.name(), copy, btf);
+                let loaded: Result<Vec<OwnedFd>, Refused> = if copies == 1 {
+                    load(0).map(|only| vec![only])
+                } else {
+                    (1..=copies).map(load).collect()
+                };
+                match loaded {
+                    Ok(programs) => {
+                        states[at].programs = programs;
+                        None
+                    }
+                    Err(refused) => {
+                        tracing::debug!("the verifier's log: {}", refused.log);
+                        if matches!(hook.attach, Attach::Scheduler(_)) {
+                            return Err(KernelError::Refused {
+                                program: hook.program,
+                                why: refused.to_string(),
+                            });
+                        }
+                        Some(refused.to_string())
+                    }
                 }
-                Err(refused) => {
-                    tracing::debug!("the verifier's log: {}", refused.log);
-                    Some(refused.to_string())
-                }
-            },
-            _ => match load_program(ebpf, hook, btf) {
-                Ok(()) => None,
-                Err(source) if matches!(hook.attach, Attach::Scheduler(_)) => {
-                    return Err(KernelError::Program {
-                        program: hook.program,
-                        source,
-                    });
-                }
-                Err(source) => Some(brief(&source)),
-            },
+            }
+            (None, None) => load_program(ebpf, hook).err().map(|error| brief(&error)),
         };
         let state = &mut states[at];
         state.chosen = true;
@@ -557,16 +588,15 @@ fn load_tier(
     Ok(lacking)
 }
 
-fn load_program(ebpf: &mut Ebpf, hook: &Hook, btf: &Btf) -> Result<(), ProgramError> {
+fn load_program(ebpf: &mut Ebpf, hook: &Hook) -> Result<(), ProgramError> {
     let program = ebpf
         .program_mut(hook.program)
         .ok_or(ProgramError::NotLoaded)?;
     match hook.attach {
-        Attach::Scheduler(name) => <&mut BtfTracePoint>::try_from(program)?.load(name, btf),
         Attach::Syscall(_) => <&mut TracePoint>::try_from(program)?.load(),
         Attach::Cgroup => <&mut CgroupSockAddr>::try_from(program)?.load(),
         // Loaded by others.
-        Attach::Security(..) | Attach::WithExec => Ok(()),
+        Attach::Scheduler(_) | Attach::Security(..) | Attach::WithExec => Ok(()),
     }
 }
 

@@ -67,15 +67,20 @@ pub(super) fn attach_tracepoint(program: &mut TracePoint, name: &str) -> Result<
     }
 }
 
-/// Pins an attachment. Where that fails the problem is told, and the attachment has gone with the attempt.
+/// Pins an attachment, of several that of the program numbered `copy`. Where that fails the problem is told, and the attachment has gone with the attempt.
 pub(super) fn pinned(
     link: Link,
     pins: Option<&Path>,
     hook: &Hook,
+    copy: usize,
     problem: &mut Option<String>,
 ) -> Option<Link> {
     let Some(pins) = pins else { return Some(link) };
-    let path = pins.join(format!("{}-{}", hook.program, hook.name()));
+    let mut name = format!("{}-{}", hook.program, hook.name());
+    if copy > 1 {
+        name.push_str(&format!("-{copy}"));
+    }
+    let path = pins.join(name);
     match link.pin(&path) {
         Ok(link) => Some(link),
         Err(error) => {

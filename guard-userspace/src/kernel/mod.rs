@@ -10,6 +10,7 @@ mod link;
 mod log;
 mod neighbours;
 pub mod pins;
+mod preempt;
 mod records;
 mod sys;
 mod tables;
@@ -32,7 +33,7 @@ pub use inject::Judged;
 pub use neighbours::Neighbours;
 pub use records::{Connection, Fields, Record};
 pub use tables::{Counters, Tables};
-pub use watched::{Feature, Tier};
+pub use watched::{FEATURES, Feature, Tier};
 
 /// What can go wrong between userspace and the kernel.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +78,14 @@ pub enum KernelError {
         /// Why.
         #[source]
         source: ProgramError,
+    },
+    /// The kernel does not take a program without which guard cannot work.
+    #[error("kernel program {program}: {why}")]
+    Refused {
+        /// Its name.
+        program: &'static str,
+        /// What the kernel says.
+        why: String,
     },
     /// A map operation failed.
     #[error("kernel table {table}: {source}")]
@@ -210,7 +219,7 @@ impl Kernel {
     /// # Errors
     /// When one does not attach: without all three there is no lineage.
     pub fn attach_lineage(&mut self) -> Result<(), KernelError> {
-        self.hooks.attach_lineage(&mut self.ebpf)
+        self.hooks.attach_lineage()
     }
 
     /// Attaches the hooks on calls, before a session's first process runs. Idempotent.

@@ -30,6 +30,8 @@ pub(super) enum Kind {
     ModifyReturn,
     /// `BPF_PROG_TYPE_TRACING`, `BPF_TRACE_FENTRY`.
     Fentry,
+    /// `BPF_PROG_TYPE_TRACING`, `BPF_TRACE_RAW_TP`.
+    TpBtf,
 }
 
 impl Kind {
@@ -38,6 +40,7 @@ impl Kind {
             Self::Lsm => (29, 27),
             Self::ModifyReturn => (26, 26),
             Self::Fentry => (26, 24),
+            Self::TpBtf => (26, 23),
         }
     }
 }

@@ -1,6 +1,7 @@
-//! Programs at the security modules' hooks and at their entry functions. aya 0.14 loads no modify-return
-//! programs, and a program of ours serves as that and as a security module's hook alike, so all of these are
-//! loaded here: parsed and relocated by aya-obj, against the tables that aya has made.
+//! Programs at the security modules' hooks, at their entry functions and at the scheduler's tracepoints. aya 0.14
+//! loads no modify-return programs, a program of ours serves as that and as a security module's hook alike, and
+//! some are loaded more than once; so all of these are loaded here: parsed and relocated by aya-obj, against the
+//! tables that aya has made.
 
 use std::{
     collections::HashSet,
@@ -74,7 +75,8 @@ impl Loader {
         Ok(Self { object, types })
     }
 
-    /// Loads one program for `target`, a function of the kernel's type information.
+    /// Loads one program for `target`, a function of the kernel's type information. `copy` says which one it is
+    /// of several, from 1, or with 0 that it is the only one.
     ///
     /// # Errors
     /// What the kernel says of it.
@@ -83,6 +85,7 @@ impl Loader {
         program: &str,
         kind: Kind,
         target: &str,
+        copy: usize,
         btf: &Btf,
     ) -> Result<OwnedFd, Refused> {
         let absent = |what: String| Refused {
@@ -101,11 +104,12 @@ impl Loader {
                 size_of_val(function.instructions.as_slice()),
             )
         };
+        let instructions = numbered(instructions, copy);
         let functions = function.func_info.func_info_bytes();
         sys::prog_load(&Load {
             name: program,
             kind,
-            instructions,
+            instructions: &instructions,
             types: self
                 .types
                 .as_ref()
@@ -120,27 +124,78 @@ fn function(kind: Kind, name: &str, btf: &Btf) -> Result<u32, String> {
     let name = match kind {
         Kind::Lsm => format!("bpf_lsm_{name}"),
         Kind::ModifyReturn | Kind::Fentry => name.to_owned(),
+        Kind::TpBtf => {
+            let name = format!("btf_trace_{name}");
+            return btf
+                .id_by_type_name_kind(&name, BtfKind::Typedef)
+                .map_err(|_| format!("this kernel's BTF has no {name}"));
+        }
     };
     btf.id_by_type_name_kind(&name, BtfKind::Func)
         .map_err(|_| format!("this kernel's BTF has no function {name}"))
 }
 
-/// Whether programs of a kind do what they are for. Not believed before it was seen: the kernel takes a
-/// security module's program and never runs it where `bpf` is not among the active modules.
+/// The instructions with `copy` in the place that was left for it.
+fn numbered(instructions: &[u8], copy: usize) -> Vec<u8> {
+    /// `BPF_ALU64 | BPF_MOV | BPF_K`.
+    const MOVE: u8 = 0xb7;
+    let mut instructions = instructions.to_vec();
+    for instruction in instructions.chunks_exact_mut(8) {
+        if instruction[0] == MOVE && instruction[4..] == guard_common::COPY.to_le_bytes() {
+            instruction[4..].copy_from_slice(&(copy as i32).to_le_bytes());
+        }
+    }
+    instructions
+}
+
+/// In which order the kernel runs the programs that are attached to one function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// The one that was attached last runs first.
+    NewestFirst,
+    /// As they were attached.
+    OldestFirst,
+}
+
+/// Whether programs of a kind do what they are for, and in which order. Not believed before it was seen: the
+/// kernel takes a security module's program and never runs it where `bpf` is not among the active modules.
 ///
 /// # Errors
 /// Why not.
-pub(super) fn prove(kind: Kind, btf: &Btf) -> Result<(), String> {
+pub(super) fn prove(kind: Kind, btf: &Btf) -> Result<Order, String> {
     const SOMETHING: &str = "/dev/null";
+    let attach = |error: i32| {
+        let loaded = refusing(kind, error, btf)?;
+        sys::attach(&loaded).map_err(|error| format!("attaching: {error}"))
+    };
+    let older = attach(libc::EPERM)?;
+    // Not of this kind's nature, but of its neighbour's.
+    if matches!(kind, Kind::Fentry | Kind::TpBtf) {
+        return Ok(Order::NewestFirst);
+    }
+    let newer = attach(libc::EACCES)?;
+    let opened = fs::File::open(SOMETHING);
+    drop((older, newer));
+    match opened.map_err(|error| error.raw_os_error()) {
+        Err(Some(libc::EACCES)) => Ok(Order::NewestFirst),
+        Err(Some(libc::EPERM)) => Ok(Order::OldestFirst),
+        _ if kind == Kind::Lsm => {
+            Err("bpf is not among this kernel's active security modules (lsm=…,bpf)".into())
+        }
+        _ => Err("the kernel takes such a program and does not run it".into()),
+    }
+}
+
+/// A program that refuses this thread's opens, and nobody else's.
+fn refusing(kind: Kind, error: i32, btf: &Btf) -> Result<OwnedFd, String> {
     // SAFETY: neither call has a precondition.
     let me = unsafe {
         u64::from(libc::getpid() as u32) << 32 | u64::from(libc::syscall(libc::SYS_gettid) as u32)
     };
     let hook = match kind {
         Kind::Lsm => "file_open",
-        Kind::ModifyReturn | Kind::Fentry => "security_file_open",
+        _ => "security_file_open",
     };
-    // Refuses this thread's opens, and nobody else's.
     let mut program = Vec::new();
     let mut op = |code: u8, registers: u8, offset: i16, value: i32| {
         program.extend([code, registers]);
@@ -155,16 +210,7 @@ pub(super) fn prove(kind: Kind, btf: &Btf) -> Result<(), String> {
     op(0x1d, 0x10, 2, 0); // if r0 == r1 goto +2
     op(0xb7, 0, 0, 0); // r0 = 0
     op(0x95, 0, 0, 0); // exit
-    op(
-        0xb7,
-        0,
-        0,
-        if kind == Kind::Fentry {
-            0
-        } else {
-            -libc::EPERM
-        },
-    );
+    op(0xb7, 0, 0, if kind == Kind::Fentry { 0 } else { -error });
     op(0x95, 0, 0, 0);
     let load = Load {
         name: "guard_prove",
@@ -173,19 +219,6 @@ pub(super) fn prove(kind: Kind, btf: &Btf) -> Result<(), String> {
         types: None,
         target: function(kind, hook, btf)?,
     };
-    let loaded = sys::prog_load(&load)
-        .map_err(|refused| format!("this kernel does not take such programs: {refused}"))?;
-    let link = sys::attach(&loaded).map_err(|error| format!("attaching: {error}"))?;
-    if kind == Kind::Fentry {
-        return Ok(());
-    }
-    let opened = fs::File::open(SOMETHING);
-    drop(link);
-    match opened {
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(()),
-        _ if kind == Kind::Lsm => {
-            Err("bpf is not among this kernel's active security modules (lsm=…,bpf)".into())
-        }
-        _ => Err("the kernel takes such a program and does not run it".into()),
-    }
+    sys::prog_load(&load)
+        .map_err(|refused| format!("this kernel does not take such programs: {refused}"))
 }

@@ -35,7 +35,7 @@ pub enum Feature {
 }
 
 /// All of them, in the order of `status`.
-pub(super) const FEATURES: [Feature; 10] = [
+pub const FEATURES: [Feature; 10] = [
     Feature::Lineage,
     Feature::Exec,
     Feature::Program,
@@ -198,6 +198,14 @@ impl Hook {
             Attach::Syscall(_) => Tier::Tracepoint,
             Attach::Cgroup => Tier::Cgroup,
             Attach::Security(tier, _) => tier,
+        }
+    }
+
+    /// The kind of program it is, if guardd loads it itself.
+    pub(super) const fn kind(&self) -> Option<Kind> {
+        match self.attach {
+            Attach::Scheduler(_) => Some(Kind::TpBtf),
+            _ => self.tier().kind(),
         }
     }
 
