@@ -37,6 +37,7 @@ mod pod {
         s::Names,
         s::Config,
         s::Acts,
+        s::OwnFile,
         s::Counter,
         r::Progress,
         r::ProgressKey,

@@ -40,6 +40,8 @@ pub enum Need {
     ProgramAge,
     /// Repeating a held open, where it could be refused.
     Repeat,
+    /// guard's own files.
+    Own,
 }
 
 macro_rules! fields {
@@ -107,5 +109,6 @@ fields! {
     // x86-64, arm64.
     REGS_NR: "pt_regs" ["orig_ax"] ["syscallno"] Repeat;
     BPRM_FILE: "linux_binprm" ["file"] Program;
+    PATH_DENTRY: "path" ["dentry"] Own;
     INODE_CTIME: "inode" ["i_ctime_sec"] ["__i_ctime"] ["i_ctime"] ProgramAge;
 }

@@ -253,6 +253,10 @@ pub mod watched {
     pub const BPF: usize = 4;
     /// Every exec; the scheduler's tracepoint alone tells it.
     pub const EXEC: usize = 5;
+    /// guard's own files.
+    pub const OWN_FILES: usize = 6;
+    /// Sockets by their kind.
+    pub const SOCKET: usize = 7;
     /// Unused ones keep the words aligned.
     pub const COUNT: usize = 8;
 }
@@ -271,17 +275,59 @@ pub mod act {
     pub const BPF: u32 = 4;
     /// io_uring_setup(2).
     pub const IO_URING: u32 = 5;
-    /// How many there are.
-    pub const COUNT: usize = 8;
+    /// A signal to a process outside the session.
+    pub const SIGNAL_OUTSIDE: u32 = 6;
+    /// guard's own files written, replaced, removed or covered; see [`super::own`].
+    pub const GUARD_FILES: u32 = 7;
+    /// A socket whose connections guard does not judge: neither AF_UNIX nor netlink, and not TCP, UDP or ping.
+    pub const OTHER_SOCKET: u32 = 8;
+    /// How many there may be; a power of two.
+    pub const COUNT: usize = 16;
     /// Their names in policies and events, by number.
-    pub const NAMES: [&str; 6] = [
+    pub const NAMES: [&str; 9] = [
         "signal-guard",
         "resume-held",
         "ptrace-guard",
         "ptrace-outside",
         "bpf",
         "io-uring",
+        "signal-outside",
+        "guard-files",
+        "other-socket",
     ];
+}
+
+/// What is done to a file of guard's: the lowest bits of the number of a call `guard-files`. Above them is the inode
+/// number that is known as guard's.
+pub mod own {
+    /// Opened for writing, or truncated.
+    pub const WRITE: u64 = 0;
+    /// Removed.
+    pub const REMOVE: u64 = 1;
+    /// Renamed, or another one renamed over it.
+    pub const RENAME: u64 = 2;
+    /// A new one beside it, in a directory of guard's.
+    pub const CREATE: u64 = 3;
+    /// Unmounted.
+    pub const UNMOUNT: u64 = 4;
+    /// Something mounted over it.
+    pub const MOUNT: u64 = 5;
+    /// Bits of these.
+    pub const SHIFT: u32 = 4;
+    /// Their names in events.
+    pub const NAMES: [&str; 6] = ["write", "remove", "rename", "create", "unmount", "mount"];
+}
+
+/// A file or directory of guard's own; what lies directly in such a directory is guard's too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
+pub struct OwnFile {
+    /// Inode number.
+    pub ino: u64,
+    /// `super_block->s_dev`.
+    pub dev: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// Per generation: what each of [`act`] carries.

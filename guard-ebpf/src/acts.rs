@@ -39,9 +39,9 @@ pub fn guard_task_kill(ctx: *mut c_void) -> i32 {
     let ctx = LsmContext::new(ctx);
     let target: *const c_void = ctx.arg(0);
     let signal: u64 = ctx.arg(2);
-    at_hook(watched::SIGNAL, |_, _| {
+    at_hook(watched::SIGNAL, |caller, task| {
         let tgid: u32 = kernel::read(target as Address, &TASK_TGID)?;
-        Some((on_signal(tgid, signal)?, tgid, signal))
+        Some((on_signal(caller, task, tgid, signal)?, tgid, signal))
     })
 }
 
@@ -72,8 +72,9 @@ pub fn guard_bpf_check(ctx: *mut c_void) -> i32 {
     at_hook(watched::BPF, |_, _| Some((act::BPF, 0, command)))
 }
 
+/// Judges a call at a security hook: `what` says which one of [`act`] it is, to whom and with what number, if any.
 #[inline(always)]
-fn at_hook(place: usize, what: impl FnOnce(u32, &Task) -> Option<(u32, u32, u64)>) -> i32 {
+pub fn at_hook(place: usize, what: impl FnOnce(u32, &Task) -> Option<(u32, u32, u64)>) -> i32 {
     // SAFETY: the helper has no precondition.
     let Some((tgid, task)) = lineage::current(unsafe { bpf_get_current_task() }) else {
         return 0;
@@ -102,14 +103,17 @@ fn at_hook(place: usize, what: impl FnOnce(u32, &Task) -> Option<(u32, u32, u64)
 
 /// Which act a signal is, if any.
 #[inline(always)]
-fn on_signal(target: u32, signal: u64) -> Option<u32> {
+fn on_signal(caller: u32, task: &Task, target: u32, signal: u64) -> Option<u32> {
     if signal as u32 == 0 {
         return None;
     }
     if is_guarded(target) {
         return Some(act::SIGNAL_GUARD);
     }
-    (signal as u32 as u64 == SIGCONT && is_stopped(target)).then_some(act::RESUME_HELD)
+    if signal as u32 as u64 == SIGCONT && is_stopped(target) {
+        return Some(act::RESUME_HELD);
+    }
+    is_outside(caller, task, target).then_some(act::SIGNAL_OUTSIDE)
 }
 
 /// Whether guard has stopped this process.
@@ -135,18 +139,23 @@ fn on_control(caller: u32, task: &Task, target: u32) -> Option<u32> {
     if is_guarded(target) {
         return Some(act::PTRACE_GUARD);
     }
+    is_outside(caller, task, target).then_some(act::PTRACE_OUTSIDE)
+}
+
+/// Whether a process is neither of the caller's session nor of one inside that.
+#[inline(always)]
+fn is_outside(caller: u32, task: &Task, target: u32) -> bool {
     if caller == target {
-        return None;
+        return false;
     }
     let Some(other) = TASKS.get_ptr(target) else {
-        return Some(act::PTRACE_OUTSIDE);
+        return true;
     };
     // SAFETY: the pointer was checked.
     let mut session = unsafe { (*other).session };
-    // Its own session's processes are the caller's, and those of sessions inside that one.
     for _ in 0..guard_common::MAX_NESTING {
         if session == task.session {
-            return None;
+            return false;
         }
         let Some(state) = SESSIONS.get_ptr(session) else {
             break;
@@ -154,7 +163,7 @@ fn on_control(caller: u32, task: &Task, target: u32) -> Option<u32> {
         // SAFETY: the pointer was checked.
         session = unsafe { (*state).parent };
     }
-    Some(act::PTRACE_OUTSIDE)
+    true
 }
 
 #[inline(always)]
@@ -174,15 +183,80 @@ fn argument(ctx: &TracePointContext, n: usize) -> u64 {
 /// `kill`, `tkill`, `rt_sigqueueinfo`: pid and signal.
 #[tracepoint]
 pub fn guard_kill_enter(ctx: TracePointContext) -> u32 {
-    let (target, signal) = (argument(&ctx, 0) as u32, argument(&ctx, 1));
-    at_entry(|_, _| Some((on_signal(target, signal)?, target, signal)))
+    let (target, signal) = (argument(&ctx, 0) as i32, argument(&ctx, 1));
+    at_entry(|caller, task| {
+        // Everybody, and so guardd; a process group only the kernel can look up.
+        let act = match target {
+            -1 if signal as u32 != 0 => act::SIGNAL_GUARD,
+            ..=0 => return None,
+            _ => on_signal(caller, task, target as u32, signal)?,
+        };
+        Some((act, target as u32, signal))
+    })
+}
+
+/// `security_socket_create(int family, int type, int protocol, int kern)`.
+/// <https://github.com/torvalds/linux/blob/v6.12/security/security.c#L4563>
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "lsm/socket_create")]
+pub fn guard_socket_create(ctx: *mut c_void) -> i32 {
+    let ctx = LsmContext::new(ctx);
+    let (family, kind, protocol): (u64, u64, u64) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    let kernels: u64 = ctx.arg(3);
+    if kernels as u32 != 0 || is_judged(family as u32, kind as u32, protocol as u32) {
+        return 0;
+    }
+    at_hook(watched::SOCKET, |_, _| Some((act::OTHER_SOCKET, 0, family)))
+}
+
+/// `socket`: family, type, protocol.
+#[tracepoint]
+pub fn guard_socket_enter(ctx: TracePointContext) -> u32 {
+    let family = argument(&ctx, 0);
+    if is_judged(
+        family as u32,
+        argument(&ctx, 1) as u32,
+        argument(&ctx, 2) as u32,
+    ) {
+        return 0;
+    }
+    at_entry(|_, _| Some((act::OTHER_SOCKET, 0, family)))
+}
+
+/// Whether what such a socket connects to is judged elsewhere, or is nothing beyond this machine.
+#[inline(always)]
+fn is_judged(family: u32, kind: u32, protocol: u32) -> bool {
+    const AF_UNIX: u32 = 1;
+    const AF_INET: u32 = 2;
+    const AF_INET6: u32 = 10;
+    const AF_NETLINK: u32 = 16;
+    /// The kernel's cryptography.
+    const AF_ALG: u32 = 38;
+    const SOCK_STREAM: u32 = 1;
+    const SOCK_DGRAM: u32 = 2;
+    /// Above them are flags (`SOCK_CLOEXEC`).
+    const SOCK_TYPE: u32 = 0xf;
+    const TCP: u32 = 6;
+    const UDP: u32 = 17;
+    /// Ping, by either family: no data but an echo's.
+    const ICMP: u32 = 1;
+    const ICMP6: u32 = 58;
+    match family {
+        AF_UNIX | AF_NETLINK | AF_ALG => true,
+        AF_INET | AF_INET6 => match kind & SOCK_TYPE {
+            SOCK_STREAM => protocol == 0 || protocol == TCP,
+            SOCK_DGRAM => matches!(protocol, 0 | UDP | ICMP | ICMP6),
+            _ => false,
+        },
+        _ => false,
+    }
 }
 
 /// `tgkill`, `rt_tgsigqueueinfo`: pid, thread, signal.
 #[tracepoint]
 pub fn guard_tgkill_enter(ctx: TracePointContext) -> u32 {
     let (target, signal) = (argument(&ctx, 0) as u32, argument(&ctx, 2));
-    at_entry(|_, _| Some((on_signal(target, signal)?, target, signal)))
+    at_entry(|caller, task| Some((on_signal(caller, task, target, signal)?, target, signal)))
 }
 
 /// `ptrace`: request and pid.
@@ -326,7 +400,7 @@ fn judge_with(
 
 #[inline(always)]
 fn kind_of(act: u32) -> u8 {
-    if act <= act::RESUME_HELD {
+    if act <= act::RESUME_HELD || act == act::SIGNAL_OUTSIDE {
         kind::SIGNAL
     } else {
         kind::CALL

@@ -87,6 +87,7 @@ offsets!(
     REGS_NR,
     BPRM_FILE,
     INODE_CTIME,
+    PATH_DENTRY,
 );
 
 /// `bpf_set_retval` may be called from cgroup socket-address programs (kernel 6.1 and later; userspace

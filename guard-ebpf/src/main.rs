@@ -18,6 +18,7 @@ mod kernel;
 mod lineage;
 mod maps;
 mod open;
+mod own;
 mod path;
 
 /// There is a `bpf_loop` helper: the loops of this object are made with it. The other object is

@@ -14,8 +14,8 @@ use guard_common::{
     },
     rule::{Progress, ProgressKey},
     state::{
-        Acts, Answer, AnswerKey, Config, Connecting, Counter, Held, LeaseKey, Names, RuleTable,
-        Session, Task, Waiting, class,
+        Acts, Answer, AnswerKey, Config, Connecting, Counter, Held, LeaseKey, Names, OwnFile,
+        RuleTable, Session, Task, Waiting, class,
     },
 };
 
@@ -98,6 +98,9 @@ pub static ACTS: Array<Acts> = Array::with_max_entries(2, 0);
 /// Processes of guard itself: tgid → start time, to the tick.
 #[map]
 pub static GUARDED: HashMap<u32, u64> = HashMap::with_max_entries(16, 0);
+/// Files and directories of guard's own.
+#[map]
+pub static OWN_FILES: HashMap<OwnFile, u32> = HashMap::with_max_entries(1_024, 0);
 /// Work memory: of each CPU a few, since programs of security hooks can be preempted (see [`borrow`]).
 #[map]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SLOTS, 0);

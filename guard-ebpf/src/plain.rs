@@ -15,6 +15,7 @@ mod kernel;
 mod lineage;
 mod maps;
 mod open;
+mod own;
 mod path;
 
 /// See `main.rs`.

@@ -146,13 +146,14 @@ fn one_line(error: &anyhow::Error) -> String {
 }
 
 fn start(arguments: Arguments) -> anyhow::Result<()> {
-    let options = Options {
+    let mut options = Options {
         policy: arguments.policy,
         mode: arguments.mode.map(|mode| match mode {
             ModeName::Observe => Mode::Observe,
             ModeName::Enforce => Mode::Enforce,
         }),
         state_dir: arguments.state_dir,
+        own: vec![arguments.socket.clone()],
     };
     let policy = load_policy(&options)?;
     if arguments.check {
@@ -186,6 +187,9 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
         Err(why) => (None, Some(why)),
     };
     let pinned = pins.as_ref().map(|pins| pins.own().to_owned());
+    for own in pinned.iter().flat_map(|own| own.ancestors().take(2)) {
+        options.own.push(own.to_owned());
+    }
     // Before any thread: it may move guardd to a mount namespace of its own.
     let (mut kernel, rings) = Kernel::load(&settings, pins)?;
     if let Some(why) = not_pinned {

@@ -7,6 +7,7 @@ mod exceptions;
 mod families;
 mod holds;
 mod leases;
+mod own;
 mod records;
 mod recover;
 mod reload;
@@ -116,6 +117,8 @@ pub struct Options {
     pub mode: Option<Mode>,
     /// Directory of the journal and of the state that survives a restart.
     pub state_dir: PathBuf,
+    /// More files and directories that are guard's own: its socket, its pins.
+    pub own: Vec<PathBuf>,
 }
 
 /// A process that was seen at its exec.
@@ -153,6 +156,8 @@ pub struct Engine {
     counters: Counters,
     /// See [`Self::count_misses`].
     misses: [u64; FEATURES.len()],
+    /// guard's own files by inode number.
+    own_files: BTreeMap<u64, PathBuf>,
     /// Forks reported while /proc is read: child → parent.
     forks: HashMap<u32, (u32, u64)>,
     problems: BTreeMap<&'static str, String>,
@@ -270,6 +275,7 @@ impl Engine {
             next_grant: 0,
             counters: Counters::default(),
             misses: [0; FEATURES.len()],
+            own_files: BTreeMap::new(),
             forks: HashMap::new(),
             problems: BTreeMap::new(),
             idle_since_ns: None,
@@ -289,6 +295,7 @@ impl Engine {
             tracing_forks: false,
             kept_by_others: Vec::new(),
         };
+        engine.mark_own_files();
         engine.trace_forks(true);
         engine.kernel.attach_lineage()?;
         let mut event = Event::new(Kind::Guard);

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path};
 use guard_common::{
     Verdict,
     event::{self as record, FLAG_GATED, FLAG_STOPPED, Header, kind, tier},
-    state::{Held, act, fate},
+    state::{Held, act, fate, own},
 };
 use rustix::process::Signal;
 use serde_json::json;
@@ -305,6 +305,15 @@ impl Engine {
             object.insert("signal".into(), (number as u32).into());
         } else if act == act::BPF {
             object.insert("command".into(), (number as u32).into());
+        } else if act == act::OTHER_SOCKET {
+            object.insert("family".into(), (number as u32).into());
+        } else if act == act::GUARD_FILES {
+            let (what, ino) = (number & ((1 << own::SHIFT) - 1), number >> own::SHIFT);
+            let what = own::NAMES.get(what as usize).copied().unwrap_or_default();
+            object.insert("what".into(), what.into());
+            if let Some(path) = self.own_files.get(&ino) {
+                object.insert("path".into(), path.to_string_lossy().into());
+            }
         }
         event.object = Some(object.into());
         let event = self.tell(event);

@@ -85,6 +85,7 @@ impl Engine {
         self.policy = policy;
         self.tables = tables;
         self.bits = bits;
+        self.mark_own_files();
         // It may name system calls that the one before did not.
         if self.kernel.hooks.calls_attached()
             && let Err(error) = self.kernel.attach_calls()

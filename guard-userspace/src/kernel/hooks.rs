@@ -440,7 +440,7 @@ impl Hooks {
     pub fn degraded(&self) -> Vec<String> {
         self.info()
             .into_iter()
-            .filter(|info| info.tier == "none")
+            .filter(|info| info.tier == "none" && info.watched != Feature::OwnFiles.name())
             .map(|info| {
                 format!(
                     "{} is not watched: {}",
@@ -483,6 +483,13 @@ impl Hooks {
             lines.push(
                 "signals, ptrace and bpf before they happen: a tracepoint sees them, and the caller is stopped or \
                  killed when it returns"
+                    .into(),
+            );
+        }
+        if self.tier(Feature::OwnFiles).is_none() {
+            lines.push(
+                "writing, replacing or removing guard's own files, unmounting or covering their places: nothing \
+                 here could refuse it (label the call guard-files where something can)"
                     .into(),
             );
         }

@@ -3,7 +3,7 @@
 //! flipping the switchboard.
 
 use std::{
-    fs,
+    fs, io,
     os::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd},
         unix::fs::MetadataExt as _,
@@ -23,8 +23,8 @@ use guard_common::{
     },
     rule::{Progress, ProgressKey},
     state::{
-        Acts, Answer, AnswerKey, Config, Counter, Held, LeaseKey, Names, RuleTable, Session, Task,
-        Waiting, class, watched,
+        Acts, Answer, AnswerKey, Config, Counter, Held, LeaseKey, Names, OwnFile, RuleTable,
+        Session, Task, Waiting, class, watched,
     },
 };
 
@@ -57,6 +57,7 @@ pub struct Tables {
     rules: Array<MapData, RuleTable>,
     acts: Array<MapData, Acts>,
     guarded: HashMap<MapData, u32, u64>,
+    own_files: HashMap<MapData, OwnFile, u32>,
     counters: PerCpuArray<MapData, Counter>,
     switches: Config,
     stopped: [OwnedFd; 5],
@@ -144,6 +145,7 @@ impl Tables {
             rules: take!(ebpf, "RULES"),
             acts: take!(ebpf, "ACTS"),
             guarded: take!(ebpf, "GUARDED"),
+            own_files: take!(ebpf, "OWN_FILES"),
             counters: take!(ebpf, "COUNTERS"),
             switches: Config {
                 tiers,
@@ -335,6 +337,23 @@ impl Tables {
     /// When the table is full.
     pub fn guard_process(&mut self, tgid: u32, start_ticks: u64) -> Result<(), KernelError> {
         at("GUARDED", self.guarded.insert(tgid, start_ticks, 0))
+    }
+
+    /// Marks a file or directory as guard's own. Returns its inode number.
+    ///
+    /// # Errors
+    /// When it cannot be looked at, or the table is full.
+    pub fn own_file(&mut self, path: &Path) -> io::Result<u64> {
+        let meta = fs::metadata(path)?;
+        let file = OwnFile {
+            ino: meta.ino(),
+            dev: kernel_dev(meta.dev()),
+            pad: 0,
+        };
+        self.own_files
+            .insert(file, 1, 0)
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        Ok(file.ino)
     }
 
     /// System calls that the policy in force gives a label, a bit for each of [`guard_common::state::act`].

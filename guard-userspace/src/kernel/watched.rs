@@ -32,10 +32,14 @@ pub enum Feature {
     Bpf,
     /// io_uring_setup(2).
     IoUring,
+    /// socket(2), by kind.
+    Socket,
+    /// guard's own files.
+    OwnFiles,
 }
 
 /// All of them, in the order of `status`.
-pub const FEATURES: [Feature; 10] = [
+pub const FEATURES: [Feature; 12] = [
     Feature::Lineage,
     Feature::Exec,
     Feature::Program,
@@ -46,6 +50,8 @@ pub const FEATURES: [Feature; 10] = [
     Feature::Ptrace,
     Feature::Bpf,
     Feature::IoUring,
+    Feature::Socket,
+    Feature::OwnFiles,
 ];
 
 impl Feature {
@@ -62,6 +68,8 @@ impl Feature {
             Self::Ptrace => "ptrace",
             Self::Bpf => "bpf",
             Self::IoUring => "io-uring",
+            Self::Socket => "socket",
+            Self::OwnFiles => "guard-files",
         }
     }
 
@@ -73,6 +81,8 @@ impl Feature {
             Self::Signal => Some(watched::SIGNAL),
             Self::Ptrace => Some(watched::PTRACE),
             Self::Bpf => Some(watched::BPF),
+            Self::Socket => Some(watched::SOCKET),
+            Self::OwnFiles => Some(watched::OWN_FILES),
             _ => None,
         }
     }
@@ -83,6 +93,7 @@ impl Feature {
             Self::Open => &[Need::Open],
             Self::Program => &[Need::Open, Need::Program],
             Self::UnixConnect => &[Need::Open, Need::Unix],
+            Self::OwnFiles => &[Need::Open, Need::Paths, Need::Unix, Need::Own],
             _ => &[],
         }
     }
@@ -90,10 +101,12 @@ impl Feature {
     /// Which of [`act`] it is for; it is only attached while the policy gives one of them a label.
     pub(super) const fn acts(self) -> &'static [u32] {
         match self {
-            Self::Signal => &[act::SIGNAL_GUARD, act::RESUME_HELD],
+            Self::Signal => &[act::SIGNAL_GUARD, act::RESUME_HELD, act::SIGNAL_OUTSIDE],
             Self::Ptrace => &[act::PTRACE_GUARD, act::PTRACE_OUTSIDE],
             Self::Bpf => &[act::BPF],
             Self::IoUring => &[act::IO_URING],
+            Self::Socket => &[act::OTHER_SOCKET],
+            Self::OwnFiles => &[act::GUARD_FILES],
             _ => &[],
         }
     }
@@ -222,7 +235,8 @@ impl Hook {
 pub(super) const HOOKS: &[Hook] = {
     use Attach::{Cgroup, Scheduler, Security, Syscall, WithExec};
     use Feature::{
-        Bpf, Connect, Exec, IoUring, Lineage, Open, Program, Ptrace, Signal, UnixConnect,
+        Bpf, Connect, Exec, IoUring, Lineage, Open, OwnFiles, Program, Ptrace, Signal, Socket,
+        UnixConnect,
     };
     use Tier::{Fentry, Lsm, ModifyReturn};
     &[
@@ -317,6 +331,72 @@ pub(super) const HOOKS: &[Hook] = {
             IoUring,
             "guard_io_uring_enter",
             Syscall("sys_enter_io_uring_setup"),
+        ),
+        needs(
+            Socket,
+            "guard_socket_create",
+            Security(Lsm, "socket_create"),
+        ),
+        needs(
+            Socket,
+            "guard_socket_create",
+            Security(ModifyReturn, "security_socket_create"),
+        ),
+        needs(Socket, "guard_socket_enter", Syscall("sys_enter_socket")),
+        needs(OwnFiles, "guard_file_write", Security(Lsm, "file_open")),
+        needs(OwnFiles, "guard_unlink", Security(Lsm, "inode_unlink")),
+        needs(OwnFiles, "guard_unlink", Security(Lsm, "inode_rmdir")),
+        needs(OwnFiles, "guard_create", Security(Lsm, "inode_create")),
+        needs(OwnFiles, "guard_rename", Security(Lsm, "inode_rename")),
+        // Of these the kernel has but those that it was built with.
+        also(OwnFiles, "guard_truncate", Security(Lsm, "path_truncate")),
+        needs(OwnFiles, "guard_umount", Security(Lsm, "sb_umount")),
+        needs(OwnFiles, "guard_mount", Security(Lsm, "sb_mount")),
+        needs(OwnFiles, "guard_mount", Security(Lsm, "move_mount")),
+        needs(
+            OwnFiles,
+            "guard_file_write",
+            Security(ModifyReturn, "security_file_open"),
+        ),
+        needs(
+            OwnFiles,
+            "guard_unlink",
+            Security(ModifyReturn, "security_inode_unlink"),
+        ),
+        needs(
+            OwnFiles,
+            "guard_unlink",
+            Security(ModifyReturn, "security_inode_rmdir"),
+        ),
+        needs(
+            OwnFiles,
+            "guard_create",
+            Security(ModifyReturn, "security_inode_create"),
+        ),
+        needs(
+            OwnFiles,
+            "guard_rename",
+            Security(ModifyReturn, "security_inode_rename"),
+        ),
+        also(
+            OwnFiles,
+            "guard_truncate",
+            Security(ModifyReturn, "security_path_truncate"),
+        ),
+        needs(
+            OwnFiles,
+            "guard_umount",
+            Security(ModifyReturn, "security_sb_umount"),
+        ),
+        needs(
+            OwnFiles,
+            "guard_mount",
+            Security(ModifyReturn, "security_sb_mount"),
+        ),
+        needs(
+            OwnFiles,
+            "guard_mount",
+            Security(ModifyReturn, "security_move_mount"),
         ),
     ]
 };

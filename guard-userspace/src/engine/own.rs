@@ -1,0 +1,62 @@
+//! Which files are guard's own: what a session must not write, replace or remove for guard to go on as it does.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::{DEFAULT_POLICY, Engine, Options};
+
+/// Where a unit of guard's may lie; where packages and people put it.
+const UNITS: [&str; 6] = [
+    "/etc/systemd/system/guard.service",
+    "/etc/systemd/system/guard.service.d",
+    "/run/systemd/system/guard.service.d",
+    "/usr/local/lib/systemd/system/guard.service",
+    "/usr/lib/systemd/system/guard.service",
+    "/lib/systemd/system/guard.service",
+];
+
+/// Those that exist, directories among them: what lies directly in such a directory is guard's as well.
+fn paths(options: &Options) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = UNITS.iter().map(PathBuf::from).collect();
+    // The directory that is guard's alone; one that a person has named has other files in it too.
+    let directory = Path::new(DEFAULT_POLICY).parent();
+    paths.extend(directory.map(Path::to_owned));
+    paths.extend(directory.map(|directory| directory.join("policy.d")));
+    paths.extend(options.policy.clone());
+    paths.extend(options.own.iter().cloned());
+    if let Ok(program) = std::env::current_exe() {
+        paths.push(program.with_file_name("guardctl"));
+        paths.push(program);
+    }
+    paths.push(options.state_dir.clone());
+    let inside = fs::read_dir(&options.state_dir).into_iter().flatten();
+    paths.extend(
+        inside
+            .filter_map(Result::ok)
+            .map(|entry| entry.path())
+            .filter(|path| path.is_dir()),
+    );
+    paths.retain(|path| path.exists());
+    paths
+}
+
+impl Engine {
+    /// Tells the kernel which files are guard's own: at the start, and when a policy is loaded, which may have
+    /// been replaced.
+    pub(super) fn mark_own_files(&mut self) {
+        let mut own = BTreeMap::new();
+        for path in paths(&self.options) {
+            match self.kernel.tables.own_file(&path) {
+                Ok(ino) => drop(own.insert(ino, path)),
+                Err(error) => {
+                    let problem = format!("{}: not protected: {error}", path.display());
+                    self.problems.insert("own-files", problem);
+                }
+            }
+        }
+        self.own_files = own;
+    }
+}
