@@ -18,8 +18,7 @@ use guard_common::{
 };
 
 use crate::{
-    copies::Turn,
-    emit,
+    copies, emit,
     judge::{self, Done, Judgement},
     kernel::{self, Address, TASK_TGID},
     lineage,
@@ -86,17 +85,12 @@ pub fn at_hook(place: usize, what: impl FnOnce(u32, &Task) -> Option<(u32, u32, 
         return 0;
     };
     let tier = config.tiers[place];
-    let turn = Turn::of(place, (target as u64) << 32 ^ number);
-    if let Some(turn) = turn
-        && turn.is_judged()
-    {
+    if copies::is_judged(place, (target as u64) << 32 ^ number) {
         return 0;
     }
     let answer = judge_act(tgid, task, act, target, number, tier, true).answer();
-    if answer != 0
-        && let Some(turn) = turn
-    {
-        turn.is_over();
+    if answer != 0 {
+        copies::is_over();
     }
     answer
 }

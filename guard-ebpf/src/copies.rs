@@ -22,7 +22,7 @@ static JUDGED: Array<Slot> = Array::with_max_entries(SLOTS, 0);
 
 #[repr(C)]
 struct Slot {
-    /// See [`Turn::value`].
+    /// Its thread, its subject and its hook in one number.
     call: u64,
     /// The copy that has seen it last.
     copy: u64,
@@ -42,63 +42,45 @@ fn copy() -> u64 {
     copy
 }
 
-/// A call, as another copy would know it again.
-#[derive(Clone, Copy)]
-pub struct Turn {
-    slot: *mut Slot,
-    value: u64,
-    copy: u64,
+/// Whether a copy before this one has judged the call of this thread that has `what` for its subject, at the hook
+/// `place`. If not, this one is about to. Always so where there is one copy alone.
+///
+/// A call like it was judged before; whether that was this call shows in who has seen it last: a copy that runs
+/// before this one, or this one or a later one.
+#[inline(always)]
+pub fn is_judged(place: usize, what: u64) -> bool {
+    let copy = copy();
+    if copy == 0 {
+        return false;
+    }
+    let id = bpf_get_current_pid_tgid();
+    let Some(slot) = JUDGED.get_ptr_mut(id as u32 & (SLOTS - 1)) else {
+        return false;
+    };
+    // SAFETY: the pointer was checked. Words are written whole; volatile, since other CPUs write them, and since
+    // the pointer is to be read again.
+    unsafe {
+        (&raw mut (*slot).pointer).write_volatile(what);
+        let what = (&raw const (*slot).pointer).read_volatile();
+        // Never 0, which is no call.
+        let this = fold(fold(FNV_OFFSET, id), what ^ place as u64) | 1;
+        let call = (&raw const (*slot).call).read_volatile();
+        let seen = (&raw const (*slot).copy).read_volatile();
+        (&raw mut (*slot).call).write_volatile(this);
+        (&raw mut (*slot).copy).write_volatile(copy);
+        call == this && seen < copy
+    }
 }
 
-impl Turn {
-    /// The call of this thread that has `what` for its subject, at the hook `place`. `None` where there is one
-    /// copy alone.
-    #[inline(always)]
-    pub fn of(place: usize, what: u64) -> Option<Self> {
-        let copy = copy();
-        if copy == 0 {
-            return None;
-        }
-        let id = bpf_get_current_pid_tgid();
-        let slot = JUDGED.get_ptr_mut(id as u32 & (SLOTS - 1))?;
-        // SAFETY: the pointer was checked. Words are written whole; volatile, since other CPUs write them, and
-        // since this one is to be read again.
-        let what = unsafe {
-            (&raw mut (*slot).pointer).write_volatile(what);
-            (&raw const (*slot).pointer).read_volatile()
-        };
-        Some(Self {
-            slot,
-            value: fold(fold(FNV_OFFSET, id), what ^ place as u64),
-            copy,
-        })
+/// This thread's call has been refused: the kernel asks no other copy. Looked for again, since what is kept over the
+/// judgement lies on the stack, which is short.
+#[inline(always)]
+pub fn is_over() {
+    if copy() == 0 {
+        return;
     }
-
-    /// Whether a copy before this one has judged it. If not, this one is about to.
-    ///
-    /// A call like it was judged before; whether that was this call shows in who has seen it last: a copy that
-    /// runs before this one, or this one or a later one.
-    #[inline(always)]
-    pub fn is_judged(self) -> bool {
+    if let Some(slot) = JUDGED.get_ptr_mut(bpf_get_current_pid_tgid() as u32 & (SLOTS - 1)) {
         // SAFETY: as above.
-        let (call, seen) = unsafe {
-            (
-                (&raw const (*self.slot).call).read_volatile(),
-                (&raw const (*self.slot).copy).read_volatile(),
-            )
-        };
-        // SAFETY: as above.
-        unsafe {
-            (&raw mut (*self.slot).call).write_volatile(self.value);
-            (&raw mut (*self.slot).copy).write_volatile(self.copy);
-        }
-        call == self.value && seen < self.copy
-    }
-
-    /// It has been refused: the kernel asks no other copy.
-    #[inline(always)]
-    pub fn is_over(self) {
-        // SAFETY: as above.
-        unsafe { (&raw mut (*self.slot).call).write_volatile(!self.value) };
+        unsafe { (&raw mut (*slot).call).write_volatile(0) };
     }
 }

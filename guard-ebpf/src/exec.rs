@@ -22,8 +22,7 @@ use guard_common::{
 };
 
 use crate::{
-    copies::Turn,
-    emit, environ, judge,
+    copies, emit, environ, judge,
     kernel::{
         self, Address, BPRM_FILENAME, BPRM_INTERP, FILE_DENTRY, FILE_INODE, FILE_MNT, INODE_CTIME,
         MM_ARG_END, MM_ARG_START, MM_EXE_FILE, SIGNAL_PIDS, SIGNAL_TTY, TASK_MM, TASK_REAL_PARENT,
@@ -54,9 +53,7 @@ pub fn guard_exec(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn exec(task: Address, bprm: Address) -> Option<()> {
-    if let Some(turn) = Turn::of(watched::EXEC, bprm)
-        && turn.is_judged()
-    {
+    if copies::is_judged(watched::EXEC, bprm) {
         return None;
     }
     let config = judge::config()?;

@@ -19,8 +19,7 @@ use guard_common::{
 };
 
 use crate::{
-    copies::Turn,
-    emit,
+    copies, emit,
     judge::{self, Done, Judgement},
     kernel::{
         self, Address, BPRM_FILE, FDT_FD, FDT_MAX, FILE_DENTRY, FILE_FLAGS, FILE_INODE, FILE_MNT,
@@ -137,17 +136,12 @@ fn opening(file: Address, place: usize, can_deny: bool) -> i32 {
         return 0;
     };
     let tier = config.tiers[place];
-    let turn = Turn::of(place, file);
-    if let Some(turn) = turn
-        && turn.is_judged()
-    {
+    if copies::is_judged(place, file) {
         return 0;
     }
     let answer = judge_file(file, tgid, task, tier, can_deny).answer();
-    if answer != 0
-        && let Some(turn) = turn
-    {
-        turn.is_over();
+    if answer != 0 {
+        copies::is_over();
     }
     answer
 }

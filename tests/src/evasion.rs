@@ -10,11 +10,13 @@ pub enum Outcome {
     Stopped,
     /// It has its effect; guard tells it, and what the rule says is done to the process afterwards.
     Seen,
+    /// It is done, it is not told, and it gains nothing, for this reason.
+    Vain(&'static str),
     /// Neither, for this reason.
     Beyond(&'static str),
 }
 
-use Outcome::{Beyond, Seen, Stopped};
+use Outcome::{Beyond, Seen, Stopped, Vain};
 
 /// Classes of tiers that differ in what they can do.
 pub const CLASSES: [(&str, &[&str]); 3] = [
@@ -42,6 +44,31 @@ pub enum Needs {
     Guardd,
     /// Pid of a process that is held.
     Held,
+    /// Addresses of the servers.
+    Servers,
+    /// A connection that was made outside the session as its standard input.
+    Connection,
+    /// A socket as its standard input, over which somebody outside sends a descriptor of the secret.
+    Sent,
+    /// How many processes are many on this machine.
+    Many,
+    /// The machine's largest pid.
+    LargestPid,
+    /// Where guard's own files are.
+    OwnFiles,
+    /// guardctl, its socket, and a hold.
+    Guardctl,
+}
+
+/// Where a technique is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Where {
+    /// Everywhere.
+    Anywhere,
+    /// Where it is stopped: elsewhere it would end what the other techniques are tried against.
+    WhereStopped,
+    /// In a virtual machine alone, since it would harm the machine.
+    Laboratory,
 }
 
 /// One technique.
@@ -55,6 +82,14 @@ pub struct Technique {
     pub needs: Needs,
     /// By [`CLASSES`].
     pub expected: [Outcome; 3],
+    /// Where it is tried.
+    pub tried: Where,
+}
+
+impl Technique {
+    const fn only(self, tried: Where) -> Self {
+        Self { tried, ..self }
+    }
 }
 
 const fn stopped(id: &'static str, what: &'static str) -> Technique {
@@ -67,6 +102,7 @@ const fn with(id: &'static str, what: &'static str, needs: Needs) -> Technique {
         what,
         needs,
         expected: [Stopped; 3],
+        tried: Where::Anywhere,
     }
 }
 
@@ -81,11 +117,52 @@ const fn acts(
         what,
         needs,
         expected: [Stopped, Stopped, tracepoint],
+        tried: Where::Anywhere,
     }
 }
 
-const OUTSIDE: Outcome = Beyond(
-    "the file was opened outside the session, by whoever hands the descriptor over: only that open is judged",
+/// What no tier can do anything about.
+const fn beyond(
+    id: &'static str,
+    what: &'static str,
+    needs: Needs,
+    why: &'static str,
+) -> Technique {
+    Technique {
+        expected: [Beyond(why); 3],
+        ..with(id, what, needs)
+    }
+}
+
+/// What gains nothing.
+const fn vain(id: &'static str, what: &'static str, needs: Needs, why: &'static str) -> Technique {
+    Technique {
+        expected: [Vain(why); 3],
+        ..with(id, what, needs)
+    }
+}
+
+/// What only a security hook sees.
+const fn at_hooks(id: &'static str, what: &'static str) -> Technique {
+    like_tracepoint(acts(id, what, Needs::OwnFiles, NO_HOOK))
+}
+
+const NO_HOOK: Outcome = Beyond(
+    "no tracepoint shows which file a call is about before it is done; give guard's files a label by their \
+     paths there, and opens of them are judged",
+);
+
+const ENDED: Outcome = Beyond(
+    "guardd is gone when the tracepoint's verdict falls on the caller. What is in the kernel goes on judging and \
+     killing without it, and the sentinel, for as long as sessions live; systemd starts guardd again",
+);
+
+const OUTSIDE: &str = "the file was opened outside the session, by whoever hands the descriptor over: only that open \
+                       is judged";
+
+const OVERLAY: Outcome = Beyond(
+    "a tracepoint sees the overlay's own file, which has another inode and another path; a pattern that is not \
+     anchored, such as `**/.env`, knows it by its name",
 );
 
 /// Where a class has no fentry programs of its own (signals, ptrace, bpf), the modify-return tier is forced
@@ -127,14 +204,15 @@ pub const AREAS: &[(&str, &[Technique])] = &[
                 id: "overlay-lower",
                 what: "an overlay that has the file in its lower layer",
                 needs: Needs::Nothing,
-                expected: [
-                    Stopped,
-                    Stopped,
-                    Beyond(
-                        "a tracepoint sees the overlay's own file, which has another inode and another path; a \
-                         pattern that is not anchored, such as `**/.env`, knows it by its name",
-                    ),
-                ],
+                expected: [Stopped, Stopped, OVERLAY],
+                tried: Where::Anywhere,
+            },
+            Technique {
+                id: "overlay-upper",
+                what: "an overlay that has been made to copy the file to its upper layer",
+                needs: Needs::Nothing,
+                expected: [Stopped, Stopped, OVERLAY],
+                tried: Where::Anywhere,
             },
             with(
                 "path-of-255-bytes",
@@ -169,12 +247,24 @@ pub const AREAS: &[(&str, &[Technique])] = &[
             stopped("copy-file-range", "`copy_file_range`"),
             stopped("mmap", "`mmap`"),
             stopped("io-uring-open", "an open by io_uring"),
-            Technique {
-                id: "inherited-descriptor",
-                what: "a descriptor inherited from outside the session",
-                needs: Needs::Stdin,
-                expected: [OUTSIDE, OUTSIDE, OUTSIDE],
-            },
+            stopped("io-uring-openat2", "`openat2` by io_uring"),
+            beyond(
+                "inherited-descriptor",
+                "a descriptor inherited from outside the session",
+                Needs::Stdin,
+                OUTSIDE,
+            ),
+            beyond(
+                "descriptor-by-socket",
+                "a descriptor that a process outside sends over a socket",
+                Needs::Sent,
+                OUTSIDE,
+            ),
+            with(
+                "proc-fd-outside",
+                "`/proc/PID/fd/N` of a process outside",
+                Needs::Descriptor,
+            ),
             like_tracepoint(acts(
                 "pidfd-getfd",
                 "`pidfd_getfd` of a descriptor of a process outside",
@@ -198,8 +288,14 @@ pub const AREAS: &[(&str, &[Technique])] = &[
             ),
             like_tracepoint(acts(
                 "ptrace-attach",
-                "`ptrace` of a process outside",
+                "`ptrace` of a process outside (gdb, injected code)",
                 Needs::Memory,
+                Seen,
+            )),
+            like_tracepoint(acts(
+                "signal-outside",
+                "a signal to a process outside (to have it dump its core)",
+                Needs::Environment,
                 Seen,
             )),
         ],
@@ -222,8 +318,84 @@ pub const AREAS: &[(&str, &[Technique])] = &[
             stopped("ld-so", "`ld.so PROGRAM`"),
             stopped("script", "a script by its interpreter"),
             stopped("copied-binary", "a program copied under another name"),
-            stopped("many-processes", "500 short processes before"),
+            stopped("thread", "a thread"),
+            stopped(
+                "setuid-program",
+                "a setuid program, started by an unprivileged user",
+            ),
+            with(
+                "many-processes",
+                "50,000 short processes before (2,000 where the processor is emulated)",
+                Needs::Many,
+            ),
+            with(
+                "pid-wrap",
+                "pids that have come round: a pid that was another's",
+                Needs::LargestPid,
+            )
+            .only(Where::Laboratory),
             stopped("execute-labelled", "a program that carries a label"),
+        ],
+    ),
+    (
+        "Asking others",
+        &[
+            with(
+                "broker-unix",
+                "a broker's socket file (systemd's and D-Bus's, docker, containerd, podman, tmux, screen)",
+                Needs::Servers,
+            ),
+            with(
+                "broker-tcp",
+                "a broker's port (`ssh localhost`, a build daemon)",
+                Needs::Servers,
+            ),
+        ],
+    ),
+    (
+        "Network",
+        &[
+            with("tcp", "TCP over IPv4", Needs::Servers),
+            with("tcp6", "TCP over IPv6", Needs::Servers),
+            with("v4-mapped", "an IPv4 address in IPv6", Needs::Servers),
+            with("udp-connected", "connected UDP", Needs::Servers),
+            with("udp-sendto", "UDP by `sendto`", Needs::Servers),
+            with("udp6-sendto", "UDP over IPv6 by `sendto`", Needs::Servers),
+            with("udp-sendmmsg", "UDP by `sendmmsg`", Needs::Servers),
+            with(
+                "fastopen-connect",
+                "TCP fast open by `connect`",
+                Needs::Servers,
+            ),
+            with(
+                "fastopen-sendto",
+                "TCP fast open by `sendto` with `MSG_FASTOPEN`",
+                Needs::Servers,
+            ),
+            with("io-uring-connect", "a connect by io_uring", Needs::Servers),
+            with("io-uring-sendmsg", "a datagram by io_uring", Needs::Servers),
+            with("raw-socket", "a raw socket", Needs::Servers),
+            with("packet-socket", "a packet socket", Needs::Servers),
+            with("vsock", "AF_VSOCK", Needs::Servers),
+            with("sctp", "SCTP", Needs::Servers),
+            with("mptcp", "MPTCP", Needs::Servers),
+            with(
+                "network-namespace",
+                "a network namespace of its own",
+                Needs::Servers,
+            ),
+            beyond(
+                "proxy",
+                "a proxy, or an ssh tunnel that is there already, on the loopback",
+                Needs::Servers,
+                "the proxy makes the connection, and it is outside the session: give its own address a label",
+            ),
+            beyond(
+                "inherited-socket",
+                "a connected socket inherited from outside the session",
+                Needs::Connection,
+                "the connection was made outside the session: only that call is judged",
+            ),
         ],
     ),
     (
@@ -235,6 +407,20 @@ pub const AREAS: &[(&str, &[Technique])] = &[
                 Needs::Guardd,
                 Seen,
             )),
+            like_tracepoint(acts(
+                "kill-guardd",
+                "SIGKILL to guardd",
+                Needs::Guardd,
+                ENDED,
+            ))
+            .only(Where::WhereStopped),
+            like_tracepoint(acts(
+                "stop-guardd",
+                "SIGSTOP to guardd",
+                Needs::Guardd,
+                ENDED,
+            ))
+            .only(Where::WhereStopped),
             like_tracepoint(acts(
                 "ptrace-guardd",
                 "`ptrace` of guardd",
@@ -248,6 +434,52 @@ pub const AREAS: &[(&str, &[Technique])] = &[
                 Seen,
             )),
             like_tracepoint(acts("bpf", "`bpf()`", Needs::Nothing, Seen)),
+            like_tracepoint(acts(
+                "bpf-open-pin",
+                "`bpf()` to get hold of what is pinned, to detach it or to edit a table",
+                Needs::OwnFiles,
+                Seen,
+            )),
+            at_hooks("remove-pins", "removing a pin"),
+            at_hooks("unmount-pins", "unmounting the file system of the pins")
+                .only(Where::WhereStopped),
+            at_hooks("cover-state", "mounting something over the state directory"),
+            at_hooks(
+                "write-policy",
+                "writing the policy (the programs, the unit)",
+            ),
+            at_hooks("replace-policy", "renaming another policy into its place"),
+            at_hooks("write-state", "writing to a file of the journal's"),
+            at_hooks("truncate-state", "cutting a file of the journal's short"),
+            at_hooks("remove-state", "removing a file of the journal's"),
+            at_hooks("create-state", "a new file among the journal's"),
+            stopped(
+                "flood",
+                "filling the ring buffers with 20,000 opens, then the file",
+            ),
+            vain(
+                "answer-hold",
+                "`guardctl approve` from inside a session",
+                Needs::Guardctl,
+                "guardd refuses answers from inside a session",
+            ),
+            vain(
+                "set-clock",
+                "changing the clock",
+                Needs::Nothing,
+                "deadlines and leases are kept by the monotonic clock",
+            )
+            .only(Where::Laboratory),
+            stopped(
+                "exhaust-pids",
+                "making processes until there are no pids left, then the file",
+            )
+            .only(Where::Laboratory),
+            stopped(
+                "exhaust-memory",
+                "taking memory until the kernel kills, then the file",
+            )
+            .only(Where::Laboratory),
         ],
     ),
 ];
@@ -272,8 +504,9 @@ pub fn document() -> String {
          laboratory on every kernel with every tier that this kernel offers. A\nline that is not so fails the \
          suite.\n\n\
          *Stopped*: before it has an effect, proved by the effect's absence, and told. *Seen*: it has its \
-         effect, it is told,\nand what the rule says is done to the process afterwards. The rules deny; where \
-         a tier cannot deny, they kill.\n",
+         effect, it is told,\nand what the rule says is done to the process afterwards. *In vain*: nobody hinders it, \
+         and it gains nothing. The\nrules deny; where a tier cannot deny, they kill. What would harm the machine is \
+         tried in the laboratory alone.\n",
     );
     let mut reasons: Vec<&str> = Vec::new();
     for (area, techniques) in AREAS {
@@ -287,20 +520,24 @@ pub fn document() -> String {
                 cells.push(match outcome {
                     Stopped => "stopped".to_owned(),
                     Seen => "seen".to_owned(),
-                    Beyond(reason) => {
+                    Vain(reason) | Beyond(reason) => {
                         let at = reasons.iter().position(|known| *known == reason);
                         let at = at.unwrap_or_else(|| {
                             reasons.push(reason);
                             reasons.len() - 1
                         });
-                        format!("not possible ({})", at + 1)
+                        let word = match outcome {
+                            Vain(_) => "in vain",
+                            _ => "not possible",
+                        };
+                        format!("{word} ({})", at + 1)
                     }
                 });
             }
             let _ = writeln!(text, "| {} | {} |", technique.what, cells.join(" | "));
         }
     }
-    text.push_str("\n## Why not\n\n");
+    text.push_str("\n## Why\n\n");
     for (at, reason) in reasons.iter().enumerate() {
         let _ = writeln!(text, "{}. {reason}.", at + 1);
     }

@@ -10,6 +10,7 @@ use std::{
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     Events, Place, Tool, eventually,
@@ -246,6 +247,25 @@ impl Guard {
     /// Its state directory.
     pub fn state_dir(&self) -> PathBuf {
         self.dir.join("state")
+    }
+
+    /// Where its attachments are pinned; see `kernel/pins.rs` of guardd.
+    pub fn pins(&self) -> Option<PathBuf> {
+        let state = self.state_dir();
+        let digest = Sha256::digest(state.as_os_str().as_encoded_bytes());
+        let hash: String = digest.iter().take(8).map(|b| format!("{b:02x}")).collect();
+        [
+            state.join("bpf"),
+            format!("/sys/fs/bpf/guard-{hash}").into(),
+        ]
+        .iter()
+        .filter_map(|root| fs::read_dir(root).ok())
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with('v') && path.is_dir()
+        })
     }
 
     /// Its policy file.

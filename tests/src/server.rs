@@ -148,7 +148,16 @@ pub struct Udp {
 impl Udp {
     /// On a free port of `127.0.0.1`.
     pub fn v4() -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        Self::at("127.0.0.1:0")
+    }
+
+    /// On a free port of `[::1]`.
+    pub fn v6() -> Self {
+        Self::at("[::1]:0")
+    }
+
+    fn at(addr: &str) -> Self {
+        let socket = UdpSocket::bind(addr).expect("a socket");
         let addr = socket.local_addr().expect("an address");
         let ending = Ending(socket.as_raw_fd());
         let counts = Arc::new(Counts::default());
@@ -183,7 +192,12 @@ impl Udp {
 
     /// What has reached it; the loopback keeps datagrams in order, so a fence works as with TCP.
     pub fn reached(&self) -> Reached {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let from = if self.addr.is_ipv4() {
+            "127.0.0.1:0"
+        } else {
+            "[::1]:0"
+        };
+        let socket = UdpSocket::bind(from).expect("a socket");
         socket.send_to(FENCE, self.addr).expect("a datagram");
         let mut answer = [0; FENCE.len()];
         socket.recv_from(&mut answer).expect("the server answers");
@@ -199,6 +213,48 @@ impl Udp {
             "something reached {}",
             self.addr
         );
+    }
+}
+
+/// Somebody who passes on to another server whatever comes, and back: a proxy, or the near end of a tunnel.
+pub struct Relay {
+    addr: SocketAddr,
+    _ending: Ending,
+}
+
+impl Relay {
+    /// On a free port of `127.0.0.1`, to another server.
+    pub fn to(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let addr = listener.local_addr().expect("an address");
+        let ending = Ending(listener.as_raw_fd());
+        thread::spawn(move || {
+            while let Ok((near, _)) = listener.accept() {
+                let far = TcpStream::connect(server).expect("the server accepts");
+                let copies = [
+                    (
+                        near.try_clone().expect("a socket"),
+                        far.try_clone().expect("a socket"),
+                    ),
+                    (far, near),
+                ];
+                for (mut from, mut to) in copies {
+                    thread::spawn(move || {
+                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(Shutdown::Write);
+                    });
+                }
+            }
+        });
+        Self {
+            addr,
+            _ending: ending,
+        }
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
     }
 }
 

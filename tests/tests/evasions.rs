@@ -3,14 +3,22 @@
 use std::{
     ffi::{OsStr, OsString},
     fs::{self, File},
-    os::{fd::AsRawFd as _, unix::ffi::OsStrExt as _},
+    net::TcpStream,
+    os::{
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
+        unix::{ffi::OsStrExt as _, net::UnixStream},
+    },
+    path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use guard_tests::{
     Events, Guard, Guards, Place, Policy, Tool,
-    evasion::{self, Needs, Outcome, Technique},
-    fixture, proc, skipped,
+    evasion::{self, Needs, Outcome, Technique, Where},
+    fixture, proc,
+    server::{Relay, Tcp, Udp, Unix},
+    skipped,
 };
 
 /// Made up, and like no token.
@@ -21,13 +29,72 @@ struct Stage {
     tier: &'static str,
     guard: Guard,
     events: Events,
-    secret: std::path::PathBuf,
+    secret: PathBuf,
     opened: File,
     memory: &'static str,
     /// Outside the session, with the secret in its environment.
     stranger: Tool,
     /// Held for as long as the stage stands.
     held: Tool,
+    hold: String,
+    servers: Servers,
+}
+
+/// Everything that a session may not reach, and a way round.
+struct Servers {
+    tcp4: Tcp,
+    tcp6: Tcp,
+    udp4: Udp,
+    udp6: Udp,
+    broker: Tcp,
+    unix: Unix,
+    unix_path: PathBuf,
+    proxy: Relay,
+}
+
+impl Servers {
+    fn new(place: &Place) -> Self {
+        let tcp4 = Tcp::v4();
+        let unix_path = place.path("broker.sock");
+        Self {
+            proxy: Relay::to(tcp4.addr()),
+            tcp4,
+            tcp6: Tcp::v6(),
+            udp4: Udp::v4(),
+            udp6: Udp::v6(),
+            broker: Tcp::v4(),
+            unix: Unix::at(&unix_path),
+            unix_path,
+        }
+    }
+
+    /// Bytes that have come to any of them.
+    fn bytes(&self) -> u64 {
+        let tcp = [&self.tcp4, &self.tcp6, &self.broker];
+        let udp = [&self.udp4, &self.udp6];
+        let tcp: u64 = tcp.iter().map(|server| server.reached().bytes).sum();
+        let udp: u64 = udp.iter().map(|server| server.reached().bytes).sum();
+        tcp + udp + self.unix.bytes()
+    }
+
+    /// For the fixture.
+    fn named(&self) -> String {
+        format!(
+            "tcp4={};tcp6={};udp4={};udp6={};broker={};proxy={};unix={}",
+            self.tcp4.addr(),
+            self.tcp6.addr(),
+            self.udp4.addr(),
+            self.udp6.addr(),
+            self.broker.addr(),
+            self.proxy.addr(),
+            self.unix_path.display()
+        )
+    }
+}
+
+/// In a virtual machine, where nothing else can be harmed.
+fn in_laboratory() -> bool {
+    std::env::var_os("GUARD_LABORATORY").is_some()
 }
 
 impl Stage {
@@ -36,8 +103,10 @@ impl Stage {
         let place = Place::new();
         let secret = place.file("secret", SECRET);
         let held = place.file("held", "x");
+        let noted = place.file("noted", "x");
         let program = place.path("labelled-program");
         fs::copy(fixture("guard-fixture-evader"), &program).unwrap();
+        let servers = Servers::new(&place);
         let at = place.dir().display().to_string();
         let calls =
             |name: &str, calls: &str| format!("[[label]]\nname = \"{name}\"\ncalls = [{calls}]\n");
@@ -47,23 +116,44 @@ impl Stage {
                 &[secret.display().to_string(), format!("{at}/**/*.pem")],
             )
             .files("held", &[held.display()])
+            .files("noted", &[noted.display()])
             .files("program", &[program.display()])
             .files("process", &["/proc/*/environ", "/proc/*/mem"])
+            .addresses(
+                "net",
+                &[
+                    servers.tcp4.addr(),
+                    servers.tcp6.addr(),
+                    servers.udp4.addr(),
+                    servers.udp6.addr(),
+                ],
+            )
+            .addresses(
+                "broker",
+                &[
+                    servers.broker.addr().to_string(),
+                    format!("unix:{}", servers.unix_path.display()),
+                ],
+            )
             .and(&calls(
                 "tamper",
-                r#""signal-guard", "resume-held", "ptrace-guard""#,
+                r#""signal-guard", "resume-held", "ptrace-guard", "guard-files""#,
             ))
-            .and(&calls("outside", r#""ptrace-outside""#))
+            .and(&calls("outside", r#""ptrace-outside", "signal-outside""#))
             .and(&calls("bpf", r#""bpf""#))
             .and(&calls("ring", r#""io-uring""#))
+            .and(&calls("socket", r#""other-socket""#))
             .rule("r-secret", &["secret"], "deny", "")
             .rule("r-held", &["held"], "hold", "timeout = \"1h\"")
             .rule("r-program", &["program"], "deny", "")
             .rule("r-process", &["process"], "deny", "")
+            .rule("r-net", &["net"], "deny", "")
+            .rule("r-broker", &["broker"], "deny", "")
             .rule("r-tamper", &["tamper"], "deny", "")
             .rule("r-outside", &["outside"], "deny", "")
             .rule("r-bpf", &["bpf"], "deny", "")
-            .rule("r-ring", &["ring"], "deny", "");
+            .rule("r-ring", &["ring"], "deny", "")
+            .rule("r-socket", &["socket"], "deny", "");
         let guards: Guards = Guard::of(&place).with(&["--tier", tier]);
         let guard = match guards.try_start(&policy) {
             Ok(guard) => guard,
@@ -74,12 +164,26 @@ impl Stage {
             }
         };
         assert_eq!(guard.hook("open")["tier"], tier);
+        if matches!(tier, "lsm" | "modify-return") {
+            for watched in [
+                "program",
+                "signal",
+                "ptrace",
+                "bpf",
+                "socket",
+                "guard-files",
+            ] {
+                let hook = guard.hook(watched);
+                assert_eq!(hook["tier"], tier, "{hook}");
+            }
+        }
         let mut holds = guard.tool();
         holds.tell(&format!("open openat {}", held.display()));
-        guard.hold();
+        let hold = guard.hold();
         proc::wait_stopped(holds.pid());
         let mut stranger = place.command(fixture("guard-fixture-tool"));
         stranger.env("A_SECRET", SECRET);
+        fs::write(guard.state_dir().join("bait"), "of guard's own").unwrap();
         Some(Self {
             tier,
             events: guard.events(),
@@ -88,6 +192,8 @@ impl Stage {
             memory: Box::leak(SECRET.to_owned().repeat(4).into_boxed_str()),
             stranger: Tool::start(stranger),
             held: holds,
+            hold: hold["id"].as_str().unwrap().to_owned(),
+            servers,
             secret,
             place,
         })
@@ -107,23 +213,64 @@ impl Stage {
                 fs::write(self.place.path("").join(name), SECRET).unwrap();
                 String::new()
             }
-            Needs::Stdin => String::new(),
+            Needs::Stdin | Needs::Connection | Needs::Sent => String::new(),
             Needs::Memory => format!("{me}:{}", self.memory.as_ptr() as usize),
             Needs::Descriptor => format!("{me}:{}", self.opened.as_raw_fd()),
             Needs::Environment => format!("{}:0", self.stranger.pid()),
             Needs::Guardd => format!("{}:0", self.guard.pid()),
             Needs::Held => format!("{}:0", self.held.pid()),
+            Needs::Servers => self.servers.named(),
+            Needs::Many => if in_laboratory() { "2000" } else { "50000" }.to_owned(),
+            Needs::LargestPid => fs::read_to_string("/proc/sys/kernel/pid_max")
+                .unwrap()
+                .trim()
+                .to_owned(),
+            Needs::OwnFiles => {
+                let pins = self.guard.pins();
+                format!(
+                    "policy={};file={};state={};pins={}",
+                    self.guard.policy().display(),
+                    self.guard.state_dir().join("bait").display(),
+                    self.guard.state_dir().display(),
+                    pins.unwrap_or_default().display()
+                )
+            }
+            Needs::Guardctl => format!(
+                "{};{};{}",
+                Path::new(self.guard.guardctl().get_program()).display(),
+                self.guard.socket().display(),
+                self.hold
+            ),
         };
         command.arg(more);
         match technique.needs {
             Needs::Stdin => command.stdin(File::open(&self.secret).unwrap()),
+            Needs::Connection => {
+                let connection = TcpStream::connect(self.servers.tcp4.addr()).unwrap();
+                command.stdin(OwnedFd::from(connection))
+            }
+            Needs::Sent => {
+                let (near, far) = UnixStream::pair().unwrap();
+                send(&near, &self.opened);
+                command.stdin(OwnedFd::from(far))
+            }
             _ => command.stdin(Stdio::null()),
         };
         command
     }
 
+    /// Whether it is to be tried here.
+    fn applies(technique: &Technique, expected: Outcome) -> bool {
+        match technique.tried {
+            Where::Anywhere => true,
+            Where::WhereStopped => expected == Outcome::Stopped,
+            Where::Laboratory => in_laboratory(),
+        }
+    }
+
     /// Tries one technique; what is wrong with its outcome.
     fn tries(&mut self, technique: &Technique, expected: Outcome) -> Result<(), String> {
+        let before = self.servers.bytes();
         let output = self
             .command(technique)
             .stdout(Stdio::piped())
@@ -140,18 +287,20 @@ impl Stage {
             skipped(&format!("{}: {}: {}", self.tier, technique.id, said.trim()));
             return Ok(());
         }
-        let has = said.contains(SECRET) || (said.starts_with("got ") && said.len() > 4);
-        if let Outcome::Beyond(_) = expected {
-            return if has {
-                Ok(())
-            } else {
-                Err(format!(
-                    "it gave nothing, so the table says too little: {said}"
-                ))
-            };
-        }
-        if expected == Outcome::Stopped && has {
-            return Err(format!("it got: {said}"));
+        let got = said.contains(SECRET) || (said.starts_with("got ") && said.len() > 4);
+        let has = got || self.servers.bytes() != before;
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        match expected {
+            Outcome::Beyond(_) if has => return Ok(()),
+            Outcome::Beyond(_) => {
+                return Err(format!(
+                    "it gave nothing, so the table says too little: {said} {err}"
+                ));
+            }
+            Outcome::Stopped if has => return Err(format!("it got: {said}")),
+            // What it was to gain, the hold, is looked at by the caller.
+            Outcome::Vain(_) => return Ok(()),
+            Outcome::Stopped | Outcome::Seen => {}
         }
         let told = self.events.before_end(technique.id, |event| {
             event["agent"] == technique.id
@@ -160,10 +309,45 @@ impl Stage {
         });
         match told {
             Some(_) => Ok(()),
-            None => Err(format!(
-                "nothing was told of it: {said} {}",
-                String::from_utf8_lossy(&output.stderr)
-            )),
+            None => Err(format!("nothing was told of it: {said} {err}")),
+        }
+    }
+
+    /// Nothing that a technique has done may have let the held process go, or guardd end.
+    fn stands(&mut self) -> Result<(), String> {
+        let holds = self.guard.holds();
+        if holds.iter().any(|hold| hold["id"] == self.hold.as_str()) {
+            Ok(())
+        } else {
+            Err(format!("the hold is over: {holds:?}"))
+        }
+    }
+}
+
+/// Sends a descriptor with one byte.
+fn send(socket: &UnixStream, file: &File) {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let files = [file.as_fd()];
+    assert!(control.push(SendAncillaryMessage::ScmRights(&files)));
+    let byte = [std::io::IoSlice::new(b"x")];
+    sendmsg(socket, &byte, &mut control, SendFlags::empty()).expect("a message");
+}
+
+/// The clock as it was, however the test ends.
+struct Clock(SystemTime, Instant);
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        let now = self.0 + self.1.elapsed();
+        if let Ok(since) = now.duration_since(UNIX_EPOCH) {
+            let time = libc::timespec {
+                tv_sec: since.as_secs() as libc::time_t,
+                tv_nsec: since.subsec_nanos().into(),
+            };
+            // SAFETY: a time.
+            unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &time) };
         }
     }
 }
@@ -176,7 +360,15 @@ fn all_on(tier: &'static str) {
     let mut wrong = Vec::new();
     for technique in evasion::all() {
         let expected = technique.expected[class];
-        if let Err(why) = stage.tries(technique, expected) {
+        if !Stage::applies(technique, expected) {
+            continue;
+        }
+        let clock = (technique.id == "set-clock").then(|| Clock(SystemTime::now(), Instant::now()));
+        let result = stage
+            .tries(technique, expected)
+            .and_then(|()| stage.stands());
+        drop(clock);
+        if let Err(why) = result {
             wrong.push(format!("{}: expected {expected:?}: {why}", technique.id));
         }
     }

@@ -30,7 +30,7 @@ if grep -q guard.shell /proc/cmdline; then
     poweroff -f
 fi
 exec >/dev/ttyS1 2>&1
-export GUARD_BIN_DIR=/guard/bin GUARD_TEST_PATIENCE=120
+export GUARD_BIN_DIR=/guard/bin GUARD_TEST_PATIENCE=120 GUARD_LABORATORY=1
 status=0
 for program in /guard/deps/*; do
     name=${program##*/}

@@ -7,7 +7,7 @@ use std::{
     io::{self, Read as _},
     os::{
         fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-        unix::fs::symlink,
+        unix::fs::{PermissionsExt as _, symlink},
     },
     path::Path,
     ptr,
@@ -170,7 +170,8 @@ pub(super) fn by_handle(secret: &Path) -> Gives {
     read_all(fd)
 }
 
-pub(super) fn overlay(dir: &Path, name: &OsStr) -> Gives {
+/// By an overlay that has the file in its lower layer; or, made to copy it up, in its upper one.
+pub(super) fn overlay(dir: &Path, name: &OsStr, copied_up: bool) -> Gives {
     private_mounts()?;
     let at = dir.join("overlay");
     for part in ["upper", "work", "merged", "lower"] {
@@ -196,7 +197,62 @@ pub(super) fn overlay(dir: &Path, name: &OsStr) -> Gives {
         let why = io::Error::last_os_error();
         return Err(Failed::Cannot(format!("no overlay here: {why}")));
     }
-    read(&at.join("merged").join(name))
+    let merged = at.join("merged").join(name);
+    if copied_up {
+        // A change of its permissions copies it.
+        fs::set_permissions(&merged, fs::Permissions::from_mode(0o600))?;
+        return read(&at.join("upper").join(name));
+    }
+    read(&merged)
+}
+
+/// A descriptor that somebody outside sends over the socket that is standard input.
+pub(super) fn received() -> Gives {
+    let mut byte = [0u8; 1];
+    let mut word = libc::iovec {
+        iov_base: byte.as_mut_ptr().cast(),
+        iov_len: 1,
+    };
+    let mut control = [0u64; 8];
+    // SAFETY: all zeros are a message without anything; what is set points to what lives as long.
+    let fd = unsafe {
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_iov = &mut word;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = size_of_val(&control) as _;
+        check(libc::recvmsg(0, &mut message, 0) as libc::c_long)?;
+        let header = libc::CMSG_FIRSTHDR(&message);
+        if header.is_null() {
+            return Err(Failed::Cannot("no descriptor came".into()));
+        }
+        libc::CMSG_DATA(header).cast::<i32>().read_unaligned()
+    };
+    let mut got = vec![0; 4096];
+    // SAFETY: as long as the buffer.
+    let length = check(unsafe { libc::pread(fd, got.as_mut_ptr().cast(), 4096, 0) } as _)?;
+    got.truncate(length as usize);
+    Ok(got)
+}
+
+/// Fills what guard tells with opens of a file that is only noted, from several threads, and goes on with it
+/// while it opens the secret.
+pub(super) fn flood(secret: &Path, noted: &Path) -> Gives {
+    const OPENS: usize = 5_000;
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..OPENS {
+                    let _ = File::open(noted);
+                }
+            });
+        }
+        // In the middle of it, as long as a file is open to say so.
+        for _ in 0..OPENS / 4 {
+            let _ = File::open(noted);
+        }
+        read(secret)
+    })
 }
 
 /// The name ends where the page ends, and the next page cannot be read.

@@ -21,15 +21,20 @@ use std::{
 };
 
 mod files;
+mod network;
+mod own;
 mod processes;
 mod uring;
 
 use files::{
-    Copy, at_page_end, bind, by_handle, chroot, openat2, overlay, private_mounts, race,
-    through_pipe,
+    Copy, at_page_end, bind, by_handle, chroot, flood, openat2, overlay, private_mounts, race,
+    received, through_pipe,
 };
-use processes::{again_and_again, lineage, memfd_exec};
-use uring::uring_open;
+use processes::{
+    again_and_again, exhaust_memory, exhaust_pids, lineage, memfd_exec, pid_wrap, setuid_program,
+    short_lives,
+};
+use uring::{uring_open, uring_openat2};
 
 /// "Cannot be tried here", as automake's tests say it.
 const CANNOT: u8 = 77;
@@ -146,7 +151,8 @@ fn attempt(technique: &str, secret: &Path, more: &OsStr) -> Gives {
             openat2(&at, name)
         }
         "open-by-handle" => by_handle(secret),
-        "overlay-lower" => overlay(dir, name),
+        "overlay-lower" => overlay(dir, name, false),
+        "overlay-upper" => overlay(dir, name, true),
         "path-of-255-bytes" => read(&dir.join(format!("{}.pem", "n".repeat(251)))),
         "path-over-4096-bytes" => {
             // One level at a time: no call takes such a path.
@@ -207,6 +213,7 @@ fn attempt(technique: &str, secret: &Path, more: &OsStr) -> Gives {
             Ok(unsafe { std::slice::from_raw_parts(at.cast::<u8>(), length) }.to_vec())
         }
         "io-uring-open" => uring_open(secret),
+        "io-uring-openat2" => uring_openat2(secret),
         "inherited-descriptor" => {
             let mut got = Vec::new();
             io::stdin().read_to_end(&mut got)?;
@@ -286,14 +293,19 @@ fn attempt(technique: &str, secret: &Path, more: &OsStr) -> Gives {
             output(Command::new(own("innocent")).arg("plain").arg(secret)).map(stripped)
         }
         "many-processes" => {
-            for _ in 0..500 {
-                let status = Command::new("/bin/true").status()?;
-                if !status.success() {
-                    return Err(Failed::Cannot("no /bin/true".into()));
-                }
-            }
+            short_lives(numbers(more)?.0)?;
             read(secret)
         }
+        "thread" => {
+            let path = secret.to_owned();
+            let thread = std::thread::spawn(move || fs::read(path));
+            let read = thread.join().map_err(|_| io::Error::other("it panicked"))?;
+            Ok(read?)
+        }
+        "setuid-program" => setuid_program(&own("setuid"), secret),
+        "pid-wrap" => pid_wrap(secret, numbers(more)?.0 as u32),
+        "exhaust-pids" => exhaust_pids(secret),
+        "exhaust-memory" => exhaust_memory(secret),
         // --- not of the table ---
         "loop" => again_and_again(secret, Path::new(more)),
         // --- programs ---
@@ -301,37 +313,15 @@ fn attempt(technique: &str, secret: &Path, more: &OsStr) -> Gives {
             let copy = dir.join("labelled-program");
             output(Command::new(copy).args(["plain", "/proc/self/comm"]))
         }
-        // --- guard itself ---
-        "signal-guardd" => {
-            let (pid, _) = numbers(more)?;
-            // SIGWINCH, which guardd ignores: what is tried is whether it may be sent.
-            // SAFETY: takes numbers.
-            check(unsafe { libc::kill(pid as i32, libc::SIGWINCH) }.into())?;
-            Ok(b"a signal to guardd".to_vec())
+        "proc-fd-outside" => {
+            let (pid, fd) = numbers(more)?;
+            read(Path::new(&format!("/proc/{pid}/fd/{fd}")))
         }
-        "resume-held" => {
-            let (pid, _) = numbers(more)?;
-            // SAFETY: takes numbers.
-            check(unsafe { libc::kill(pid as i32, libc::SIGCONT) }.into())?;
-            Ok(b"a held process went on".to_vec())
-        }
-        "ptrace-guardd" => {
-            let (pid, _) = numbers(more)?;
-            // SAFETY: takes numbers; ends with this process.
-            check(unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid as i32, 0, 0) })?;
-            Ok(b"control of guardd".to_vec())
-        }
-        "bpf" => {
-            /// `BPF_MAP_GET_NEXT_ID`: harmless, and the first step to any table.
-            const BPF_MAP_GET_NEXT_ID: libc::c_long = 12;
-            let mut attr = [0u32; 4];
-            // SAFETY: the structure is that long.
-            check(unsafe {
-                libc::syscall(libc::SYS_bpf, BPF_MAP_GET_NEXT_ID, attr.as_mut_ptr(), 16)
-            })?;
-            Ok(b"a table's number".to_vec())
-        }
-        _ => Err(Failed::Cannot(format!("{technique}: not known"))),
+        "descriptor-by-socket" => received(),
+        "flood" => flood(secret, &dir.join("noted")),
+        _ => network::attempt(technique, &more.to_string_lossy())
+            .or_else(|| own::attempt(technique, more))
+            .unwrap_or_else(|| Err(Failed::Cannot(format!("{technique}: not known")))),
     }
 }
 

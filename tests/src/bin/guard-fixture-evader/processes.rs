@@ -174,3 +174,131 @@ pub(super) fn memfd_exec(secret: &Path) -> Gives {
     let path = format!("/proc/self/fd/{fd}");
     output(Command::new(path).arg0("cat").arg(secret))
 }
+
+/// Forks and waits, `count` times.
+pub(super) fn short_lives(count: i64) -> Result<(), Failed> {
+    for _ in 0..count {
+        let child = child_that(|| 0)?;
+        wait(child)?;
+    }
+    Ok(())
+}
+
+/// A child that does something without memory of its own, and ends with its result.
+fn child_that(does: impl FnOnce() -> i32) -> io::Result<libc::pid_t> {
+    // SAFETY: the child ends by _exit; what it does makes system calls only.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let status = does();
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(status) };
+    }
+    check(child.into())?;
+    Ok(child)
+}
+
+fn wait(child: libc::pid_t) -> io::Result<i32> {
+    let mut status = 0;
+    // SAFETY: a child of this process.
+    check(unsafe { libc::waitpid(child, &mut status, 0) }.into())?;
+    Ok(status)
+}
+
+/// A setuid program that an unprivileged user of the session starts.
+pub(super) fn setuid_program(copy: &Path, secret: &Path) -> Gives {
+    use std::os::unix::fs::PermissionsExt as _;
+    /// `nobody`.
+    const NOBODY: u32 = 65_534;
+    fs::copy(std::env::current_exe()?, copy)?;
+    fs::set_permissions(copy, fs::Permissions::from_mode(0o4755))?;
+    let mut command = Command::new(copy);
+    command.uid(NOBODY).arg("plain").arg(secret);
+    output(&mut command).map(super::stripped)
+}
+
+/// Forks until the kernel begins with the lowest pids again, and has a child with a pid that was another's read
+/// the secret. `limit` is the machine's largest pid.
+pub(super) fn pid_wrap(secret: &Path, limit: u32) -> Gives {
+    /// Beyond it, it takes too long.
+    const MOST: u32 = 70_000;
+    if limit > MOST {
+        return Err(Failed::Cannot(format!(
+            "pids go to {limit}: it takes too long until they come round"
+        )));
+    }
+    let mut last = 0;
+    for _ in 0..2 * limit {
+        let child = child_that(|| 0)?;
+        wait(child)?;
+        if child < last {
+            let path = secret.to_string_lossy().into_owned();
+            return output(Command::new("cat").arg(path));
+        }
+        last = child;
+    }
+    Err(Failed::Cannot("pids did not come round".into()))
+}
+
+/// No process can be made any more, guard's neither; then the secret.
+pub(super) fn exhaust_pids(secret: &Path) -> Gives {
+    const MOST: usize = 40_000;
+    let mut children = Vec::new();
+    let mut refused = false;
+    for _ in 0..MOST {
+        let made = child_that(|| {
+            // SAFETY: waits for its end.
+            unsafe { libc::pause() };
+            0
+        });
+        match made {
+            Ok(child) => children.push(child),
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {
+                refused = true;
+                break;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let got = super::read(secret);
+    for child in children {
+        // SAFETY: a child of this process.
+        unsafe { libc::kill(child, libc::SIGKILL) };
+        let _ = wait(child);
+    }
+    if refused {
+        got
+    } else {
+        Err(Failed::Cannot("there are too many pids".into()))
+    }
+}
+
+/// Memory goes to a child until the kernel kills for it; then the secret.
+pub(super) fn exhaust_memory(secret: &Path) -> Gives {
+    let child = child_that(|| {
+        const PIECE: usize = 16 << 20;
+        loop {
+            // SAFETY: a new mapping; every page of it is written.
+            unsafe {
+                let at = libc::mmap(
+                    ptr::null_mut(),
+                    PIECE,
+                    libc::PROT_READ | libc::PROT_WRITE,
+                    libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                    -1,
+                    0,
+                );
+                if at == libc::MAP_FAILED {
+                    return 1;
+                }
+                for page in (0..PIECE).step_by(4096) {
+                    at.cast::<u8>().add(page).write_volatile(1);
+                }
+            }
+        }
+    })?;
+    let status = wait(child)?;
+    if !libc::WIFSIGNALED(status) {
+        return Err(Failed::Cannot("nobody was killed for it".into()));
+    }
+    super::read(secret)
+}

@@ -1,11 +1,55 @@
-//! An open that is no system call that opens.
+//! What is asked of a ring: no system call that would show it is made.
 
 use std::{io, path::Path, ptr};
 
 use super::{Failed, Gives, c, check, read_all};
 
-/// Opens by a ring: no system call that opens is made.
+/// One request, by the fields of `struct io_uring_sqe` that are used here.
+/// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/io_uring.h#L30>
+pub(super) struct Request {
+    pub(super) op: u8,
+    pub(super) fd: i32,
+    pub(super) off: u64,
+    pub(super) addr: u64,
+    pub(super) len: u32,
+}
+
+/// Opens by a ring.
 pub(super) fn uring_open(secret: &Path) -> Gives {
+    const OP_OPENAT: u8 = 18;
+    let path = c(secret);
+    read_all(
+        submit(&Request {
+            op: OP_OPENAT,
+            fd: libc::AT_FDCWD,
+            off: 0,
+            addr: path.as_ptr() as u64,
+            len: 0,
+        })?
+        .into(),
+    )
+}
+
+/// Opens by a ring as openat2 does.
+pub(super) fn uring_openat2(secret: &Path) -> Gives {
+    const OP_OPENAT2: u8 = 28;
+    let path = c(secret);
+    // `struct open_how`: flags, mode, resolve.
+    let how = [0u64; 3];
+    read_all(
+        submit(&Request {
+            op: OP_OPENAT2,
+            fd: libc::AT_FDCWD,
+            off: how.as_ptr() as u64,
+            addr: path.as_ptr() as u64,
+            len: size_of_val(&how) as u32,
+        })?
+        .into(),
+    )
+}
+
+/// Makes a ring, has it do one thing, and gives its result.
+pub(super) fn submit(request: &Request) -> Result<i32, Failed> {
     #[repr(C)]
     #[derive(Default)]
     struct Params {
@@ -21,7 +65,6 @@ pub(super) fn uring_open(secret: &Path) -> Gives {
         cq: [u32; 10],
     }
     const ENTER_GETEVENTS: u32 = 1;
-    const OP_OPENAT: u8 = 18;
     const MAP: [libc::off_t; 3] = [0, 0x800_0000, 0x1000_0000];
     const SIZE: usize = 4096;
     let mut params = Params::default();
@@ -52,16 +95,18 @@ pub(super) fn uring_open(secret: &Path) -> Gives {
         .cast::<u8>()
     };
     let [sq, cq, entries] = MAP.map(map);
-    let path = c(secret);
     // Offsets in `sq`: head, tail, mask, entries, flags, dropped, array. In `cq`: head, tail, mask,
     // entries, overflow, cqes.
-    // SAFETY: the kernel gives these offsets inside the mappings; one entry is written and one read.
+    // SAFETY: the kernel gives these offsets inside the mappings; one entry is written and one read. What the
+    // request points to outlives the call, which waits for the result.
     let result = unsafe {
         let entry = entries;
         ptr::write_bytes(entry, 0, 64);
-        *entry = OP_OPENAT;
-        *entry.add(4).cast::<i32>() = libc::AT_FDCWD;
-        *entry.add(16).cast::<u64>() = path.as_ptr() as u64;
+        *entry = request.op;
+        *entry.add(4).cast::<i32>() = request.fd;
+        *entry.add(8).cast::<u64>() = request.off;
+        *entry.add(16).cast::<u64>() = request.addr;
+        *entry.add(24).cast::<u32>() = request.len;
         *sq.add(params.sq[6] as usize).cast::<u32>() = 0;
         *sq.add(params.sq[1] as usize).cast::<u32>() = 1;
         check(libc::syscall(
@@ -78,5 +123,5 @@ pub(super) fn uring_open(secret: &Path) -> Gives {
     if result < 0 {
         return Err(io::Error::from_raw_os_error(-result).into());
     }
-    read_all(result.into())
+    Ok(result)
 }
