@@ -52,8 +52,8 @@ pub enum Needs {
     Sent,
     /// How many processes are many on this machine.
     Many,
-    /// The machine's largest pid.
-    LargestPid,
+    /// Few pids; what is given is the largest.
+    FewPids,
     /// Where guard's own files are.
     OwnFiles,
     /// guardctl, its socket, and a hold.
@@ -331,7 +331,7 @@ pub const AREAS: &[(&str, &[Technique])] = &[
             with(
                 "pid-wrap",
                 "pids that have come round: a pid that was another's",
-                Needs::LargestPid,
+                Needs::FewPids,
             )
             .only(Where::Laboratory),
             stopped("execute-labelled", "a program that carries a label"),
@@ -470,9 +470,10 @@ pub const AREAS: &[(&str, &[Technique])] = &[
                 "deadlines and leases are kept by the monotonic clock",
             )
             .only(Where::Laboratory),
-            stopped(
+            with(
                 "exhaust-pids",
                 "making processes until there are no pids left, then the file",
+                Needs::FewPids,
             )
             .only(Where::Laboratory),
             stopped(

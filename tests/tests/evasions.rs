@@ -221,10 +221,7 @@ impl Stage {
             Needs::Held => format!("{}:0", self.held.pid()),
             Needs::Servers => self.servers.named(),
             Needs::Many => if in_laboratory() { "2000" } else { "50000" }.to_owned(),
-            Needs::LargestPid => fs::read_to_string("/proc/sys/kernel/pid_max")
-                .unwrap()
-                .trim()
-                .to_owned(),
+            Needs::FewPids => FEW_PIDS.to_string(),
             Needs::OwnFiles => {
                 let pins = self.guard.pins();
                 format!(
@@ -335,6 +332,28 @@ fn send(socket: &UnixStream, file: &File) {
     sendmsg(socket, &byte, &mut control, SendFlags::empty()).expect("a message");
 }
 
+/// Few enough that all of them can be in use, or come round, in a second.
+const FEW_PIDS: u32 = 3_000;
+
+/// The machine's largest pid as it was, however the test ends.
+struct Pids(String);
+
+impl Pids {
+    const PATH: &str = "/proc/sys/kernel/pid_max";
+
+    fn few() -> Self {
+        let before = fs::read_to_string(Self::PATH).unwrap();
+        fs::write(Self::PATH, FEW_PIDS.to_string()).unwrap();
+        Self(before)
+    }
+}
+
+impl Drop for Pids {
+    fn drop(&mut self) {
+        let _ = fs::write(Self::PATH, &self.0);
+    }
+}
+
 /// The clock as it was, however the test ends.
 struct Clock(SystemTime, Instant);
 
@@ -354,6 +373,10 @@ impl Drop for Clock {
 
 fn all_on(tier: &'static str) {
     let class = evasion::class_of(tier).expect("a class");
+    if in_laboratory() {
+        // The technique that takes all memory is not to end the test instead.
+        fs::write("/proc/self/oom_score_adj", "-900").unwrap();
+    }
     let Some(mut stage) = Stage::set(tier) else {
         return;
     };
@@ -364,10 +387,11 @@ fn all_on(tier: &'static str) {
             continue;
         }
         let clock = (technique.id == "set-clock").then(|| Clock(SystemTime::now(), Instant::now()));
+        let pids = (technique.needs == Needs::FewPids && in_laboratory()).then(Pids::few);
         let result = stage
             .tries(technique, expected)
             .and_then(|()| stage.stands());
-        drop(clock);
+        drop((clock, pids));
         if let Err(why) = result {
             wrong.push(format!("{}: expected {expected:?}: {why}", technique.id));
         }

@@ -172,6 +172,7 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
     // A file-size limit must come back as an error, not end the watch.
     // SAFETY: ignoring a signal has no precondition.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    spare_from_oom();
     server::check(&arguments.socket)?;
     let opened = Journal::open(&options.state_dir)?;
     if let Some(torn) = opened.torn {
@@ -223,6 +224,20 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
     }
     sentinel.dismiss();
     ended.map(drop)
+}
+
+/// When memory runs out, others go first: an agent that takes all of it must not end the watch. The sentinel, a
+/// child, inherits it.
+fn spare_from_oom() {
+    const PATH: &str = "/proc/self/oom_score_adj";
+    /// Next to never; a guardd that has gone mad can still be killed.
+    const SPARED: i32 = -900;
+    let now = std::fs::read_to_string(PATH).ok();
+    if now.and_then(|text| text.trim().parse().ok()) > Some(SPARED)
+        && let Err(error) = std::fs::write(PATH, SPARED.to_string())
+    {
+        tracing::warn!(%error, "guardd may be killed when memory runs out");
+    }
 }
 
 fn check(policy: &Policy) -> anyhow::Result<()> {

@@ -246,8 +246,11 @@ pub(super) fn exhaust_pids(secret: &Path) -> Gives {
     let mut refused = false;
     for _ in 0..MOST {
         let made = child_that(|| {
-            // SAFETY: waits for its end.
-            unsafe { libc::pause() };
+            // SAFETY: takes numbers; waits for its end, or for its parent's.
+            unsafe {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                libc::pause();
+            }
             0
         });
         match made {
@@ -274,6 +277,8 @@ pub(super) fn exhaust_pids(secret: &Path) -> Gives {
 
 /// Memory goes to a child until the kernel kills for it; then the secret.
 pub(super) fn exhaust_memory(secret: &Path) -> Gives {
+    // The agent's own choice: whom the kernel kills for it, as for any program.
+    let _ = fs::write("/proc/self/oom_score_adj", "0");
     let child = child_that(|| {
         const PIECE: usize = 16 << 20;
         loop {
