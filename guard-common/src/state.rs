@@ -225,6 +225,8 @@ pub struct Config {
     pub zero: u64,
     /// Per generation: one bit per known environment marker (see [`crate::matching::env_bit`]).
     pub env_bloom: [u64; 2],
+    /// Labels that a file has only for opens that write.
+    pub written: u64,
     /// Which of [`crate::event::tier`] serves each of [`watched`].
     pub tiers: [u8; watched::COUNT],
 }
@@ -314,11 +316,15 @@ pub mod own {
     pub const MOUNT: u64 = 5;
     /// Bits of these.
     pub const SHIFT: u32 = 4;
+    /// A file, or a directory in which others have files too.
+    pub const ITSELF: u32 = 1;
+    /// A directory, and what lies directly in it.
+    pub const WITH_CONTENT: u32 = 2;
     /// Their names in events.
     pub const NAMES: [&str; 6] = ["write", "remove", "rename", "create", "unmount", "mount"];
 }
 
-/// A file or directory of guard's own; what lies directly in such a directory is guard's too.
+/// A file or directory of guard's own. The value in its table is [`own::ITSELF`] or [`own::WITH_CONTENT`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C)]
 pub struct OwnFile {

@@ -187,6 +187,10 @@ pub struct Scratch {
     pub depth: u32,
     /// A hold on its way into its table.
     pub held: Held,
+    /// What is known of a file, on its way into its table.
+    pub known: KnownFile,
+    /// How long the verdict took.
+    pub latency_ns: u32,
     /// Groups that the program is excepted in, for matching.
     pub excepted: u64,
     /// Result of matching: labels whether excepted or not.

@@ -32,6 +32,8 @@ use crate::{
 
 /// `O_PATH`: nothing can be read through such a descriptor.
 const O_PATH: u32 = 0o10000000;
+/// `O_WRONLY | O_RDWR | O_TRUNC`.
+pub const WRITES: u32 = 0o1003;
 /// `__FMODE_EXEC` among the flags of a file: it is opened to be executed.
 /// <https://github.com/torvalds/linux/blob/v6.12/include/linux/fs.h#L126>
 const FMODE_EXEC: u32 = 0x20;
@@ -260,7 +262,7 @@ fn judge_with(
         }
         if all & !known_labels != 0 {
             // From now on it is known whatever it is renamed or linked to.
-            let known = KnownFile {
+            scratch.known = KnownFile {
                 labels: all | known_labels,
                 groups: scratch.groups | known_groups,
                 plain: scratch.plain | known_plain,
@@ -270,7 +272,7 @@ fn judge_with(
             // The slot first: whoever finds it set looks further.
             // SAFETY: as above.
             unsafe { slot.write_volatile(1) };
-            if FILES.insert(key, known, 0).is_err() {
+            if FILES.insert(key, &scratch.known, 0).is_err() {
                 emit::count(class::FACT, false);
             }
         }
@@ -287,6 +289,17 @@ fn judge_with(
     if flags & O_PATH != 0 {
         return None;
     }
+    // A socket is not opened for anything.
+    if file.is_some() && flags & WRITES == 0 {
+        labels &= !config.written;
+        if labels == 0 {
+            return None;
+        }
+    }
+    // In the record from here on: the stack is short.
+    scratch.head.open_flags = flags;
+    scratch.head.ino = ino;
+    scratch.head.dev = dev;
     // SAFETY: the helper has no precondition.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let object = if can_deny {
@@ -324,7 +337,8 @@ fn judge_with(
     }
     // The signal before the record, so that whoever reads the record knows it has been sent.
     judge::signal(judgement.verdict);
-    let latency = emit::since(now_ns);
+    // Not on the stack, which is short.
+    scratch.latency_ns = emit::since(now_ns);
     let complete = if by_name & 1 != 0 {
         by_name >> 1
     } else {
@@ -336,12 +350,9 @@ fn judge_with(
     tell(
         scratch,
         task,
-        (ino, dev),
-        flags,
         record_kind,
         tier,
         now_ns,
-        latency,
         labels,
         &judgement,
         complete != 0,
@@ -373,12 +384,9 @@ fn how_held(file: Option<Address>) -> Done {
 fn tell(
     scratch: &mut Scratch,
     task: &Task,
-    (ino, dev): (u64, u32),
-    flags: u32,
     record_kind: u8,
     tier: u8,
     now_ns: u64,
-    latency: u32,
     labels: u64,
     judgement: &Judgement,
     complete: bool,
@@ -392,16 +400,13 @@ fn tell(
         now_ns,
     );
     emit::fill_judgement(&mut scratch.head.header, labels, judgement);
-    scratch.head.header.latency_ns = latency;
+    scratch.head.header.latency_ns = scratch.latency_ns;
     if judgement.verdict == Verdict::Hold as u8 {
         scratch.head.header.flags |= FLAG_STOPPED;
     }
     if !complete {
         scratch.head.header.flags |= FLAG_TRUNCATED;
     }
-    scratch.head.ino = ino;
-    scratch.head.dev = dev;
-    scratch.head.open_flags = flags;
     scratch.head.arg_len = 0;
     emit::send(
         scratch,

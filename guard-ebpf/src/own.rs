@@ -14,10 +14,8 @@ use crate::{
         PATH_DENTRY, SB_DEV, VFSMOUNT_ROOT,
     },
     maps::OWN_FILES,
+    open::WRITES,
 };
-
-/// `O_WRONLY | O_RDWR | O_TRUNC`.
-const WRITES: u32 = 0o1003;
 
 /// `security_file_open(struct file *file)`: opens that write.
 #[unsafe(no_mangle)]
@@ -113,22 +111,23 @@ fn refuse(what: u64, dentry: impl FnOnce() -> Option<Address>) -> i32 {
 #[inline(always)]
 fn own_inode(dentry: Address) -> Option<u64> {
     if let Some(inode) = kernel::pointer(dentry, &DENTRY_INODE)
-        && let Some(ino) = known(inode)
+        && let Some((ino, _)) = known(inode)
     {
         return Some(ino);
     }
-    known(kernel::pointer(
-        kernel::pointer(dentry, &DENTRY_PARENT)?,
-        &DENTRY_INODE,
-    )?)
+    let parent = kernel::pointer(dentry, &DENTRY_PARENT)?;
+    let (ino, how) = known(kernel::pointer(parent, &DENTRY_INODE)?)?;
+    (how == own::WITH_CONTENT).then_some(ino)
 }
 
 #[inline(always)]
-fn known(inode: Address) -> Option<u64> {
+fn known(inode: Address) -> Option<(u64, u32)> {
     let file = OwnFile {
         ino: kernel::read(inode, &INODE_INO)?,
         dev: kernel::read(kernel::pointer(inode, &INODE_SB)?, &SB_DEV)?,
         pad: 0,
     };
-    OWN_FILES.get_ptr(file).map(|_| file.ino)
+    // SAFETY: written by userspace only, whole.
+    let how = unsafe { OWN_FILES.get(file) }?;
+    Some((file.ino, *how))
 }

@@ -264,3 +264,37 @@ fn a_pattern_in_every_users_home_counts_in_roots_home_and_nowhere_else() {
         e.path() == other.to_str().unwrap()
     });
 }
+
+#[test]
+fn a_label_of_writing_is_touched_by_no_reading() {
+    let place = Place::new();
+    let hook = place.file("repo/.git/hooks/pre-commit", "true");
+    let fence = place.file("the-fence", "");
+    let policy = Policy::new()
+        .and("[[label]]\nname = \"later\"\nopens = \"write\"\nfiles = [\"**/.git/hooks/*\"]")
+        .files("hooks", &["**/.git/hooks/*"])
+        .files("fence", &[fence.display()])
+        .rule("r-later", &["later"], "kill", "");
+    let guard = Guard::new(&place, &policy);
+    let mut tool = guard.tool();
+    let mut events = guard.events();
+    // Read, it carries the other label alone, and the rule does not fire; nor when it is executed.
+    tool.must(&format!("open openat {}", hook.display()));
+    let read = events.wait("the reading", |e| e.is("open") && e.has("hooks"));
+    assert!(!read.has("later"), "{read:?}");
+    fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    tool.must(&format!("run sh {}", hook.display()));
+    // Written, it is touched, whether it was there before or not.
+    let mut other = guard.tool();
+    other.tell(&format!(
+        "write {} x",
+        hook.with_file_name("post-commit").display()
+    ));
+    other.was_killed();
+    tool.tell(&format!("write {} x", hook.display()));
+    tool.was_killed();
+    let killed = events.wait("the writing", |e| {
+        e.is_open("later", "kill") && e.of(tool.pid())
+    });
+    assert_eq!(killed["rule"], "r-later");
+}

@@ -188,7 +188,8 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
         Err(why) => (None, Some(why)),
     };
     let pinned = pins.as_ref().map(|pins| pins.own().to_owned());
-    for own in pinned.iter().flat_map(|own| own.ancestors().take(2)) {
+    // Their directory, that of all guardds with this state, and the file system.
+    for own in pinned.iter().flat_map(|own| own.ancestors().take(3)) {
         options.own.push(own.to_owned());
     }
     // Before any thread: it may move guardd to a mount namespace of its own.

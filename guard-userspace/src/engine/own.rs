@@ -3,8 +3,11 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
+
+use guard_common::state::own;
 
 use super::{DEFAULT_POLICY, Engine, Options};
 
@@ -43,13 +46,26 @@ fn paths(options: &Options) -> Vec<PathBuf> {
     paths
 }
 
+fn device(path: &Path) -> Option<u64> {
+    Some(fs::metadata(path).ok()?.dev())
+}
+
 impl Engine {
     /// Tells the kernel which files are guard's own: at the start, and when a policy is loaded, which may have
     /// been replaced.
     pub(super) fn mark_own_files(&mut self) {
         let mut own = BTreeMap::new();
         for path in paths(&self.options) {
-            match self.kernel.tables.own_file(&path) {
+            // Of a file system's root only itself: others have their files in it too.
+            let is_root = path
+                .parent()
+                .is_none_or(|above| device(above) != device(&path));
+            let how = if is_root && !path.starts_with(&self.options.state_dir) {
+                own::ITSELF
+            } else {
+                own::WITH_CONTENT
+            };
+            match self.kernel.tables.own_file(&path, how) {
                 Ok(ino) => drop(own.insert(ino, path)),
                 Err(error) => {
                     let problem = format!("{}: not protected: {error}", path.display());

@@ -339,11 +339,13 @@ impl Tables {
         at("GUARDED", self.guarded.insert(tgid, start_ticks, 0))
     }
 
-    /// Marks a file or directory as guard's own. Returns its inode number.
+    /// Marks a file or directory as guard's own, a directory as [`guard_common::state::own::ITSELF`] or
+    /// [`guard_common::state::own::WITH_CONTENT`]. Returns its
+    /// inode number.
     ///
     /// # Errors
     /// When it cannot be looked at, or the table is full.
-    pub fn own_file(&mut self, path: &Path) -> io::Result<u64> {
+    pub fn own_file(&mut self, path: &Path, how: u32) -> io::Result<u64> {
         let meta = fs::metadata(path)?;
         let file = OwnFile {
             ino: meta.ino(),
@@ -351,7 +353,7 @@ impl Tables {
             pad: 0,
         };
         self.own_files
-            .insert(file, 1, 0)
+            .insert(file, how, 0)
             .map_err(|error| io::Error::other(error.to_string()))?;
         Ok(file.ino)
     }
@@ -498,6 +500,7 @@ impl Tables {
             .fold(0u64, |bits, key| bits | 1 << env_bit(key.word));
         self.switch(|config| {
             config.env_bloom[generation as usize] = bloom;
+            config.written = tables.written;
             config.observe = observe.into();
             config.generation = generation;
         })

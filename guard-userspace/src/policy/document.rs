@@ -23,6 +23,7 @@ const LABEL: &[&str] = &[
     "name",
     "description",
     "files",
+    "opens",
     "addresses",
     "hosts",
     "argv",
@@ -244,6 +245,7 @@ fn labels(top: &Table<'_>) -> Result<(Vec<LabelGroup>, Vec<String>), PolicyError
             name: name.text,
             description: table.string("description")?.map(|entry| entry.text),
             files: globs(table, "files")?,
+            written: written(table)?,
             addresses: Vec::new(),
             sockets: Vec::new(),
             hosts: table
@@ -296,9 +298,27 @@ fn labels(top: &Table<'_>) -> Result<(Vec<LabelGroup>, Vec<String>), PolicyError
             let expected = "at least one of files, addresses, hosts, argv, calls, requests";
             return Err(empty(table, name.span, what, expected));
         }
+        let differs =
+            |other: &LabelGroup| other.name == group.name && other.written != group.written;
+        if groups.iter().any(differs) {
+            let mistake = Mistake::OpensDiffer(group.name);
+            return Err(table.document.error(name.span, mistake));
+        }
         groups.push(group);
     }
     Ok((groups, names))
+}
+
+/// Whether only opens that write count.
+fn written(table: &Table<'_>) -> Result<bool, PolicyError> {
+    let Some(entry) = table.string("opens")? else {
+        return Ok(false);
+    };
+    match &*entry.text {
+        "any" => Ok(false),
+        "write" => Ok(true),
+        _ => Err(table.document.error(entry.span, Mistake::Opens(entry.text))),
+    }
 }
 
 /// A file or program pattern that has been read, with where it stands.

@@ -199,6 +199,14 @@ pub enum Mistake {
         /// The one that may have been meant.
         near: Option<String>,
     },
+    /// Not one of the words for which opens a label is.
+    #[error("opens = \"{0}\": expected \"any\" or \"write\"")]
+    Opens(String),
+    /// A label's tables say different things of its opens.
+    #[error(
+        "label \"{0}\": opens is not the same in each of its tables: expected \"any\" or \"write\" for all"
+    )]
+    OpensDiffer(String),
     /// Two of a kind with one name.
     #[error(
         "duplicate {kind} name \"{name}\": expected a name of its own (line {first} has this one)"

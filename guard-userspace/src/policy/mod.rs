@@ -128,6 +128,8 @@ pub struct LabelGroup {
     pub description: Option<String>,
     /// Files that carry it.
     pub files: Vec<Glob>,
+    /// They carry it only for opens that write. The same for every group of a label.
+    pub written: bool,
     /// Addresses that carry it.
     pub addresses: Vec<Address>,
     /// AF_UNIX sockets that carry it (`unix:PATH` among the addresses): the kernel knows them as files.

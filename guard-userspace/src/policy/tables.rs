@@ -46,6 +46,8 @@ pub struct Tables {
     pub rules: RuleTable,
     /// System calls.
     pub acts: Acts,
+    /// Labels that only opens that write touch.
+    pub written: u64,
     /// Environment markers.
     pub env: Vec<EnvKey>,
     /// Homes: [`guard_common::matching::join`] over the hashes of the components from 0, root first,
@@ -117,6 +119,11 @@ impl Policy {
             addresses: self.addresses(generation, bits),
             rules: self.rule_table(bits),
             acts: self.acts(bits),
+            written: self
+                .groups
+                .iter()
+                .filter(|group| group.written)
+                .fold(0, |mask, group| mask | bits.mask(&group.name)),
             env: self.env_keys(generation),
             homes: homes.hashes(),
             known_files: Vec::new(),
