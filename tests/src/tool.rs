@@ -75,6 +75,28 @@ impl Tool {
         }
     }
 
+    /// The answer to the oldest command without one, if it has come.
+    #[track_caller]
+    pub fn answered(&mut self) -> Option<Value> {
+        match self.lines.next(Instant::now()) {
+            Ok(Some(line)) => {
+                Some(serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}")))
+            }
+            Ok(None) => panic!("no answer: the tool has ended: {:?}", self.child.try_wait()),
+            Err(()) => None,
+        }
+    }
+
+    /// Whether one more answer has come, whatever it says.
+    pub fn has_answered(&self) -> bool {
+        matches!(self.lines.next(Instant::now()), Ok(Some(_)))
+    }
+
+    /// Whether what was started has ended.
+    pub fn is_over(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_some())
+    }
+
     /// Gives a command and waits for its answer.
     #[track_caller]
     pub fn ask(&mut self, command: &str) -> Value {

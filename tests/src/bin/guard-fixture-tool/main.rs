@@ -7,6 +7,7 @@
 mod calls;
 mod forks;
 mod net;
+mod storms;
 
 use std::{
     env, fs,
@@ -83,6 +84,10 @@ fn obey(words: &[&str]) -> Value {
         ["fork-as", pid, path] => forks::with_pid(pid, path),
         ["storm", count, threads, path] => forks::storm(count, threads, path),
         ["idle"] => forks::idle(),
+        ["crowd", count] => storms::crowd(count),
+        ["gale", seconds, noted, secret, allowed, denied] => {
+            storms::gale(seconds, noted, secret, allowed, denied)
+        }
         ["idle-tree"] => forks::idle_tree(),
         ["run", program, args @ ..] => run(program, args),
         ["spawn", program, args @ ..] => spawn(program, args),
