@@ -35,13 +35,22 @@ pub fn patience() -> Duration {
     Duration::from_secs(given.and_then(|text| text.parse().ok()).unwrap_or(20))
 }
 
-/// Says that something cannot be tried here, and why: past the test harness, which shows nothing of tests
-/// that pass. `cargo xtask` counts these lines.
+/// Says that a test cannot be tried here, and why: past the test harness, which shows nothing of tests that pass,
+/// and counts this one among them. `cargo xtask` counts these lines.
 pub fn skipped(why: &str) {
+    skip("skipped", why);
+}
+
+/// The same of a part of a test.
+pub fn skipped_in_part(why: &str) {
+    skip("skipped in part", why);
+}
+
+fn skip(what: &str, why: &str) {
     use std::io::Write as _;
     let name = thread::current().name().unwrap_or_default().to_owned();
     let why = why.trim().replace('\n', " ");
-    let _ = writeln!(std::io::stdout().lock(), "skipped: {name}: {why}");
+    let _ = writeln!(std::io::stdout().lock(), "{what}: {name}: {why}");
 }
 
 /// Waits until `found` gives something, for what no descriptor tells: the state of a process, or of

@@ -59,6 +59,10 @@ pub(crate) struct Tally {
     pub(crate) passed: u64,
     pub(crate) failed: u64,
     pub(crate) ignored: u64,
+    /// Parts of tests that could not be tried.
+    pub(crate) parts: u64,
+    /// Tests of the program that runs that the harness will count as passed, though they were not tried.
+    passed_untried: u64,
 }
 
 impl Tally {
@@ -68,17 +72,36 @@ impl Tally {
             passed,
             failed,
             ignored,
+            parts,
+            ..
         } = self;
-        format!("{passed} passed, {failed} failed, {ignored} skipped")
+        let parts = match parts {
+            0 => String::new(),
+            parts => format!(", and parts of tests {parts} times"),
+        };
+        format!("{passed} passed, {failed} failed, {ignored} skipped{parts}")
+    }
+
+    /// Adds what other test programs have come to.
+    pub(crate) fn join(&mut self, other: &Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+        self.parts += other.parts;
     }
 
     /// Adds a line like
     /// `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; …`;
     /// any other line adds nothing.
     pub(crate) fn add(&mut self, line: &str) {
-        // A test that found that it cannot be tried here, or a part of one: the harness begins the line.
+        // A test that found that it cannot be tried here, or a part of one: the harness begins the line, and counts
+        // it as passed.
         if line.starts_with("skipped: ") || line.contains(" ... skipped: ") {
             self.ignored += 1;
+            self.passed_untried += 1;
+        }
+        if line.starts_with("skipped in part: ") || line.contains(" ... skipped in part: ") {
+            self.parts += 1;
         }
         let Some(result) = line.trim_start().strip_prefix("test result: ") else {
             return;
@@ -88,9 +111,12 @@ impl Tally {
             let Some((number, what)) = count.trim().split_once(' ') else {
                 continue;
             };
-            let number = number.parse().unwrap_or(0);
+            let number: u64 = number.parse().unwrap_or(0);
             match what {
-                "passed" => self.passed += number,
+                "passed" => {
+                    let untried = std::mem::take(&mut self.passed_untried);
+                    self.passed += number.saturating_sub(untried);
+                }
                 "failed" => self.failed += number,
                 "ignored" => self.ignored += number,
                 _ => {}
@@ -323,13 +349,16 @@ mod tests {
         tally.add("test lineage ... ok");
         tally.add("skipped: a_test: no such tier here");
         tally.add("test a_test ... skipped: a_test: no such tier here");
+        tally.add("test another ... skipped in part: another: no such socket here");
         tally.add("test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out");
         assert_eq!(
             tally,
             Tally {
-                passed: 7,
+                passed: 5,
                 failed: 2,
-                ignored: 3
+                ignored: 3,
+                parts: 1,
+                passed_untried: 0,
             }
         );
     }

@@ -116,6 +116,7 @@ pub(crate) struct Laboratory {
     archive: archive::Archive,
     qemu: qemu::Qemu,
     initramfs: PathBuf,
+    busybox: PathBuf,
 }
 
 impl Laboratory {
@@ -139,6 +140,7 @@ impl Laboratory {
             archive,
             qemu,
             initramfs,
+            busybox,
         })
     }
 
@@ -159,41 +161,38 @@ impl Laboratory {
                 .join(format!("run-{}-{}", release.name, lsm.word()));
             // Restarts take long where loading does: in a whole run on one kernel.
             let skip = if whole && place > 0 { SLOW } else { "" };
-            guests.push((name, kernel, *lsm, dir, skip));
+            std::fs::create_dir_all(&dir).with_context(|| format!("{}", dir.display()))?;
+            let initrd = dir.join("initrd");
+            let modules = archive::modules_of(&kernel);
+            initramfs::with_modules(&initrd, &self.initramfs, &self.busybox, &modules)?;
+            guests.push((name, kernel, *lsm, dir, initrd, skip));
         }
         let next = AtomicUsize::new(0);
         let shared = Mutex::new((tally, Vec::new()));
         thread::scope(|scope| {
             for _ in 0..AT_ONCE {
                 scope.spawn(|| {
-                    while let Some((name, kernel, lsm, dir, skip)) =
+                    while let Some((name, kernel, lsm, dir, initrd, skip)) =
                         guests.get(next.fetch_add(1, Ordering::Relaxed))
                     {
                         say("vm", format!("{name}: begins"));
-                        let mut passed = 0;
-                        let result = self.qemu.run(
-                            &kernel.image,
-                            &self.initramfs,
-                            lsm.list(),
-                            skip,
-                            dir,
-                            |line| {
-                                let mut own = test::Tally::default();
-                                own.add(line);
-                                passed += own.passed;
-                                let mut shared =
-                                    shared.lock().unwrap_or_else(PoisonError::into_inner);
-                                shared.0.add(line);
-                                println!("{name}: {line}");
-                            },
-                        );
+                        let mut all = test::Tally::default();
+                        let result =
+                            self.qemu
+                                .run(&kernel.image, initrd, lsm.list(), skip, dir, |line| {
+                                    all.add(line);
+                                    println!("{name}: {line}");
+                                });
                         let failure = match result {
-                            Ok(()) if passed == 0 => format!("{name}: no test ran"),
-                            Ok(()) => continue,
-                            Err(error) => format!("{name}: {error:#}"),
+                            Ok(()) if all.passed == 0 => {
+                                Some(format!("{name}: everything was skipped"))
+                            }
+                            Ok(()) => None,
+                            Err(error) => Some(format!("{name}: {error:#}")),
                         };
                         let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
-                        shared.1.push(failure);
+                        shared.0.join(&all);
+                        shared.1.extend(failure);
                     }
                 });
             }

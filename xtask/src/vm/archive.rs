@@ -367,6 +367,27 @@ fn extract(package: &Path, dir: &Path) -> Result<()> {
     shell::output(Command::new("dpkg").arg("-x").arg(package).arg(dir)).map(drop)
 }
 
+/// Modules of a kernel that the tests want, in the order of loading. From 7.2 on they are in a package of their own,
+/// which is not fetched: then there are none.
+pub(super) fn modules_of(kernel: &Kernel) -> Vec<PathBuf> {
+    /// Compressed by Debian from 6.12 on.
+    const WANTED: [&str; 2] = ["fs/overlayfs/overlay.ko", "fs/overlayfs/overlay.ko.xz"];
+    let Some(root) = kernel.image.ancestors().nth(2) else {
+        return Vec::new();
+    };
+    ["lib", "usr/lib"]
+        .iter()
+        .map(|lib| {
+            root.join(lib)
+                .join("modules")
+                .join(&kernel.version)
+                .join("kernel")
+        })
+        .flat_map(|dir| WANTED.map(|wanted| dir.join(wanted)))
+        .filter(|path| path.is_file())
+        .collect()
+}
+
 /// Up to 6.18 in `boot`, from 7.2 beside the modules.
 fn image_in(dir: &Path) -> Option<PathBuf> {
     let boot = fs::read_dir(dir.join("boot")).ok();

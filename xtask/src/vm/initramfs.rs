@@ -25,6 +25,9 @@ mount -t bpf bpf /sys/fs/bpf
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t tmpfs tmpfs /tmp
 ip link set lo up
+for module in /modules/*.ko; do
+    if [ -f "$module" ]; then insmod "$module"; fi
+done
 if grep -q guard.shell /proc/cmdline; then
     setsid sh -c 'exec sh </dev/ttyS0 >/dev/ttyS0 2>&1'
     poweroff -f
@@ -89,6 +92,39 @@ pub(super) fn build(
     let init = INIT.replace("@ARGS@", &quoted.join(" "));
     tree.file("init", init.into_bytes());
     let file = fs::File::create(target).with_context(|| format!("{}", target.display()))?;
+    tree.write(BufWriter::new(file))
+        .with_context(|| format!("{}", target.display()))
+}
+
+/// Writes `initramfs` with a kernel's `modules` to `target`: the kernel unpacks archives that stand one behind the
+/// other.
+pub(super) fn with_modules(
+    target: &Path,
+    initramfs: &Path,
+    busybox: &Path,
+    modules: &[PathBuf],
+) -> Result<()> {
+    fs::copy(initramfs, target).with_context(|| format!("{}", target.display()))?;
+    let mut tree = Tree::default();
+    tree.dir("modules");
+    for module in modules {
+        let name = module.file_name().unwrap_or_default().to_string_lossy();
+        let content = if name.ends_with(".xz") {
+            let unpacked = Command::new(busybox)
+                .args(["unxz", "-c"])
+                .arg(module)
+                .output()
+                .context("busybox unxz")?;
+            unpacked.stdout
+        } else {
+            fs::read(module)?
+        };
+        tree.file(
+            &format!("modules/{}", name.trim_end_matches(".xz")),
+            content,
+        );
+    }
+    let file = fs::File::options().append(true).open(target)?;
     tree.write(BufWriter::new(file))
         .with_context(|| format!("{}", target.display()))
 }
