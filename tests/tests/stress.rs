@@ -238,3 +238,44 @@ fn guardd_killed_at_any_moment_lets_nothing_through_and_leaves_nobody_stopped() 
         assert_eq!(event.seq() + 1, next.seq(), "{event:?} {next:?}");
     }
 }
+
+/// Not a test: it decides nothing. `cargo xtask vm --kernel 6.12 -- --ignored --nocapture cost` prints what an open
+/// costs on each tier there, as a ratio to the same open with nothing attached, a moment before.
+#[test]
+#[ignore = "a measurement"]
+fn the_cost_of_an_open_by_tier() {
+    for tier in ["lsm", "modify-return", "fentry", "tracepoint"] {
+        let place = Place::new();
+        let (plain, noted) = (place.file("plain", "x"), place.file("noted", "x"));
+        let mut outside = Tool::start(place.command(fixture("guard-fixture-tool")));
+        let time = |tool: &mut Tool, path: &PathBuf| {
+            let answer = tool.must(&format!("time-opens {}", path.display()));
+            answer["ns"].as_f64().unwrap()
+        };
+        time(&mut outside, &plain);
+        let nothing = time(&mut outside, &plain);
+        let policy = Policy::new().files("noted", &[noted.display()]);
+        let guards = Guard::of(&place).with(&["--tier", tier]);
+        let guard = match guards.try_start(&policy) {
+            Ok(guard) => guard,
+            Err(said) => {
+                skipped_in_part(&format!("{tier}: {said}"));
+                continue;
+            }
+        };
+        let alone = time(&mut outside, &plain);
+        let mut inside = guard.tool();
+        let elsewhere = time(&mut outside, &plain);
+        time(&mut inside, &plain);
+        let within = time(&mut inside, &plain);
+        let told = time(&mut inside, &noted);
+        println!(
+            "{tier}: nothing attached {nothing:.0} ns; no session {:.3}, session elsewhere {:.3}, in a session {:.3}, \
+             labelled {:.3}",
+            alone / nothing,
+            elsewhere / nothing,
+            within / nothing,
+            told / nothing
+        );
+    }
+}

@@ -33,11 +33,14 @@ if grep -q guard.shell /proc/cmdline; then
     poweroff -f
 fi
 exec >/dev/ttyS1 2>&1
+tiers=$(sed -n 's/.*guard\.tiers=\([a-z,-]*\).*/\1/p' /proc/cmdline)
+export GUARD_TEST_TIERS=$tiers
+skip=$(sed -n 's/.*guard\.skip=\([a-z,]*\).*/\1/p' /proc/cmdline)
 export GUARD_BIN_DIR=/guard/bin GUARD_TEST_PATIENCE=120 GUARD_LABORATORY=1
 status=0
 for program in /guard/deps/*; do
     name=${program##*/}
-    if grep -q "guard.skip=${name%-*}\b" /proc/cmdline; then continue; fi
+    case ",$skip," in *",${name%-*},"*) continue ;; esac
     "$program" --test-threads 1 @ARGS@ || status=$?
 done
 echo $status >/dev/ttyS2

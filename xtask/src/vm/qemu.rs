@@ -111,8 +111,8 @@ impl Qemu {
         command
     }
 
-    /// Boots, runs every test program but `skip`, gives each line of results to `on_line`, and says how the guest ended. `dir` keeps what it
-    /// wrote.
+    /// Boots, runs the test programs, gives each line of results to `on_line`, and says how the guest ended.
+    /// `limits` are words for the kernel's command line that `/init` reads; `dir` keeps what the guest wrote.
     ///
     /// # Errors
     /// When a test failed, or the guest panicked, hung or gave no result; with the console's tail.
@@ -121,12 +121,12 @@ impl Qemu {
         kernel: &Path,
         initramfs: &Path,
         lsm: &str,
-        skip: &str,
+        limits: &str,
         dir: &Path,
         mut on_line: impl FnMut(&str),
     ) -> Result<()> {
         fs::create_dir_all(dir).with_context(|| format!("{}", dir.display()))?;
-        let mut command = self.guest(kernel, initramfs, lsm, &format!(" guard.skip={skip}"));
+        let mut command = self.guest(kernel, initramfs, lsm, limits);
         command.args(["-monitor", "none"]).stdin(Stdio::null());
         let outputs = ["console", "results", "status"].map(|name| dir.join(name));
         for (index, path) in outputs.iter().enumerate() {

@@ -84,6 +84,7 @@ fn obey(words: &[&str]) -> Value {
         ["fork-as", pid, path] => forks::with_pid(pid, path),
         ["storm", count, threads, path] => forks::storm(count, threads, path),
         ["idle"] => forks::idle(),
+        ["time-opens", path] => storms::time_opens(path),
         ["crowd", count] => storms::crowd(count),
         ["gale", seconds, noted, secret, allowed, denied] => {
             storms::gale(seconds, noted, secret, allowed, denied)

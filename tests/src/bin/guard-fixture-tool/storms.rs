@@ -48,6 +48,25 @@ pub(crate) fn crowd(count: &str) -> io::Result<Value> {
     Ok(json!({ "made": made, "limit": limit }))
 }
 
+/// Nanoseconds for an open and a close of a file: the median of many batches.
+pub(crate) fn time_opens(path: &str) -> io::Result<Value> {
+    const BATCHES: usize = 41;
+    const OPENS: u32 = 200;
+    let path = CString::new(path)?;
+    let mut batches: Vec<u64> = (0..BATCHES)
+        .map(|_| {
+            let begun = Instant::now();
+            for _ in 0..OPENS {
+                // SAFETY: a string that ends, and what it gives.
+                unsafe { libc::close(libc::open(path.as_ptr(), libc::O_RDONLY)) };
+            }
+            begun.elapsed().as_nanos() as u64 / u64::from(OPENS)
+        })
+        .collect();
+    batches.sort_unstable();
+    Ok(json!({ "ns": batches[BATCHES / 2] }))
+}
+
 #[derive(Default)]
 struct Done {
     forks: AtomicU64,
