@@ -41,6 +41,16 @@ pub fn skipped(why: &str) {
     skip("skipped", why);
 }
 
+/// Whether this machine has a program that a test needs; if not, the test says so and ends.
+pub fn has_program(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|dir| dir.join(name).is_file());
+    if !found {
+        skipped(&format!("{name} is not installed here"));
+    }
+    found
+}
+
 /// The same of a part of a test.
 pub fn skipped_in_part(why: &str) {
     skip("skipped in part", why);

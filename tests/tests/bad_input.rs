@@ -216,46 +216,95 @@ fn without_root_guardd_says_so() {
     assert!(!guards.dir().join("guard.sock").exists());
 }
 
-#[test]
-fn kernel_types_that_lack_a_field_turn_off_what_needs_it_and_nothing_else() {
-    let place = Place::new();
+/// The kernel's types, in which a member's name is another.
+fn doctored_types(place: &Place, member: &str) -> String {
     let mut types = fs::read("/sys/kernel/btf/vmlinux").unwrap();
-    // `struct file` has no `f_inode` any more.
-    let name = b"\0f_inode\0";
+    let name = format!("\0{member}\0").into_bytes();
     let at = types
         .windows(name.len())
         .position(|window| window == name)
-        .expect("its name");
-    types[at + 1] = b'x';
-    let doctored = place.path("doctored-btf");
+        .unwrap_or_else(|| panic!("{member}: no such name"));
+    types[at + 1] = b'@';
+    let doctored = place.path(format!("without-{member}"));
     fs::write(&doctored, types).unwrap();
+    doctored.display().to_string()
+}
+
+#[test]
+fn kernel_types_that_lack_a_field_turn_off_what_needs_it_and_nothing_else() {
+    const ALL: [&str; 6] = [
+        "lineage",
+        "exec",
+        "program",
+        "open",
+        "connect",
+        "unix-connect",
+    ];
+    let place = Place::new();
     let secret = place.file("secret", "hunter2");
     let server = Tcp::v4();
     let policy = Policy::new()
         .files("secret", &[secret.display()])
         .addresses("denied", &[server.addr()])
         .rule("r", &["denied"], "deny", "");
-    let guard = Guard::of(&place)
-        .with(&["--btf", doctored.to_str().unwrap()])
-        .start(&policy);
-    for watched in ["open", "program", "unix-connect"] {
-        let hook = guard.hook(watched);
-        assert_eq!(hook["tier"], "none", "{hook}");
-        assert!(hook["note"].to_string().contains("file.f_inode"), "{hook}");
+    // Member, the name that is told, what is off without it, and what goes on with less.
+    for (member, told, off, less) in [
+        (
+            "f_inode",
+            "file.f_inode",
+            &["open", "program", "unix-connect"][..],
+            &[][..],
+        ),
+        ("d_parent", "dentry.d_parent", &[], &["open"]),
+        ("exe_file", "mm_struct.exe_file", &[], &["exec"]),
+        ("peer", "unix_sock.peer", &["unix-connect"], &[]),
+        ("tty", "signal_struct.tty", &[], &["exec"]),
+    ] {
+        let guard = Guard::of(&place)
+            .named(member)
+            .with(&["--btf", &doctored_types(&place, member)])
+            .start(&policy);
+        for watched in ALL {
+            let hook = guard.hook(watched);
+            let is_told = hook["note"].to_string().contains(told);
+            assert_eq!(
+                hook["tier"] == "none",
+                off.contains(&watched),
+                "{member}: {hook}"
+            );
+            assert_eq!(
+                is_told,
+                off.contains(&watched) || less.contains(&watched),
+                "{member}: {hook}"
+            );
+        }
+        let status = guard.json(&["status"]);
+        let degraded = status["degraded"].to_string();
+        for watched in off {
+            assert!(
+                degraded.contains(&format!("{watched} is not watched")),
+                "{member}: {status}"
+            );
+        }
+        assert_eq!(status["state"] == "degraded", !off.is_empty(), "{status}");
+        // What needs nothing of it goes on.
+        let mut tool = guard.tool();
+        assert_eq!(
+            tool.ask(&format!("tcp {} hello", server.addr()))["errno"],
+            libc::EPERM,
+            "{member}"
+        );
     }
-    let status = guard.json(&["status"]);
-    assert_eq!(status["state"], "degraded");
-    assert!(
-        status["degraded"]
-            .to_string()
-            .contains("open is not watched")
-    );
-    let mut tool = guard.tool();
-    assert_eq!(
-        tool.ask(&format!("tcp {} hello", server.addr()))["errno"],
-        libc::EPERM
-    );
     server.untouched();
+}
+
+#[test]
+fn kernel_types_without_what_lineage_needs_are_one_clear_error() {
+    let place = Place::new();
+    let said = Guard::of(&place)
+        .with(&["--btf", &doctored_types(&place, "start_boottime")])
+        .refused(&nothing(&place));
+    is_clear(&said, &["start_boottime"]);
 }
 
 #[test]

@@ -172,7 +172,6 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
     // A file-size limit must come back as an error, not end the watch.
     // SAFETY: ignoring a signal has no precondition.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
-    spare_from_oom();
     server::check(&arguments.socket)?;
     let opened = Journal::open(&options.state_dir)?;
     if let Some(torn) = opened.torn {
@@ -197,6 +196,11 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
     if let Some(why) = not_pinned {
         tracing::warn!("nothing is enforced while guardd is down: {why}");
         kernel.hooks.cannot_pin(why);
+    }
+    if let Err(error) = spare_from_oom() {
+        kernel.hooks.also_not(format!(
+            "anything once memory has run out: the kernel may kill guardd for it ({error})"
+        ));
     }
     let tables = kernel.tables.stopped_tables();
     let sentinel = Sentinel::start(&options.state_dir, pinned.as_deref(), tables)
@@ -229,16 +233,15 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
 
 /// When memory runs out, others go first: an agent that takes all of it must not end the watch. The sentinel, a
 /// child, inherits it.
-fn spare_from_oom() {
+fn spare_from_oom() -> std::io::Result<()> {
     const PATH: &str = "/proc/self/oom_score_adj";
     /// Next to never; a guardd that has gone mad can still be killed.
     const SPARED: i32 = -900;
-    let now = std::fs::read_to_string(PATH).ok();
-    if now.and_then(|text| text.trim().parse().ok()) > Some(SPARED)
-        && let Err(error) = std::fs::write(PATH, SPARED.to_string())
-    {
-        tracing::warn!(%error, "guardd may be killed when memory runs out");
+    let now = std::fs::read_to_string(PATH)?;
+    if now.trim().parse().is_ok_and(|now: i32| now <= SPARED) {
+        return Ok(());
     }
+    std::fs::write(PATH, SPARED.to_string())
 }
 
 fn check(policy: &Policy) -> anyhow::Result<()> {

@@ -78,6 +78,8 @@ pub struct Hooks {
     pins: Option<PathBuf>,
     /// Why they are not.
     not_pinned: Option<String>,
+    /// What else is not enforced.
+    also_not: Vec<String>,
 }
 
 impl Hooks {
@@ -192,6 +194,7 @@ impl Hooks {
             order,
             pins: None,
             not_pinned: None,
+            also_not: Vec::new(),
         })
     }
 
@@ -203,6 +206,11 @@ impl Hooks {
     /// Why nothing outlives guardd here.
     pub fn cannot_pin(&mut self, why: String) {
         self.not_pinned = Some(why);
+    }
+
+    /// Something else that is not enforced here, for `status`.
+    pub fn also_not(&mut self, what: String) {
+        self.also_not.push(what);
     }
 
     /// Which tier serves a feature.
@@ -508,6 +516,7 @@ impl Hooks {
              goes on"
                 .to_owned(),
         ]);
+        lines.extend(self.also_not.iter().cloned());
         if let Some(why) = &self.not_pinned {
             lines.push(format!("anything while guardd is down: {why}"));
         }
