@@ -1,0 +1,165 @@
+//! What the hooks' states mean to a person: `status` and `doctor`.
+
+use guard_common::{ENV_SEARCHED, plain};
+
+use super::{Hooks, Tier};
+use crate::{
+    kernel::watched::{FEATURES, Feature},
+    wire::HookInfo,
+};
+
+impl Hooks {
+    /// The table for `status`.
+    pub fn info(&self) -> Vec<HookInfo> {
+        FEATURES
+            .into_iter()
+            .map(|feature| self.info_of(feature))
+            .collect()
+    }
+
+    fn info_of(&self, feature: Feature) -> HookInfo {
+        let of = || self.of(feature);
+        let lacking = of().find(|(hook, state)| {
+            hook.essential
+                && !(state.loaded && (state.problem.is_none() || !state.links.is_empty()))
+        });
+        // The cgroup programs are what a connection is judged by; the tracepoint only sends the signal.
+        let tier = self.tier(feature).filter(|_| lacking.is_none());
+        let mut notes: Vec<String> = self
+            .notes
+            .iter()
+            .filter(|(of, _)| *of == feature)
+            .map(|(_, note)| note.clone())
+            .collect();
+        notes.extend(of().filter_map(|(hook, state)| {
+            Some(format!("{}: {}", hook.name(), state.problem.as_ref()?))
+        }));
+        notes.dedup();
+        let attached = match feature {
+            Feature::Program if tier == Some(Tier::TpBtf) => self
+                .of(Feature::Exec)
+                .any(|(_, state)| !state.links.is_empty()),
+            _ => of().any(|(_, state)| !state.links.is_empty()),
+        };
+        HookInfo {
+            watched: feature.name().into(),
+            tier: tier.map_or("none", Tier::name).into(),
+            can: tier
+                .map(|tier| tier.can(feature))
+                .unwrap_or_default()
+                .iter()
+                .map(|word| (*word).to_owned())
+                .collect(),
+            attached,
+            note: if notes.is_empty() {
+                None
+            } else {
+                Some(notes.join("; "))
+            },
+        }
+    }
+
+    /// Sessions inside sessions that are judged.
+    pub fn nesting(&self) -> usize {
+        if self.helpers.bpf_loop {
+            guard_common::MAX_NESTING
+        } else {
+            plain::NESTING as usize
+        }
+    }
+
+    /// What is degraded, one line each.
+    pub fn degraded(&self) -> Vec<String> {
+        self.info()
+            .into_iter()
+            .filter(|info| info.tier == "none" && info.watched != Feature::OwnFiles.name())
+            .map(|info| {
+                format!(
+                    "{} is not watched: {}",
+                    info.watched,
+                    info.note.unwrap_or_default()
+                )
+            })
+            .collect()
+    }
+
+    /// What this kernel cannot do that a policy may ask for.
+    pub fn not_enforced(&self) -> Vec<String> {
+        let denies = |feature: Feature| {
+            self.tier(feature)
+                .is_some_and(|tier| tier.can(feature).contains(&"deny"))
+        };
+        let mut not_denied: Vec<&str> = [
+            Feature::Open,
+            Feature::Program,
+            Feature::Signal,
+            Feature::Ptrace,
+            Feature::Bpf,
+        ]
+        .into_iter()
+        .filter(|feature| !denies(*feature))
+        .map(Feature::name)
+        .collect();
+        not_denied.extend(["exec by command line", "unix-connect"]);
+        let mut lines = vec![format!(
+            "deny on {}: it cannot be made to fail here; the rule's fallback (kill by default) is used",
+            not_denied.join(", ")
+        )];
+        if self.tier(Feature::Open) == Some(Tier::Tracepoint) {
+            lines.push(
+                "opens by 32-bit programs and by io_uring: seen by no syscall tracepoint (label the call io-uring)"
+                    .into(),
+            );
+        }
+        if !denies(Feature::Signal) {
+            lines.push(
+                "signals, ptrace and bpf before they happen: a tracepoint sees them, and the caller is stopped or \
+                 killed when it returns"
+                    .into(),
+            );
+        }
+        if self.tier(Feature::OwnFiles).is_none() {
+            lines.push(
+                "writing, replacing or removing guard's own files, unmounting or covering their places: nothing \
+                 here could refuse it (label the call guard-files where something can)"
+                    .into(),
+            );
+        }
+        lines.extend([
+            "unix connects by io_uring and by 32-bit programs: seen by no syscall tracepoint".to_owned(),
+            "abstract unix sockets, and unix datagrams without a connect".to_owned(),
+            format!(
+                "agents' markers behind the first {} KiB of an environment",
+                if self.helpers.bpf_loop { ENV_SEARCHED >> 10 } else { 1 }
+            ),
+            "an agent that is started from an interactive shell is not stopped until its session's hooks are \
+             in place (the shell would take the stop for Ctrl-Z): what it does in its first milliseconds, when it \
+             is the first session, is not seen"
+                .to_owned(),
+            "a held datagram, fast-open connect or io_uring open is refused, not repeated: the program sees EPERM when it \
+             goes on"
+                .to_owned(),
+        ]);
+        lines.extend(self.also_not.iter().cloned());
+        if let Some(why) = &self.not_pinned {
+            lines.push(format!("anything while guardd is down: {why}"));
+        }
+        if !self.helpers.set_retval {
+            lines.push(
+                "hold before the handshake, and deny of a held connect (it is killed): this kernel has no \
+                 bpf_set_retval for connect (6.1 has it)"
+                    .to_owned(),
+            );
+        }
+        if !self.helpers.bpf_loop {
+            lines.push(format!(
+                "more than {} rules, {} nested sessions, patterns deeper than {} directories: this kernel has no \
+                 bpf_loop (5.17 has it)",
+                plain::RULES,
+                plain::NESTING,
+                plain::DEPTH
+            ));
+        }
+        lines
+    }
+}
