@@ -341,17 +341,10 @@ fn mptcp(more: &str) -> Gives {
     const IPPROTO_MPTCP: i32 = 262;
     let to = sockaddr(v4(more, "tcp4")?);
     let fd = socket(libc::AF_INET, libc::SOCK_STREAM, IPPROTO_MPTCP)?;
+    let (at, length) = (ptr::from_ref(&to).cast(), size_of_val(&to) as u32);
     // SAFETY: an open socket, and a structure of the length that is given.
-    check(
-        unsafe {
-            libc::connect(
-                fd.as_raw_fd(),
-                ptr::from_ref(&to).cast(),
-                size_of_val(&to) as u32,
-            )
-        }
-        .into(),
-    )?;
+    let connected = unsafe { libc::connect(fd.as_raw_fd(), at, length) };
+    check(connected.into())?;
     exchange(TcpStream::from(fd))
 }
 

@@ -95,12 +95,12 @@ pub(crate) fn gale(
             scope.spawn(|| {
                 while begun.elapsed() < length {
                     let round = done.forks.fetch_add(1, Ordering::Relaxed);
-                    let sample = round % SAMPLE == 0;
+                    let sample = round.is_multiple_of(SAMPLE);
                     // SAFETY: the child makes system calls only.
                     let child = unsafe { libc::fork() };
                     if child == 0 {
                         let status = if sample {
-                            forbidden(&secret, &denied, round / SAMPLE % 2 == 0)
+                            forbidden(&secret, &denied, (round / SAMPLE).is_multiple_of(2))
                         } else {
                             honest(&noted, &allowed)
                         };
