@@ -22,7 +22,7 @@ use crate::{
     judge::{self, Done, Judgement},
     kernel::{self, Address, TASK_TGID},
     lineage,
-    maps::{ACTS, GUARDED, HELD, SESSIONS, TASKS, WAITING, with_memory},
+    maps::{ACTS, GONE, GUARDED, HELD, SESSIONS, TASKS, WAITING, with_memory},
 };
 
 const SIGCONT: u64 = 18;
@@ -142,11 +142,17 @@ fn is_outside(caller: u32, task: &Task, target: u32) -> bool {
     if caller == target {
         return false;
     }
-    let Some(other) = TASKS.get_ptr(target) else {
-        return true;
+    let mut session = match TASKS.get_ptr(target) {
+        // SAFETY: the pointer was checked.
+        Some(other) => unsafe { (*other).session },
+        // One that has ended, and that its parent has not waited for yet, is what it was. (Its number may be
+        // another's by now; a tracepoint knows no more than the number.)
+        // SAFETY: written whole.
+        None => match unsafe { GONE.get(target) } {
+            Some(session) => *session,
+            None => return true,
+        },
     };
-    // SAFETY: the pointer was checked.
-    let mut session = unsafe { (*other).session };
     for _ in 0..guard_common::MAX_NESTING {
         if session == task.session {
             return false;

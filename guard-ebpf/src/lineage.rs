@@ -15,7 +15,7 @@ use guard_common::{
 use crate::{
     emit, judge,
     kernel::{self, Address, SIGNAL_LIVE, TASK_SIGNAL, TASK_START, TASK_TGID},
-    maps::{CRITICAL, HELD, SESSIONS, TASKS, WAITING},
+    maps::{CRITICAL, GONE, HELD, SESSIONS, TASKS, WAITING},
 };
 
 /// Negated errno of an insertion with `BPF_NOEXIST` that found something.
@@ -274,6 +274,7 @@ fn exit(task: Address) -> Option<()> {
     if !removed {
         return None;
     }
+    let _ = GONE.insert(tgid, session, 0);
     if count_live(session, -1)? == 0 {
         let Some(mut entry) = CRITICAL.reserve::<Header>(0) else {
             emit::count(class::LINEAGE, false);

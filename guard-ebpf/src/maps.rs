@@ -98,6 +98,9 @@ pub static ACTS: Array<Acts> = Array::with_max_entries(2, 0);
 /// Processes of guard itself: tgid → start time, to the tick.
 #[map]
 pub static GUARDED: HashMap<u32, u64> = HashMap::with_max_entries(16, 0);
+/// Processes of sessions that have ended: tgid → session. Their parents may still send them signals.
+#[map]
+pub static GONE: LruHashMap<u32, u32> = LruHashMap::with_max_entries(8_192, 0);
 /// Files and directories of guard's own.
 #[map]
 pub static OWN_FILES: HashMap<OwnFile, u32> = HashMap::with_max_entries(1_024, 0);

@@ -234,3 +234,25 @@ fn the_strictest_rule_that_fires_decides() {
         .wait("the denial", |e| e.is_connect("infra", "deny"));
     assert_eq!(event.text("rule"), "d");
 }
+
+#[test]
+fn signals_to_ones_own_children_are_nobodys_business_even_when_they_have_ended() {
+    let place = Place::new();
+    let policy = Policy::new()
+        .and("[[label]]\nname = \"outside\"\ncalls = [\"signal-outside\"]")
+        .rule("r", &["outside"], "deny", "");
+    let guard = Guard::new(&place, &policy);
+    let stranger = guard.stranger();
+    let (mut tool, mut events) = (guard.tool(), guard.events());
+    tool.must("signal-children");
+    let denies = guard.hook("signal")["can"].to_string().contains("deny");
+    tool.tell(&format!("signal {}", stranger.pid()));
+    if denies {
+        assert_eq!(tool.answer()["errno"], libc::EPERM);
+    } else {
+        tool.was_killed();
+    }
+    let told = events.wait("the signal", |e| e.is("signal"));
+    assert_eq!(told["object"]["target"], stranger.pid(), "{told:?}");
+    assert_eq!(told["object"]["call"], "signal-outside", "{told:?}");
+}

@@ -255,3 +255,28 @@ pub(crate) fn idle_tree() -> io::Result<Value> {
     drop(to);
     Ok(json!({ "pids": pids(from)? }))
 }
+
+/// Sends a signal to a child that lives, and to one that has ended and that nobody has waited for.
+pub(crate) fn signal_children() -> io::Result<Value> {
+    let check = |result: libc::c_int| match result {
+        0.. => Ok(result),
+        _ => Err(io::Error::last_os_error()),
+    };
+    let child = fork()?;
+    if child == 0 {
+        loop {
+            // SAFETY: waits for a signal.
+            unsafe { libc::pause() };
+        }
+    }
+    // SAFETY: a child of this process, and room for what is told of it.
+    unsafe {
+        check(libc::kill(child, libc::SIGTERM))?;
+        let mut info = std::mem::zeroed();
+        let how = libc::WEXITED | libc::WNOWAIT;
+        check(libc::waitid(libc::P_PID, child as u32, &mut info, how))?;
+        check(libc::kill(child, libc::SIGTERM))?;
+        check(libc::waitpid(child, ptr::null_mut(), 0))?;
+    }
+    Ok(json!({}))
+}

@@ -84,6 +84,8 @@ fn obey(words: &[&str]) -> Value {
         ["fork-as", pid, path] => forks::with_pid(pid, path),
         ["storm", count, threads, path] => forks::storm(count, threads, path),
         ["idle"] => forks::idle(),
+        ["signal", pid] => signal(pid),
+        ["signal-children"] => forks::signal_children(),
         ["time-opens", path] => storms::time_opens(path),
         ["crowd", count] => storms::crowd(count),
         ["gale", seconds, noted, secret, allowed, denied] => {
@@ -108,6 +110,16 @@ fn obey(words: &[&str]) -> Value {
     result.unwrap_or_else(
         |error| json!({ "errno": error.raw_os_error().unwrap_or(-1), "error": error.to_string() }),
     )
+}
+
+/// SIGWINCH, which does nothing to most.
+fn signal(pid: &str) -> io::Result<Value> {
+    let pid = pid.parse().map_err(io::Error::other)?;
+    // SAFETY: takes numbers.
+    match unsafe { libc::kill(pid, libc::SIGWINCH) } {
+        0 => Ok(json!({})),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 fn who() -> io::Result<Value> {
