@@ -393,7 +393,8 @@ fn all_on(tier: &'static str) {
             continue;
         }
         if in_laboratory() {
-            // On the console, whose end is shown when the guest hangs.
+            // On the console, whose end is shown when the guest hangs. (The kernel leaves some out when they come
+            // fast.)
             let _ = fs::write(
                 "/dev/kmsg",
                 format!("<2>evasions: {tier}: {}", technique.id),
