@@ -393,8 +393,7 @@ fn all_on(tier: &'static str) {
             continue;
         }
         if in_laboratory() {
-            // On the console, whose end is shown when the guest hangs. (The kernel leaves some out when they come
-            // fast.)
+            // On the console, whose end is shown when the guest hangs.
             let _ = fs::write(
                 "/dev/kmsg",
                 format!("<2>evasions: {tier}: {}", technique.id),

@@ -106,7 +106,7 @@ impl Qemu {
             .arg(initramfs)
             .arg("-append")
             .arg(format!(
-                "console=ttyS0 panic=-1 quiet mitigations=off lsm={lsm}{more}"
+                "console=ttyS0 panic=-1 quiet printk.devkmsg=on mitigations=off lsm={lsm}{more}"
             ));
         command
     }
