@@ -27,7 +27,7 @@ const SCHEDULER: [&str; 3] = [
     "sched_process_exec",
     "sched_process_exit",
 ];
-const SYSCALLS: [&str; 17] = [
+const SYSCALLS: [&str; 18] = [
     "sys_exit_openat",
     "sys_exit_open",
     "sys_exit_openat2",
@@ -45,6 +45,7 @@ const SYSCALLS: [&str; 17] = [
     "sys_enter_process_vm_writev",
     "sys_enter_bpf",
     "sys_enter_io_uring_setup",
+    "sys_enter_socket",
 ];
 /// Attach types of connect4, connect6, sendmsg4, sendmsg6.
 const SOCKET_ADDRESS: [u32; 4] = [10, 11, 14, 15];
