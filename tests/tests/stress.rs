@@ -77,6 +77,7 @@ fn a_storm_in_a_crowd_is_judged_whole_and_leaves_nothing() {
     // Sessions by the hundred, one of them a crowd.
     let sessions: Vec<Tool> = (0..scale.sessions).map(|_| guard.tool()).collect();
     let mut crowd = guard.tool();
+    let session = guard.session_of(crowd.pid()).unwrap();
     crowd.tell(&format!("crowd {}", scale.processes));
     let made = eventually("the crowd", || crowd.answered());
     let made = match made["limit"].as_str() {
@@ -87,7 +88,6 @@ fn a_storm_in_a_crowd_is_judged_whole_and_leaves_nothing() {
         None => scale.processes,
     };
     assert_eq!(guard.sessions().len(), scale.sessions + 1);
-    let session = guard.session_of(crowd.pid()).unwrap();
     let live = guard
         .sessions()
         .into_iter()
