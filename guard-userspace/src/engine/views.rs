@@ -143,7 +143,9 @@ impl Engine {
         if session.ended_ns.is_some() {
             return Vec::new();
         }
-        let members = self.members(session.id);
+        let mut members = self.members(session.id);
+        // Of more than are shown the oldest are: whose child one is, is shown too.
+        members.sort_by_key(|id| id.start);
         let mut processes: Vec<(u32, ProcessInfo)> = members
             .into_iter()
             .take(MAX_TREE)

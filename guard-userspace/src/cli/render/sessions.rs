@@ -94,6 +94,10 @@ pub fn show(screen: &Screen, detail: &SessionDetail) -> String {
 
     out.push_str(&format!("\n{}\n", screen.bold("Processes")));
     out.push_str(&tree(screen, &detail.tree));
+    let more = info.processes.saturating_sub(detail.tree.len() as u64);
+    if more > 0 && !detail.tree.is_empty() {
+        out.push_str(&format!("  and {more} more\n"));
+    }
     out.push_str(&format!("\n{}\n", screen.bold("Facts")));
     out.push_str(&facts(screen, detail));
     out.push_str(&format!("\n{}\n", screen.bold("Timeline (UTC)")));
@@ -310,7 +314,7 @@ mod tests {
         assert_eq!(
             show(&Screen::default(), &detail),
             "s-3  claude-code  held\n  root     pid 412, user root, found by exec\n  age      1m15s, 4 processes\n  inside   s-1\n\
-             \nProcesses\n  412 claude\n\
+             \nProcesses\n  412 claude\n  and 3 more\n\
              \nFacts\n  credential  1m12s ago  /home/a/\\x1b.env\n  infra       just now\n\
              \nTimeline (UTC)\n  nothing yet\n"
         );
