@@ -202,6 +202,12 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
             "anything once memory has run out: the kernel may kill guardd for it ({error})"
         ));
     }
+    if let Err(error) = go_before_agents() {
+        kernel.hooks.also_not(format!(
+            "tracepoints while guardd is at its tables and has lost its CPU, on a kernel that preempts: it may not run \
+             before others ({error})"
+        ));
+    }
     let tables = kernel.tables.stopped_tables();
     let sentinel = Sentinel::start(&options.state_dir, pinned.as_deref(), tables)
         .context("starting the sentinel process")?;
@@ -242,6 +248,19 @@ fn spare_from_oom() -> std::io::Result<()> {
         return Ok(());
     }
     std::fs::write(PATH, SPARED.to_string())
+}
+
+/// Runs before every ordinary process; the sentinel, a child, inherits it. While a thread is in a call of bpf(2) on a
+/// table, the kernel runs no tracepoint's program on its CPU; were it preempted there, by agents that keep the
+/// machine busy, their calls would pass by.
+/// <https://github.com/torvalds/linux/blob/v6.12/include/linux/bpf.h#L1996>
+fn go_before_agents() -> std::io::Result<()> {
+    let lowest = libc::sched_param { sched_priority: 1 };
+    // SAFETY: a parameter of the kernel's own shape, for this thread, which is the only one.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &lowest) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
 }
 
 fn check(policy: &Policy) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io,
-    os::fd::OwnedFd,
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -39,7 +39,8 @@ struct State {
     problem: Option<String>,
     /// Its attachments: none, or one of each of the copies below.
     links: Vec<Link>,
-    /// Of those that aya does not keep, every copy in the order in which they are to run.
+    /// Of those that aya does not keep, every copy in the order in which they are to run; of tracepoints' programs
+    /// another descriptor.
     programs: Vec<OwnedFd>,
 }
 
@@ -433,7 +434,13 @@ fn load_tier(
                     }
                 }
             }
-            (None, None) => load_program(ebpf, hook).err().map(|error| brief(&error)),
+            (None, None) => match load_program(ebpf, hook) {
+                Ok(program) => {
+                    states[at].programs.extend(program);
+                    None
+                }
+                Err(error) => Some(brief(&error)),
+            },
         };
         let state = &mut states[at];
         state.chosen = true;
@@ -451,16 +458,22 @@ fn load_tier(
     Ok(lacking)
 }
 
-fn load_program(ebpf: &mut Ebpf, hook: &Hook) -> Result<(), ProgramError> {
+/// Of a tracepoint's program another descriptor, to ask after it.
+fn load_program(ebpf: &mut Ebpf, hook: &Hook) -> Result<Option<OwnedFd>, ProgramError> {
     let program = ebpf
         .program_mut(hook.program)
         .ok_or(ProgramError::NotLoaded)?;
     match hook.attach {
-        Attach::Syscall(_) => <&mut TracePoint>::try_from(program)?.load(),
-        Attach::Cgroup => <&mut CgroupSockAddr>::try_from(program)?.load(),
+        Attach::Syscall(_) => {
+            let program = <&mut TracePoint>::try_from(program)?;
+            program.load()?;
+            return Ok(program.fd()?.as_fd().try_clone_to_owned().ok());
+        }
+        Attach::Cgroup => <&mut CgroupSockAddr>::try_from(program)?.load()?,
         // Loaded by others.
-        Attach::Scheduler(_) | Attach::Security(..) | Attach::WithExec => Ok(()),
+        Attach::Scheduler(_) | Attach::Security(..) | Attach::WithExec => {}
     }
+    Ok(None)
 }
 
 /// Waits until programs that had begun to run before have ended: the kernel waits for an RCU grace period.
