@@ -7,8 +7,8 @@ use std::fs;
 use super::watched::{Attach, Feature, Hook, Tier};
 
 /// Copies of a program that many threads are in at a time. Each is busy only with what those before it could not
-/// take: seen in a storm of 300 processes on an emulated 7.3, where a program runs a hundred times as long as on
-/// real hardware, one copy missed a dozen opens or more, two 6, three 2.
+/// take: seen in a storm of 300 processes on an emulated 7.3, where a program runs much longer than on
+/// real hardware, one copy missed ten opens, two 6, three 2.
 const OFTEN: usize = 3;
 /// Copies of the others, which take long to load or run seldom.
 const SELDOM: usize = 2;
