@@ -507,7 +507,7 @@ pub fn document() -> String {
          *Stopped*: before it has an effect, proved by the effect's absence, and told. *Seen*: it has its \
          effect, it is told,\nand what the rule says is done to the process afterwards. *In vain*: nobody hinders it, \
          and it gains nothing. The\nrules deny; where a tier cannot deny, they kill. What would harm the machine is \
-         tried in the laboratory alone. On kernels\nthat preempt, a program of a tier below the first can be left out by the \
+         tried in the laboratory alone, and what would end guardd only where it is stopped. On kernels\nthat preempt, a program of a tier below the first can be left out by the \
          kernel; that is counted and shown by `guardctl\nstatus` (threat-model.md).\n",
     );
     let mut reasons: Vec<&str> = Vec::new();

@@ -156,8 +156,8 @@ pub struct Engine {
     counters: Counters,
     /// See [`Self::count_misses`].
     misses: [u64; FEATURES.len()],
-    /// guard's own files by inode number.
-    own_files: BTreeMap<u64, PathBuf>,
+    /// guard's own files by inode number, which is one in each file system.
+    own_files: BTreeMap<u64, Vec<PathBuf>>,
     /// Forks reported while /proc is read: child → parent.
     forks: HashMap<u32, (u32, u64)>,
     problems: BTreeMap<&'static str, String>,

@@ -43,6 +43,8 @@ fn paths(options: &Options) -> Vec<PathBuf> {
             .filter(|path| path.is_dir()),
     );
     paths.retain(|path| path.exists());
+    paths.sort();
+    paths.dedup();
     paths
 }
 
@@ -54,7 +56,9 @@ impl Engine {
     /// Tells the kernel which files are guard's own: at the start, and when a policy is loaded, which may have
     /// been replaced.
     pub(super) fn mark_own_files(&mut self) {
-        let mut own = BTreeMap::new();
+        let mut own: BTreeMap<u64, Vec<PathBuf>> = BTreeMap::new();
+        let mut marked = Vec::new();
+        self.problems.remove("own-files");
         for path in paths(&self.options) {
             // Of a file system's root only itself: others have their files in it too.
             let is_root = path
@@ -66,13 +70,18 @@ impl Engine {
                 own::WITH_CONTENT
             };
             match self.kernel.tables.own_file(&path, how) {
-                Ok(ino) => drop(own.insert(ino, path)),
+                Ok(file) => {
+                    marked.push(file);
+                    own.entry(file.ino).or_default().push(path);
+                }
                 Err(error) => {
                     let problem = format!("{}: not protected: {error}", path.display());
                     self.problems.insert("own-files", problem);
                 }
             }
         }
+        // What has been replaced since is guard's no more, and its inode may be another file's by now.
+        self.kernel.tables.keep_own_files(&marked);
         self.own_files = own;
     }
 }

@@ -298,7 +298,8 @@ impl Engine {
         let mut object = serde_json::Map::new();
         let name = act::NAMES.get(act as usize).copied().unwrap_or_default();
         object.insert("call".into(), name.into());
-        if target != 0 {
+        // To everybody (kill(2) with -1) is to nobody in particular.
+        if target as i32 > 0 {
             object.insert("target".into(), target.into());
         }
         if signal {
@@ -311,7 +312,8 @@ impl Engine {
             let (what, ino) = (number & ((1 << own::SHIFT) - 1), number >> own::SHIFT);
             let what = own::NAMES.get(what as usize).copied().unwrap_or_default();
             object.insert("what".into(), what.into());
-            if let Some(path) = self.own_files.get(&ino) {
+            // Two file systems may have that number; then it is none that could be named.
+            if let Some([path]) = self.own_files.get(&ino).map(Vec::as_slice) {
                 object.insert("path".into(), path.to_string_lossy().into());
             }
         }

@@ -56,11 +56,19 @@ impl State {
         let mut links = Vec::new();
         for (copy, program) in copies {
             let attach = || sys::attach(program).map(|fd| Link::Raw(fd, None));
-            let link = match pinned(attach()?, pins, hook, copy, &mut problem) {
-                Some(link) => link,
-                None => attach()?,
-            };
-            links.push(link);
+            let attached =
+                attach().and_then(|link| match pinned(link, pins, hook, copy, &mut problem) {
+                    Some(link) => Ok(link),
+                    None => attach(),
+                });
+            match attached {
+                Ok(link) => links.push(link),
+                Err(error) => {
+                    // What is pinned would stay by itself.
+                    links.into_iter().for_each(Link::end);
+                    return Err(error);
+                }
+            }
         }
         self.problem = problem;
         self.links = links;
@@ -368,11 +376,12 @@ impl Hooks {
     /// How many calls the kernel may have shown to no program of a feature, because each was running on the
     /// same CPU already: of several copies, what the luckiest has missed is the most that all can have.
     pub fn misses(&self, feature: Feature) -> u64 {
-        let mut least: BTreeMap<&str, u64> = BTreeMap::new();
+        // One program may be at several places, and is missed at each by itself.
+        let mut least: BTreeMap<(&str, &str), u64> = BTreeMap::new();
         for (hook, state) in self.of(feature) {
             for program in &state.programs {
                 if let Ok(misses) = sys::misses(program) {
-                    let least = least.entry(hook.program).or_insert(misses);
+                    let least = least.entry((hook.program, hook.name())).or_insert(misses);
                     *least = misses.min(*least);
                 }
             }

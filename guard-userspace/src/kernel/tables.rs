@@ -340,12 +340,12 @@ impl Tables {
     }
 
     /// Marks a file or directory as guard's own, a directory as [`guard_common::state::own::ITSELF`] or
-    /// [`guard_common::state::own::WITH_CONTENT`]. Returns its
-    /// inode number.
+    /// [`guard_common::state::own::WITH_CONTENT`]. Returns what
+    /// it is known by.
     ///
     /// # Errors
     /// When it cannot be looked at, or the table is full.
-    pub fn own_file(&mut self, path: &Path, how: u32) -> io::Result<u64> {
+    pub fn own_file(&mut self, path: &Path, how: u32) -> io::Result<OwnFile> {
         let meta = fs::metadata(path)?;
         let file = OwnFile {
             ino: meta.ino(),
@@ -355,7 +355,16 @@ impl Tables {
         self.own_files
             .insert(file, how, 0)
             .map_err(|error| io::Error::other(error.to_string()))?;
-        Ok(file.ino)
+        Ok(file)
+    }
+
+    /// Takes the mark from all files but these.
+    pub fn keep_own_files(&mut self, keep: &[OwnFile]) {
+        let marked: Vec<OwnFile> = self.own_files.keys().filter_map(Result::ok).collect();
+        for file in marked.iter().filter(|file| !keep.contains(file)) {
+            // Gone already is as good.
+            let _ = self.own_files.remove(file);
+        }
     }
 
     /// System calls that the policy in force gives a label, a bit for each of [`guard_common::state::act`].

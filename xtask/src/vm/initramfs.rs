@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{shell, workspace};
 
@@ -118,6 +118,9 @@ pub(super) fn with_modules(
                 .arg(module)
                 .output()
                 .context("busybox unxz")?;
+            if !unpacked.status.success() {
+                bail!("{}: busybox unxz: {}", module.display(), unpacked.status);
+            }
             unpacked.stdout
         } else {
             fs::read(module)?
