@@ -340,8 +340,7 @@ impl Tables {
     }
 
     /// Marks a file or directory as guard's own, a directory as [`guard_common::state::own::ITSELF`] or
-    /// [`guard_common::state::own::WITH_CONTENT`]. Returns what
-    /// it is known by.
+    /// [`guard_common::state::own::WITH_CONTENT`]. Returns what it is known by.
     ///
     /// # Errors
     /// When it cannot be looked at, or the table is full.

@@ -579,3 +579,19 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_labels_opens_are_one_of_two_words_and_the_same_in_each_of_its_tables() {
+    refused(
+        &format!("version = 1\n{LABEL}opens = \"read\"\n"),
+        5,
+        9,
+        "opens = \"read\": expected ",
+    );
+    refused(
+        &format!("version = 1\n{LABEL}opens = \"write\"\n{LABEL}"),
+        7,
+        8,
+        "label \"credential\": opens is not the same",
+    );
+}
