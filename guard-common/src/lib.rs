@@ -90,10 +90,10 @@ pub mod plain {
     pub const DEPTH: u32 = 12;
     /// Blocks of 64 bytes of an environment that are searched.
     pub const ENV_BLOCKS: u32 = 16;
-    /// Blocks of 64 bytes of a command line that are searched for a script.
-    pub const ARG_BLOCKS: u32 = 2;
-    /// Blocks of 64 bytes of a path as executed.
-    pub const NAME_BLOCKS: u32 = 2;
+    /// Blocks of 8 bytes of a command line that are searched for a script.
+    pub const ARG_BLOCKS: u32 = 16;
+    /// Blocks of 8 bytes of a path as executed.
+    pub const NAME_BLOCKS: u32 = 16;
 }
 
 /// The verdict on one call, in rising order of severity.

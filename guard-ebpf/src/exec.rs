@@ -36,8 +36,9 @@ use crate::{
 
 /// Bytes of the command line that are searched for an interpreter's script.
 const SCRIPT_WINDOW: usize = 512;
-/// Bytes of a path or a command line that one step of a loop goes through.
-const BLOCK: usize = 64;
+/// Bytes of a path or a command line that one step of a loop goes through. Few, since the verifier follows
+/// every one of them.
+const BLOCK: usize = 8;
 /// Arguments of an interpreter that are looked at.
 const SCRIPT_ARGS: u32 = 6;
 
@@ -208,11 +209,11 @@ fn executed_as(scratch: &mut Scratch, bprm: Address, generation: u8) -> u32 {
     base_name(scratch);
     let (hash, count) = (scratch.hash, scratch.count);
     let found = Found::of(scratch);
-    found.add(look_up(hash, count, generation));
+    found.add(guard_program_names(hash, count, generation as u32));
     if script {
         found.add(INTERPRETER | SHEBANG);
         if scratch.sticky & DOTDOT == 0 && is_system(scratch.name.as_ptr().cast(), 0) {
-            scratch.groups |= exceptions(hash, count, generation);
+            scratch.groups |= guard_script_exceptions(hash, count, generation as u32);
         }
     }
     0
@@ -292,8 +293,11 @@ extern "C" fn name_block(block: u32, context: &mut Bytes) -> i64 {
     0
 }
 
-#[inline(always)]
-fn look_up(hash: u64, len: u32, generation: u8) -> u32 {
+/// The domains that have this name, as bits. Exported for the reason given at [`judge::guard_touch`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_program_names(hash: u64, len: u32, generation: u32) -> u32 {
+    let generation = generation as u8;
     let mut found = 0;
     if path::exact(hash, len, domain::AGENT, generation).is_some() {
         found |= AGENT;
@@ -305,9 +309,11 @@ fn look_up(hash: u64, len: u32, generation: u8) -> u32 {
 }
 
 /// Groups whose exception names a script by its base name alone. The script's own file is not at hand
-/// here, so only patterns without directories count.
-#[inline(always)]
-fn exceptions(hash: u64, len: u32, generation: u8) -> u64 {
+/// here, so only patterns without directories count. Exported for the reason given at [`judge::guard_touch`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_script_exceptions(hash: u64, len: u32, generation: u32) -> u64 {
+    let generation = generation as u8;
     let Some(candidates) = path::exact(hash, len, domain::PROGRAM, generation) else {
         return 0;
     };
@@ -359,7 +365,7 @@ fn arguments(scratch: &mut Scratch, generation: u8) -> u32 {
         let flags = scratch.prefix[slot];
         let hash = scratch.components[slot];
         if slot == 0 {
-            found.add(look_up(hash, flags as u32 & 0xffff, generation));
+            found.add(guard_program_names(hash, flags as u32 & 0xffff, generation as u32));
             continue;
         }
         if names & INTERPRETER == 0 {
@@ -374,11 +380,11 @@ fn arguments(scratch: &mut Scratch, generation: u8) -> u32 {
         }
         // Which of them is the script, options with values make hard to tell: guardd looks closer. An
         // exception cannot wait for that, so it is given only where there is no option before.
-        found.add(look_up(hash, flags as u32 & 0xffff, generation));
+        found.add(guard_program_names(hash, flags as u32 & 0xffff, generation as u32));
         if slot == 1 && names & SHEBANG == 0 {
             let start = scratch.suffix[slot] as usize & (SCRIPT_WINDOW - 1);
             if flags & DOTDOT == 0 && is_system(scratch.tail.as_ptr(), start) {
-                scratch.groups |= exceptions(hash, flags as u32 & 0xffff, generation);
+                scratch.groups |= guard_script_exceptions(hash, flags as u32 & 0xffff, generation as u32);
             }
         }
     }

@@ -192,23 +192,39 @@ pub fn judge(session: u32, labels: u64, now_ns: u64, tgid: u32, out: &mut Judgem
 /// One session: first every rule moves on, then those that fire are looked at, the strictest first
 /// (the table is in that order). Returns 1 behind the outermost.
 extern "C" fn judge_level(_: u32, judging: &mut Judging) -> i64 {
-    let Some(state) = SESSIONS.get_ptr_mut(judging.id) else {
+    let touched = guard_touch(judging.id, judging.labels, judging.now_ns);
+    if touched == ABSENT {
         return 1;
-    };
-    for label in 0..MAX_LABELS {
-        if judging.labels >> label & 1 != 0 {
-            // SAFETY: the pointer was checked; a torn time between two CPUs is impossible for an
-            // aligned word, and either time is a true one.
-            unsafe { (*state).last_ns[label] = judging.now_ns };
-        }
     }
     // SAFETY: a map value.
     judging.firing = unsafe { (*judging.config).zero };
     kernel::repeat::<{ plain::RULES }, _>(MAX_RULES as u32, advance_one, judging);
     kernel::repeat::<{ plain::TRIES }, _>(MAX_TRIES, next_fired, judging);
-    // SAFETY: as above.
-    judging.id = unsafe { (*state).parent };
+    judging.id = touched as u32;
     0
+}
+
+/// There is no such session.
+const ABSENT: u64 = u64::MAX;
+
+/// Notes that `session` touched `labels`. Gives the session around it, 0 for none, or [`ABSENT`].
+///
+/// Exported, and so a global function to the verifier (see [`kernel`]).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_touch(session: u32, labels: u64, now_ns: u64) -> u64 {
+    let Some(state) = SESSIONS.get_ptr_mut(session) else {
+        return ABSENT;
+    };
+    for label in 0..MAX_LABELS {
+        if labels >> label & 1 != 0 {
+            // SAFETY: the pointer was checked; a torn time between two CPUs is impossible for an
+            // aligned word, and either time is a true one.
+            unsafe { (*state).last_ns[label] = now_ns };
+        }
+    }
+    // SAFETY: as above.
+    unsafe { (*state).parent as u64 }
 }
 
 /// Moves one rule. Returns 1 behind the last.
@@ -220,16 +236,43 @@ extern "C" fn advance_one(index: u32, judging: &mut Judging) -> i64 {
     }
     // Read back, so that the compiler keeps the mask, which the verifier needs to see.
     let index = path::forget(&index) & (MAX_RULES as u32 - 1);
-    let rule = &table.rules[index as usize];
-    if !rule.concerns(judging.labels) {
+    if !table.rules[index as usize].concerns(judging.labels) {
         return 0;
     }
     // SAFETY: a reference handed down by `judge` through the pointer.
-    let generation = unsafe { (*judging.out).generation };
-    let key = ProgressKey {
-        session: judging.id,
-        rule: index as u16,
+    let generation = unsafe { (*judging.out).generation } as u32;
+    let fires = guard_advance(
+        judging.id,
+        index,
         generation,
+        judging.labels,
+        judging.now_ns,
+    );
+    judging.firing |= (fires as u64) << index;
+    0
+}
+
+/// Moves rule `index` of a half of the policy for one session. Returns whether it fires, as 0 or 1.
+///
+/// Exported for the reason given at [`guard_touch`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_advance(
+    session: u32,
+    index: u32,
+    generation: u32,
+    labels: u64,
+    now_ns: u64,
+) -> u32 {
+    let Some(table) = RULES.get(generation & 1) else {
+        return 0;
+    };
+    let index = path::forget(&index) & (MAX_RULES as u32 - 1);
+    let rule = &table.rules[index as usize];
+    let key = ProgressKey {
+        session,
+        rule: index as u16,
+        generation: generation as u16,
     };
     let progress = match PROGRESS.get_ptr_mut(key) {
         Some(progress) => progress,
@@ -247,14 +290,7 @@ extern "C" fn advance_one(index: u32, judging: &mut Judging) -> i64 {
     };
     // SAFETY: the pointer was checked. Two CPUs may advance the same progress at once: each word is
     // written whole and every value written is a true start of a chain.
-    let fires = advance(
-        rule,
-        unsafe { &mut *progress },
-        judging.labels,
-        judging.now_ns,
-    );
-    judging.firing |= (fires as u64) << index;
-    0
+    advance(rule, unsafe { &mut *progress }, labels, now_ns) as u32
 }
 
 /// In read-only memory instead of on the stack.

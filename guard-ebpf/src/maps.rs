@@ -129,8 +129,9 @@ impl Borrowed {
     /// The memory.
     #[inline(always)]
     pub fn memory(&self) -> Option<&'static mut Scratch> {
-        // SAFETY: the slot is this CPU's and was taken: nobody else uses it.
-        SCRATCH.get_ptr_mut(self.0).map(|it| unsafe { &mut *it })
+        let scratch = memory(self.0)?;
+        scratch.slot = self.0;
+        Some(scratch)
     }
 
     /// Gives it back.
@@ -140,6 +141,13 @@ impl Borrowed {
             kernel::atomic_add(users.cast(), -1);
         }
     }
+}
+
+/// The work memory in a slot that the caller has taken; for functions that get the number and not the pointer.
+#[inline(always)]
+pub fn memory(slot: u32) -> Option<&'static mut Scratch> {
+    // SAFETY: the slot is this CPU's and was taken: nobody else uses it.
+    SCRATCH.get_ptr_mut(slot).map(|it| unsafe { &mut *it })
 }
 
 /// Slack behind the tail so that a bounded copy at a bounded offset stays inside for the verifier.
@@ -194,6 +202,8 @@ pub struct Scratch {
     pub known: KnownFile,
     /// How long the verdict took.
     pub latency_ns: u32,
+    /// Which slot this is.
+    pub slot: u32,
     /// Groups that the program is excepted in, for matching.
     pub excepted: u64,
     /// Result of matching: labels whether excepted or not.

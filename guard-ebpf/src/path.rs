@@ -20,7 +20,7 @@ use crate::{
         self, Address, DENTRY_HASH_LEN, DENTRY_NAME, DENTRY_PARENT, MOUNT_MNT, MOUNT_PARENT,
         MOUNT_POINT, VFSMOUNT_ROOT, Words,
     },
-    maps::{HOMES, KEYS, NAMES, PATTERNS, Scratch},
+    maps::{self, HOMES, KEYS, NAMES, PATTERNS, Scratch},
 };
 
 /// A place in the file system: what the kernel calls `struct path`.
@@ -87,16 +87,21 @@ pub const fn bit(domain: u8) -> u32 {
     1 << domain
 }
 
-/// What [`try_key`] looks up, packed: BPF functions take five words.
+/// What [`guard_try_key`] looks up, packed: BPF functions take five words.
 #[inline(always)]
 const fn pack(kind: u8, level: u32, len: u32, generation: u8) -> u64 {
     kind as u64 | (generation as u64) << 8 | (level as u64) << 16 | (len as u64) << 32
 }
 
 /// Looks up one key in each of `domains`, remembers those with patterns behind them, and notes the
-/// domains in `scratch.found`.
+/// domains in `found` of the work memory `slot`. Exported for the reason given at
+/// [`crate::judge::guard_touch`].
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn try_key(scratch: &mut Scratch, hash: u64, packed: u64, domains: u32) -> u32 {
+pub extern "C" fn guard_try_key(slot: u32, hash: u64, packed: u64, domains: u32) -> u32 {
+    let Some(scratch) = maps::memory(slot) else {
+        return 0;
+    };
     for domain in 0..5u8 {
         if domains & bit(domain) == 0 {
             continue;
@@ -140,17 +145,22 @@ pub fn forget(word: &u32) -> u32 {
 }
 
 /// Looks the name in `scratch.name` up as a final component in `domains`: whole, by prefix, by suffix.
-/// Hits are added to `scratch.hits`.
+/// Hits are added to `scratch.hits`. Exported for the reason given at [`crate::judge::guard_touch`].
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn match_name(scratch: &mut Scratch, domains: u32, generation: u8) -> u32 {
+pub extern "C" fn guard_match_name(slot: u32, domains: u32, generation: u32) -> u32 {
+    let generation = generation as u8;
+    let Some(scratch) = maps::memory(slot) else {
+        return 0;
+    };
     let Some(names) = NAMES.get(generation as u32 & 1) else {
         return 0;
     };
     let hash = scratch.hash;
     if bloom(names, hash) {
         let len = forget(&scratch.name_len);
-        try_key(
-            scratch,
+        guard_try_key(
+            scratch.slot,
             hash,
             pack(kind::EXACT, 0, len, generation),
             domains,
@@ -168,16 +178,16 @@ fn match_name(scratch: &mut Scratch, domains: u32, generation: u8) -> u32 {
         suffix = fnv_step(suffix, name_byte(scratch, len.wrapping_sub(n) as usize));
         scratch.suffix[n as usize] = suffix;
         if names.prefix_lens >> n & 1 != 0 && bloom(names, prefix) {
-            try_key(
-                scratch,
+            guard_try_key(
+                scratch.slot,
                 prefix,
                 pack(kind::PREFIX, 0, n, generation),
                 domains,
             );
         }
         if names.suffix_lens >> n & 1 != 0 && bloom(names, suffix) {
-            try_key(
-                scratch,
+            guard_try_key(
+                scratch.slot,
                 suffix,
                 pack(kind::SUFFIX, 0, n, generation),
                 domains,
@@ -472,7 +482,7 @@ pub fn look_up(scratch: &mut Scratch, place: Place, domains: u32, generation: u8
     scratch.hit_count = 0;
     scratch.found = 0;
     if read_name(place.dentry, scratch) != 0 {
-        match_name(scratch, domains, generation);
+        guard_match_name(scratch.slot, domains, generation as u32);
     }
 }
 
@@ -522,15 +532,15 @@ fn directories(scratch: &mut Scratch, levels: u32, domain: u8, generation: u8) -
             continue;
         }
         // The length is not part of a directory's key: the hash is of the whole name.
-        try_key(
-            scratch,
+        guard_try_key(
+            scratch.slot,
             hash,
             pack(kind::UNDER, level, 0, generation),
             bit(domain),
         );
         if level == 1 {
-            try_key(
-                scratch,
+            guard_try_key(
+                scratch.slot,
                 hash,
                 pack(kind::PARENT, 1, 0, generation),
                 bit(domain),
