@@ -10,6 +10,7 @@ use guard_common::{
 };
 
 use crate::{
+    judge,
     kernel::{self, Address, MM_ENV_END, MM_ENV_START},
     maps::{MARKERS, Scratch},
     path,
@@ -24,28 +25,27 @@ const BLOCK: usize = 64;
 
 /// Whether the environment carries an agent's marker (its first eight bytes; guardd compares the
 /// rest).
-#[inline(always)]
-pub fn marked(scratch: &mut Scratch, mm: Address, config: &Config, generation: u8) -> bool {
+#[inline(never)]
+pub fn marked(scratch: &mut Scratch, mm: Address, config: &Config, generation: u8) -> u32 {
     let bloom = config.env_bloom[generation as usize & 1];
     if bloom == 0 {
-        return false;
+        return 0;
     }
     let (Some(start), Some(end)) = (
         kernel::read::<u64>(mm, &MM_ENV_START),
         kernel::read::<u64>(mm, &MM_ENV_END),
     ) else {
-        return false;
+        return 0;
     };
     scratch.found_marker = 0;
     let mut search = Search {
         scratch,
         start,
         end,
-        bloom,
         generation: generation as u64,
     };
     kernel::repeat::<1, _>(ENV_CHUNKS, search_chunk, &mut search);
-    path::forget(&scratch.found_marker) != 0
+    path::forget(&scratch.found_marker)
 }
 
 /// What [`search_chunk`] needs; on the stack.
@@ -54,7 +54,6 @@ struct Search {
     scratch: *mut Scratch,
     start: u64,
     end: u64,
-    bloom: u64,
     generation: u64,
 }
 
@@ -74,8 +73,7 @@ extern "C" fn search_chunk(chunk: u32, search: &mut Search) -> i64 {
         from,
         search.end,
         chunk == 0,
-        search.bloom,
-        search.generation as u8,
+        search.generation as u32,
     );
     (!read || path::forget(&scratch.found_marker) != 0) as i64
 }
@@ -88,8 +86,7 @@ fn read_chunk(
     start: u64,
     end: u64,
     first: bool,
-    bloom: u64,
-    generation: u8,
+    generation: u32,
 ) -> bool {
     let len = end.saturating_sub(start).min(MAX_ENV as u64);
     if read_environment(scratch, len, start) != 0 {
@@ -98,12 +95,11 @@ fn read_chunk(
     let len = len as u32;
     let mut scan = Scan {
         scratch,
-        bloom,
         len,
-        generation: generation as u32,
+        generation,
     };
     // The first entry has no NUL before it.
-    if first && word_at(scratch, 0).is_some_and(|entry| is_marker(&scan, entry) != 0) {
+    if first && word_at(scratch, 0).is_some_and(|entry| is_marker(entry, generation)) {
         scratch.found_marker = 1;
         return true;
     }
@@ -140,50 +136,63 @@ extern "C" fn scan_block(block: u32, scan: &mut Scan) -> i64 {
         let Some(word) = word_at(scratch, at) else {
             return 1;
         };
-        let ends = zero_bytes(word);
-        if ends == 0 {
+        if zero_bytes(word) == 0 {
             continue;
         }
         let Some(next) = word_at(scratch, at + 8) else {
             return 1;
         };
-        for byte in 0..8 {
-            if ends >> (byte * 8 + 7) & 1 == 0 {
-                continue;
-            }
-            let entry = if byte == 7 {
-                next
-            } else {
-                word >> (byte * 8 + 8) | next << (56 - byte * 8)
-            };
-            if is_marker(scan, entry) != 0 {
-                scratch.found_marker = 1;
-                return 1;
-            }
+        if guard_env_entries(word, next, scan.generation) != 0 {
+            scratch.found_marker = 1;
+            return 1;
+        }
+    }
+    0
+}
+
+/// Whether one of the entries that begin behind a NUL in `word` may be a marker; `next` is the word behind it.
+/// Exported for the reason given at [`crate::judge::guard_touch`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_env_entries(word: u64, next: u64, generation: u32) -> u32 {
+    let ends = zero_bytes(word);
+    for byte in 0..8 {
+        if ends >> (byte * 8 + 7) & 1 == 0 {
+            continue;
+        }
+        let entry = if byte == 7 {
+            next
+        } else {
+            word >> (byte * 8 + 8) | next << (56 - byte * 8)
+        };
+        if is_marker(entry, generation) {
+            return 1;
         }
     }
     0
 }
 
 /// Whether an entry that begins with these eight bytes may be a marker.
-#[inline(never)]
-fn is_marker(scan: &Scan, entry: u64) -> u32 {
+#[inline(always)]
+fn is_marker(entry: u64, generation: u32) -> bool {
+    let Some(config) = judge::config() else {
+        return false;
+    };
     let word = marker_word(entry);
-    if scan.bloom >> env_bit(word) & 1 == 0 {
-        return 0;
+    if config.env_bloom[generation as usize & 1] >> env_bit(word) & 1 == 0 {
+        return false;
     }
     let key = EnvKey {
         word,
-        generation: scan.generation as u64,
+        generation: generation as u64,
     };
-    MARKERS.get_ptr(key).is_some() as u32
+    MARKERS.get_ptr(key).is_some()
 }
 
 /// What [`scan_block`] needs. On the stack, since that is what `bpf_loop` passes on.
 #[repr(C)]
 struct Scan {
     scratch: *mut Scratch,
-    bloom: u64,
     len: u32,
     generation: u32,
 }

@@ -120,7 +120,7 @@ fn look_at(
             );
         }
         None => {
-            let by_env = names & AGENT == 0 && environ::marked(scratch, mm, config, generation);
+            let by_env = names & AGENT == 0 && environ::marked(scratch, mm, config, generation) != 0;
             if (names & AGENT != 0 || by_env)
                 && let Some(start_ns) = kernel::start_of(task)
             {

@@ -243,8 +243,7 @@ extern "C" fn advance_one(index: u32, judging: &mut Judging) -> i64 {
     let generation = unsafe { (*judging.out).generation } as u32;
     let fires = guard_advance(
         judging.id,
-        index,
-        generation,
+        index | generation << 16,
         judging.labels,
         judging.now_ns,
     );
@@ -252,28 +251,23 @@ extern "C" fn advance_one(index: u32, judging: &mut Judging) -> i64 {
     0
 }
 
-/// Moves rule `index` of a half of the policy for one session. Returns whether it fires, as 0 or 1.
+/// Moves one rule for one session: `rule` is its index, and the half of the policy in the upper 16 bits. Returns
+/// whether it fires, as 0 or 1.
 ///
 /// Exported for the reason given at [`guard_touch`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn guard_advance(
-    session: u32,
-    index: u32,
-    generation: u32,
-    labels: u64,
-    now_ns: u64,
-) -> u32 {
-    let Some(table) = RULES.get(generation & 1) else {
-        return 0;
-    };
-    let index = path::forget(&index) & (MAX_RULES as u32 - 1);
-    let rule = &table.rules[index as usize];
+pub extern "C" fn guard_advance(session: u32, rule: u32, labels: u64, now_ns: u64) -> u32 {
     let key = ProgressKey {
         session,
-        rule: index as u16,
-        generation: generation as u16,
+        rule: rule as u16,
+        generation: (rule >> 16) as u16,
     };
+    let Some(table) = RULES.get(rule >> 16 & 1) else {
+        return 0;
+    };
+    // Read back, so that the compiler keeps the mask, which the verifier needs to see.
+    let rule = &table.rules[path::forget(&rule) as usize & (MAX_RULES - 1)];
     let progress = match PROGRESS.get_ptr_mut(key) {
         Some(progress) => progress,
         None => {
@@ -365,26 +359,17 @@ fn fired(
     let mut action = rule.action;
     let trigger = rule.steps[(rule.len as usize).wrapping_sub(1) & 7] as u32;
     if action > Verdict::Flag as u8
-        && (leased(judged_in, trigger, now_ns) || leased(session, trigger, now_ns))
+        && (guard_leased(judged_in, trigger, now_ns) != 0
+            || guard_leased(session, trigger, now_ns) != 0)
     {
         out.flags |= FLAG_LEASED;
         action = Verdict::Allow as u8;
     }
     if action == Verdict::Hold as u8 {
-        let key = AnswerKey {
-            tgid,
-            rule: index,
-            generation: out.generation,
-        };
-        // SAFETY: answers are written by userspace only, before the process is resumed.
-        if let Some(answer) = unsafe { ANSWERS.get(key) }
-            && answer.expires_ns > now_ns
-            && answer.object == out.object
-        {
+        let rule = index as u32 | (out.generation as u32) << 16;
+        if guard_answered(tgid, rule, out.object, now_ns) != 0 {
             action = Verdict::Allow as u8;
             out.flags |= FLAG_LEASED;
-            // Used up: the next call asks again.
-            let _ = ANSWERS.remove(key);
         }
     }
     if action == Verdict::Deny as u8 && out.can_deny == 0 {
@@ -429,10 +414,35 @@ pub fn refused(tgid: u32, now_ns: u64, judgement: &mut Judgement) {
     }
 }
 
-#[inline(always)]
-fn leased(session: u32, label: u32, now_ns: u64) -> bool {
+/// Whether a lease for `label` is in force, as 0 or 1. Exported for the reason given at [`guard_touch`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_leased(session: u32, label: u32, now_ns: u64) -> u32 {
     // SAFETY: leases are written by userspace only; a stale value is one that was true.
-    matches!(unsafe { LEASES.get(LeaseKey { session, label }) }, Some(&until) if until > now_ns)
+    match unsafe { LEASES.get(LeaseKey { session, label }) } {
+        Some(&until) if until > now_ns => 1,
+        _ => 0,
+    }
+}
+
+/// Whether a person has approved this very call, as 0 or 1; the approval is used up by it. `rule` is its index,
+/// and the half of the policy in the upper 16 bits. Exported for the reason given at [`guard_touch`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_answered(tgid: u32, rule: u32, object: u64, now_ns: u64) -> u32 {
+    let key = AnswerKey {
+        tgid,
+        rule: rule as u16,
+        generation: (rule >> 16) as u16,
+    };
+    // SAFETY: answers are written by userspace only, before the process is resumed.
+    match unsafe { ANSWERS.get(key) } {
+        Some(answer) if answer.expires_ns > now_ns && answer.object == object => {}
+        _ => return 0,
+    }
+    // Used up: the next call asks again.
+    let _ = ANSWERS.remove(key);
+    1
 }
 
 /// Enters a hold into the table that guardd (or, without it, the next start) settles. `held` is room for

@@ -19,7 +19,7 @@ use guard_common::{
     },
 };
 
-use crate::kernel;
+use crate::{judge::Judgement, kernel};
 
 /// The lineage: tgid → [`Task`]. Preallocated, since it is filled from the fork path.
 #[map]
@@ -196,6 +196,8 @@ pub struct Scratch {
     pub complete: u32,
     /// Number of `components`.
     pub depth: u32,
+    /// What the rules say of the call.
+    pub judgement: Judgement,
     /// A hold on its way into its table.
     pub held: Held,
     /// What is known of a file, on its way into its table.

@@ -308,21 +308,21 @@ fn judge_with(
     } else {
         0
     };
-    let mut judgement = Judgement::new(can_deny, object);
-    judge::judge(task.session, labels, now_ns, tgid, &mut judgement);
+    scratch.judgement = Judgement::new(can_deny, object);
+    judge::judge(task.session, labels, now_ns, tgid, &mut scratch.judgement);
     let mut done = Done::Goes;
     if can_deny {
-        judge::refused(tgid, now_ns, &mut judgement);
-        if judgement.verdict == Verdict::Hold as u8 {
+        judge::refused(tgid, now_ns, &mut scratch.judgement);
+        if scratch.judgement.verdict == Verdict::Hold as u8 {
             done = how_held(file);
             if done != Done::Repeats {
-                judgement.object = 0;
+                scratch.judgement.object = 0;
             }
-        } else if judgement.verdict >= Verdict::Deny as u8 {
+        } else if scratch.judgement.verdict >= Verdict::Deny as u8 {
             done = Done::Fails;
         }
     }
-    if judgement.verdict == Verdict::Hold as u8 {
+    if scratch.judgement.verdict == Verdict::Hold as u8 {
         judge::enter_hold(
             &mut scratch.held,
             tgid,
@@ -332,11 +332,11 @@ fn judge_with(
             task.session,
             record_kind,
             done.fate(),
-            &judgement,
+            &scratch.judgement,
         );
     }
     // The signal before the record, so that whoever reads the record knows it has been sent.
-    judge::signal(judgement.verdict);
+    judge::signal(scratch.judgement.verdict);
     // Not on the stack, which is short.
     scratch.latency_ns = emit::since(now_ns);
     let complete = if by_name & 1 != 0 {
@@ -344,8 +344,8 @@ fn judge_with(
     } else {
         path::walk(scratch, place.dentry, place.mnt)
     };
-    if done == Done::Fails && judgement.verdict == Verdict::Hold as u8 {
-        judgement.flags |= FLAG_REFUSED;
+    if done == Done::Fails && scratch.judgement.verdict == Verdict::Hold as u8 {
+        scratch.judgement.flags |= FLAG_REFUSED;
     }
     tell(
         scratch,
@@ -354,7 +354,6 @@ fn judge_with(
         tier,
         now_ns,
         labels,
-        &judgement,
         complete != 0,
     );
     Some(done)
@@ -388,7 +387,6 @@ fn tell(
     tier: u8,
     now_ns: u64,
     labels: u64,
-    judgement: &Judgement,
     complete: bool,
 ) {
     emit::fill(
@@ -399,18 +397,18 @@ fn tell(
         task.start_ns,
         now_ns,
     );
-    emit::fill_judgement(&mut scratch.head.header, labels, judgement);
+    emit::fill_judgement(&mut scratch.head.header, labels, &scratch.judgement);
     scratch.head.header.latency_ns = scratch.latency_ns;
-    if judgement.verdict == Verdict::Hold as u8 {
+    if scratch.judgement.verdict == Verdict::Hold as u8 {
         scratch.head.header.flags |= FLAG_STOPPED;
     }
     if !complete {
         scratch.head.header.flags |= FLAG_TRUNCATED;
     }
     scratch.head.arg_len = 0;
-    emit::send(
-        scratch,
-        emit::is_critical(judgement),
-        emit::class_of(judgement),
+    let (critical, class) = (
+        emit::is_critical(&scratch.judgement),
+        emit::class_of(&scratch.judgement),
     );
+    emit::send(scratch, critical, class);
 }

@@ -23,7 +23,7 @@ use std::{
 };
 
 use aya::{
-    Btf, Ebpf, EbpfError, EbpfLoader,
+    Btf, Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
     maps::{MapData, MapError, RingBuf},
     programs::ProgramError,
 };
@@ -338,6 +338,9 @@ fn load_object(
 ) -> Result<Ebpf, KernelError> {
     let retval = u32::from(helpers.set_retval);
     let mut loader = EbpfLoader::new();
+    // Why, and not every step on the way there: on kernels before 6.4 a log that is longer than its buffer
+    // ends before the reason does, and aya tries again and again with a larger one.
+    loader.verifier_log_level(VerifierLogLevel::STATS);
     for (name, value) in offsets.globals() {
         loader.override_global(name, value, true);
     }

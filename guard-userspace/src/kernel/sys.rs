@@ -140,9 +140,12 @@ pub(super) fn prog_load(load: &Load<'_>) -> Result<OwnedFd, Refused> {
         Ok(fd) => return Ok(owned(fd)),
         Err(error) => error,
     };
+    /// `BPF_LOG_STATS`: why, and not every step on the way there, for which the buffer is too short.
+    /// <https://github.com/torvalds/linux/blob/v6.12/include/linux/bpf_verifier.h#L619>
+    const STATS: u32 = 4;
     // Once more for its reasons.
     let mut log = vec![0u8; LOG];
-    attr.log_level = 1;
+    attr.log_level = STATS;
     attr.log_size = LOG as u32;
     attr.log_buf = log.as_mut_ptr() as u64;
     match bpf(BPF_PROG_LOAD, &mut attr) {
