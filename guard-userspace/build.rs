@@ -53,7 +53,7 @@ fn main() -> Result<()> {
         unsafe {
             env::set_var(
                 "RUSTC_BOOTSTRAP",
-                format!("{bootstrap},guard_ebpf,guard_ebpf_plain"),
+                format!("{bootstrap},guard_ebpf"),
             )
         };
     }

@@ -61,7 +61,7 @@ pub const COPY: i32 = 0x6d75_6c74;
 pub const MAX_GROUPS: usize = 64;
 /// Rules a policy may have.
 pub const MAX_RULES: usize = 64;
-/// Bytes of a program's environment that are searched for agents' markers, where there is `bpf_loop`.
+/// Bytes of a program's environment that are searched for agents' markers.
 pub const ENV_SEARCHED: usize = 64 << 10;
 /// Ordered steps in one rule.
 pub const MAX_STEPS: usize = 8;
@@ -77,24 +77,6 @@ pub const MAX_ARGV: usize = 4096;
 pub const MAX_PATH: usize = 4096;
 /// Directory levels that are walked to verify a pattern or to name a file.
 pub const MAX_DEPTH: usize = 32;
-
-/// Limits on kernels without `bpf_loop` (before 5.17), where the verifier follows every step.
-pub mod plain {
-    /// Rules that are judged.
-    pub const RULES: u32 = 8;
-    /// Sessions inside sessions that are judged.
-    pub const NESTING: u32 = 2;
-    /// Rules that fire on one call and are looked at.
-    pub const TRIES: u32 = 3;
-    /// Directory levels that are walked.
-    pub const DEPTH: u32 = 12;
-    /// Blocks of 64 bytes of an environment that are searched.
-    pub const ENV_BLOCKS: u32 = 16;
-    /// Blocks of 8 bytes of a command line that are searched for a script.
-    pub const ARG_BLOCKS: u32 = 16;
-    /// Blocks of 8 bytes of a path as executed.
-    pub const NAME_BLOCKS: u32 = 16;
-}
 
 /// The verdict on one call, in rising order of severity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

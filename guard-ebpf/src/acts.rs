@@ -14,7 +14,7 @@ use guard_common::{
     Verdict,
     event::{CallRecord, FLAG_REFUSED, FLAG_STOPPED, kind, tier},
     matching::{FNV_OFFSET, fold},
-    state::{Held, POSTURE_PAUSED, Task, act, watched},
+    state::{POSTURE_PAUSED, Task, act, watched},
 };
 
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     judge::{self, Done, Judgement},
     kernel::{self, Address, TASK_TGID},
     lineage,
-    maps::{ACTS, GONE, GUARDED, HELD, SESSIONS, TASKS, WAITING, with_memory},
+    maps::{ACTS, GONE, GUARDED, HELD, SESSIONS, Scratch, TASKS, WAITING, with_memory},
 };
 
 const SIGCONT: u64 = 18;
@@ -323,7 +323,7 @@ fn judge_act(
             target,
             number,
         };
-        judge_with(&mut scratch.held, tgid, task, &call, tier, can_deny)
+        judge_with(scratch, tgid, task, &call, tier, can_deny)
     })
 }
 
@@ -336,7 +336,7 @@ struct Call {
 
 #[inline(always)]
 fn judge_with(
-    held: &mut Held,
+    scratch: &mut Scratch,
     tgid: u32,
     task: &Task,
     call: &Call,
@@ -363,11 +363,12 @@ fn judge_with(
     } else {
         0
     };
-    let mut judgement = Judgement::new(can_deny, object);
-    judge::judge(task.session, labels, now_ns, tgid, &mut judgement);
+    scratch.judgement = Judgement::new(can_deny, object);
+    judge::guard_judge(scratch.slot, task.session, labels, now_ns, tgid);
+    let judgement = &mut scratch.judgement;
     let mut done = Done::Goes;
     if can_deny {
-        judge::refused(tgid, now_ns, &mut judgement);
+        judge::refused(tgid, now_ns, judgement);
         if judgement.verdict == Verdict::Hold as u8 {
             // Not known: it fails, for after the call there is nothing to hold.
             done = Done::of_held().unwrap_or(Done::Fails);
@@ -381,7 +382,7 @@ fn judge_with(
     }
     if judgement.verdict == Verdict::Hold as u8 {
         judge::enter_hold(
-            held,
+            &mut scratch.held,
             tgid,
             task.start_ns,
             now_ns,
@@ -389,12 +390,12 @@ fn judge_with(
             task.session,
             kind_of(call.act),
             done.fate(),
-            &judgement,
+            judgement,
         );
         judgement.flags |= FLAG_STOPPED;
     }
     judge::signal(judgement.verdict);
-    tell(task, call, tier, now_ns, labels, &judgement);
+    tell(task, call, tier, now_ns, labels, judgement);
     Some(done)
 }
 

@@ -17,7 +17,6 @@ use guard_common::{
     MAX_ARGV, MAX_PATH,
     event::{FLAG_BY_ENV, FLAG_GATED, FLAG_JOB, FLAG_STOPPED, FLAG_TRUNCATED, Header, kind, tier},
     matching::{FNV_OFFSET, domain, fold},
-    plain,
     state::{Config, HEARTBEAT_LIMIT_NS, Task, Waiting, class, watched},
 };
 
@@ -29,7 +28,7 @@ use crate::{
         TASK_SIGNAL,
     },
     lineage,
-    maps::{CRITICAL, SESSIONS, Scratch, WAITING, with_memory},
+    maps::{self, CRITICAL, SESSIONS, Scratch, WAITING, with_memory},
     open,
     path::{self, Place},
 };
@@ -120,7 +119,7 @@ fn look_at(
             );
         }
         None => {
-            let by_env = names & AGENT == 0 && environ::marked(scratch, mm, config, generation) != 0;
+            let by_env = names & AGENT == 0 && environ::marked(scratch, mm, config, generation);
             if (names & AGENT != 0 || by_env)
                 && let Some(start_ns) = kernel::start_of(task)
             {
@@ -250,35 +249,31 @@ fn base_name(scratch: &mut Scratch) {
     state.reset();
     state.begin();
     let len = path::forget(&scratch.count).min(255);
-    let mut context = Bytes {
-        scratch,
-        len,
-        pad: 0,
-    };
-    kernel::repeat::<{ plain::NAME_BLOCKS }, _>(len / BLOCK as u32 + 1, name_block, &mut context);
+    let slot = scratch.slot;
+    for block in 0..(256 / BLOCK) as u32 {
+        if guard_name_block(slot, block, len) != 0 {
+            break;
+        }
+    }
     state.finish();
     scratch.count = state.count() as u32 & 0xffff;
 }
 
-/// What goes through bytes block by block; on the stack.
-#[repr(C)]
-struct Bytes {
-    scratch: *mut Scratch,
-    len: u32,
-    pad: u32,
-}
-
-/// One block of a path in `scratch.name`.
-extern "C" fn name_block(block: u32, context: &mut Bytes) -> i64 {
-    // SAFETY: points to this CPU's scratch for as long as `context` lives.
-    let scratch = unsafe { &mut *context.scratch };
+/// One block of a path of `len` bytes in `name` of the work memory `slot`. Returns 1 at its end. Exported for the
+/// reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_name_block(slot: u32, block: u32, len: u32) -> u32 {
+    let Some(scratch) = maps::memory(slot) else {
+        return 1;
+    };
     let state = State::of(scratch);
     let base = block as usize * BLOCK;
     if base > 256 - BLOCK {
         return 1;
     }
     for i in 0..BLOCK {
-        if base + i >= path::forget(&context.len) as usize {
+        if base + i >= path::forget(&len) as usize {
             return 1;
         }
         // SAFETY: base + i < 256, inside the array; every byte of it is initialised.
@@ -293,7 +288,7 @@ extern "C" fn name_block(block: u32, context: &mut Bytes) -> i64 {
     0
 }
 
-/// The domains that have this name, as bits. Exported for the reason given at [`judge::guard_touch`].
+/// The domains that have this name, as bits. Exported for the reason given at [`kernel`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn guard_program_names(hash: u64, len: u32, generation: u32) -> u32 {
@@ -309,7 +304,7 @@ pub extern "C" fn guard_program_names(hash: u64, len: u32, generation: u32) -> u
 }
 
 /// Groups whose exception names a script by its base name alone. The script's own file is not at hand
-/// here, so only patterns without directories count. Exported for the reason given at [`judge::guard_touch`].
+/// here, so only patterns without directories count. Exported for the reason given at [`kernel`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn guard_script_exceptions(hash: u64, len: u32, generation: u32) -> u64 {
@@ -346,17 +341,12 @@ fn arguments(scratch: &mut Scratch, generation: u8) -> u32 {
     state.begin();
     state.set_index(0);
     scratch.suffix[0] = 0;
-    let len = path::forget(&scratch.count);
-    let mut context = Bytes {
-        scratch,
-        len,
-        pad: 0,
-    };
-    kernel::repeat::<{ plain::ARG_BLOCKS }, _>(
-        len / BLOCK as u32 + 1,
-        argument_block,
-        &mut context,
-    );
+    let (slot, len) = (scratch.slot, path::forget(&scratch.count));
+    for block in 0..(SCRIPT_WINDOW / BLOCK) as u32 {
+        if guard_argument_block(slot, block, len) != 0 {
+            break;
+        }
+    }
     let given = state.index();
     for slot in 0..SCRIPT_ARGS as usize {
         if slot >= given as usize {
@@ -407,17 +397,21 @@ fn is_system(bytes: *const u8, at: usize) -> bool {
 /// `component(b"-c")`, which a test compares.
 const DASH_C: u64 = guard_common::matching::DASH_C;
 
-/// One block of the command line in `scratch.tail`.
-extern "C" fn argument_block(block: u32, context: &mut Bytes) -> i64 {
-    // SAFETY: points to this CPU's scratch for as long as `context` lives.
-    let scratch = unsafe { &mut *context.scratch };
+/// One block of a command line of `len` bytes in `tail` of the work memory `slot`. Returns 1 at its end. Exported
+/// for the reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_argument_block(slot: u32, block: u32, len: u32) -> u32 {
+    let Some(scratch) = maps::memory(slot) else {
+        return 1;
+    };
     let state = State::of(scratch);
     let base = block as usize * BLOCK;
     if base > SCRIPT_WINDOW - BLOCK {
         return 1;
     }
     for i in 0..BLOCK {
-        if base + i >= path::forget(&context.len) as usize {
+        if base + i >= path::forget(&len) as usize {
             return 1;
         }
         let byte = scratch.tail[base + i];
@@ -662,7 +656,7 @@ fn in_session(
     let complete = (if walked & 1 != 0 {
         walked >> 1
     } else {
-        path::walk(scratch, place.dentry, place.mnt)
+        path::guard_walk(scratch.slot, place.dentry, place.mnt)
     }) ^ config.zero as u32;
     emit::fill(
         &mut scratch.head.header,

@@ -11,14 +11,13 @@ use aya_ebpf::{
 use guard_common::{
     MAX_LABELS, MAX_NESTING, MAX_RULES, MAX_STEPS, Verdict,
     event::{FLAG_FALLBACK, FLAG_LEASED, NO_RULE},
-    plain,
-    rule::{Progress, ProgressKey, RULE_OBSERVE, Rule, advance},
-    state::{AnswerKey, Config, Held, LeaseKey, RuleTable, class, fate},
+    rule::{Progress, ProgressKey, RULE_OBSERVE, advance},
+    state::{AnswerKey, Config, Held, LeaseKey, class, fate},
 };
 
 use crate::{
     emit, kernel, lineage,
-    maps::{ANSWERS, CONFIG, HELD, JUDGED_IN, LEASES, PROGRESS, RULES, SESSIONS},
+    maps::{self, ANSWERS, CONFIG, HELD, JUDGED_IN, LEASES, PROGRESS, RULES, SESSIONS, with_memory},
     path,
 };
 
@@ -86,6 +85,8 @@ pub struct Judgement {
     pub deadline_ns: u64,
     /// What the call is about: a hash of address and port, or 0.
     pub object: u64,
+    /// When the rules were asked, ns of `CLOCK_MONOTONIC`.
+    pub time_ns: u64,
     /// Session whose rule it was.
     pub judged_in: u32,
     /// Set of `FLAG_*`.
@@ -111,6 +112,7 @@ impl Judgement {
         Self {
             deadline_ns: 0,
             object,
+            time_ns: 0,
             judged_in: 0,
             flags: 0,
             rule: NO_RULE,
@@ -123,85 +125,62 @@ impl Judgement {
     }
 }
 
-impl Judgement {
-    /// Makes every field something that the verifier does not know (see [`Config::zero`]). Otherwise it
-    /// would follow each combination of fields that have and have not been set.
-    #[inline(always)]
-    fn hide(&mut self, zero: u64) {
-        self.deadline_ns ^= zero;
-        self.judged_in ^= zero as u32;
-        self.flags ^= zero as u32;
-        self.rule ^= zero as u16;
-        self.verdict ^= zero as u8;
-        self.would ^= zero as u8;
-        self.on_timeout ^= zero as u8;
-    }
-}
-
 /// The switchboard.
 #[inline(always)]
 pub fn config() -> Option<&'static Config> {
     CONFIG.get(0)
 }
 
-/// One call being judged; on the stack, for the steps of [`kernel::repeat`].
-#[repr(C)]
-struct Judging {
-    table: *const RuleTable,
-    config: *const Config,
-    out: *mut Judgement,
-    labels: u64,
-    now_ns: u64,
-    /// Rules that fire in the session `id` and have not been looked at.
-    firing: u64,
-    /// The session whose rules are judged now: the innermost, then those around it.
-    id: u32,
-    /// The innermost session.
-    session: u32,
-    tgid: u32,
-    pad: u32,
-}
-
-/// Records that `session` touched `labels` at `now_ns` and says what the rules make of it.
+/// Records that `session` touched `labels` at `now_ns` and says what the rules make of it, in `judgement` of the
+/// work memory `slot`: there, the caller has left what the call is about. The facts and rules of the session come
+/// first, then those of the sessions around it. Exported for the reason given at [`kernel`].
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn judge(session: u32, labels: u64, now_ns: u64, tgid: u32, out: &mut Judgement) -> u32 {
-    let Some(config) = config() else { return 0 };
-    let generation = config.generation & 1;
-    out.generation = generation as u16;
-    let Some(table) = RULES.get(generation) else {
+pub extern "C" fn guard_judge(slot: u32, session: u32, labels: u64, now_ns: u64, tgid: u32) -> u32 {
+    let (Some(config), Some(scratch)) = (config(), maps::memory(slot)) else {
         return 0;
     };
-    let zero = config.zero;
-    out.hide(zero);
-    let mut judging = Judging {
-        table,
-        config,
-        out,
-        labels,
-        now_ns,
-        firing: zero,
-        id: session,
-        session,
-        tgid,
-        pad: zero as u32,
-    };
-    kernel::repeat::<{ plain::NESTING }, _>(MAX_NESTING as u32, judge_level, &mut judging);
-    out.verdict as u32
+    let generation = config.generation & 1;
+    scratch.judgement.generation = generation as u16;
+    scratch.judgement.time_ns = now_ns;
+    let mut id = session;
+    for _ in 0..MAX_NESTING {
+        let touched = guard_touch(id, labels, now_ns);
+        if touched == ABSENT {
+            break;
+        }
+        // First every rule moves on, then those that fire are looked at, the strictest first (the table is in
+        // that order).
+        let mut firing = guard_advance_all(id, generation, labels, now_ns);
+        for _ in 0..MAX_TRIES {
+            if firing == 0 {
+                break;
+            }
+            let lowest = firing & firing.wrapping_neg();
+            firing ^= lowest;
+            guard_fired(
+                slot,
+                lowest_bit(lowest) | generation << 16,
+                id,
+                session,
+                tgid,
+            );
+        }
+        id = touched as u32;
+    }
+    scratch.judgement.verdict as u32
 }
 
-/// One session: first every rule moves on, then those that fire are looked at, the strictest first
-/// (the table is in that order). Returns 1 behind the outermost.
-extern "C" fn judge_level(_: u32, judging: &mut Judging) -> i64 {
-    let touched = guard_touch(judging.id, judging.labels, judging.now_ns);
-    if touched == ABSENT {
-        return 1;
-    }
-    // SAFETY: a map value.
-    judging.firing = unsafe { (*judging.config).zero };
-    kernel::repeat::<{ plain::RULES }, _>(MAX_RULES as u32, advance_one, judging);
-    kernel::repeat::<{ plain::TRIES }, _>(MAX_TRIES, next_fired, judging);
-    judging.id = touched as u32;
-    0
+/// The same for a caller that has no work memory.
+#[inline(always)]
+pub fn judge(session: u32, labels: u64, now_ns: u64, tgid: u32, judgement: &mut Judgement) {
+    let Some(config) = config() else { return };
+    with_memory!(config, scratch => {
+        scratch.judgement = *judgement;
+        guard_judge(scratch.slot, session, labels, now_ns, tgid);
+        *judgement = scratch.judgement;
+        None::<Done>
+    });
 }
 
 /// There is no such session.
@@ -209,7 +188,7 @@ const ABSENT: u64 = u64::MAX;
 
 /// Notes that `session` touched `labels`. Gives the session around it, 0 for none, or [`ABSENT`].
 ///
-/// Exported, and so a global function to the verifier (see [`kernel`]).
+/// Exported for the reason given at [`kernel`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn guard_touch(session: u32, labels: u64, now_ns: u64) -> u64 {
@@ -227,34 +206,36 @@ pub extern "C" fn guard_touch(session: u32, labels: u64, now_ns: u64) -> u64 {
     unsafe { (*state).parent as u64 }
 }
 
-/// Moves one rule. Returns 1 behind the last.
-extern "C" fn advance_one(index: u32, judging: &mut Judging) -> i64 {
-    // SAFETY: the table is a map value that lives as long as the program.
-    let table = unsafe { &*judging.table };
-    if index >= table.count || index >= MAX_RULES as u32 {
-        return 1;
-    }
-    // Read back, so that the compiler keeps the mask, which the verifier needs to see.
-    let index = path::forget(&index) & (MAX_RULES as u32 - 1);
-    if !table.rules[index as usize].concerns(judging.labels) {
+/// Moves every rule of a half of the policy that these labels concern. Gives those that fire, as bits. Exported
+/// for the reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_advance_all(
+    session: u32,
+    generation: u32,
+    labels: u64,
+    now_ns: u64,
+) -> u64 {
+    let Some(table) = RULES.get(generation & 1) else {
         return 0;
+    };
+    let mut firing = 0;
+    for index in 0..MAX_RULES as u32 {
+        if index >= path::forget(&table.count) {
+            break;
+        }
+        if table.rules[index as usize].concerns(labels) {
+            let fires = guard_advance(session, index | generation << 16, labels, now_ns);
+            firing |= (fires as u64 & 1) << index;
+        }
     }
-    // SAFETY: a reference handed down by `judge` through the pointer.
-    let generation = unsafe { (*judging.out).generation } as u32;
-    let fires = guard_advance(
-        judging.id,
-        index | generation << 16,
-        judging.labels,
-        judging.now_ns,
-    );
-    judging.firing |= (fires as u64) << index;
-    0
+    firing
 }
 
 /// Moves one rule for one session: `rule` is its index, and the half of the policy in the upper 16 bits. Returns
 /// whether it fires, as 0 or 1.
 ///
-/// Exported for the reason given at [`guard_touch`].
+/// Exported for the reason given at [`kernel`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn guard_advance(session: u32, rule: u32, labels: u64, now_ns: u64) -> u32 {
@@ -292,32 +273,6 @@ static NOT_BEGUN: Progress = Progress {
     start: [0; MAX_STEPS],
 };
 
-/// Looks at the strictest rule that fired and has not been looked at. Returns 1 when there is none.
-extern "C" fn next_fired(_: u32, judging: &mut Judging) -> i64 {
-    let firing = judging.firing;
-    if firing == 0 {
-        return 1;
-    }
-    let lowest = firing & firing.wrapping_neg();
-    judging.firing = firing ^ lowest;
-    // Read back, so that the compiler keeps the mask, which the verifier needs to see.
-    let index = path::forget(&lowest_bit(lowest)) & (MAX_RULES as u32 - 1);
-    // SAFETY: all three live as long as the judging: map values and the caller's stack.
-    let (table, config, out) = unsafe { (&*judging.table, &*judging.config, &mut *judging.out) };
-    let rule = &table.rules[index as usize];
-    fired(
-        rule,
-        index as u16,
-        judging.id,
-        judging.session,
-        judging.now_ns,
-        judging.tgid,
-        config,
-        out,
-    );
-    0
-}
-
 /// Rules that fire on one call and are looked at: those beyond it would be milder than all of these.
 const MAX_TRIES: u32 = 16;
 
@@ -340,22 +295,29 @@ fn lowest_bit(bit: u64) -> u32 {
     unsafe { core::ptr::read_volatile((&raw const POSITION).cast::<u8>().add(at)) as u32 }
 }
 
-/// What one rule that fired means for this call, after leases, answers and observe mode.
-#[inline(always)]
-#[expect(
-    clippy::too_many_arguments,
-    reason = "inlined: these are registers, not a design"
-)]
-fn fired(
-    rule: &Rule,
-    index: u16,
+/// What one rule that fired means for this call, after leases, answers and observe mode. `rule` is its index, and
+/// the half of the policy in the upper 16 bits. Exported for the reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_fired(
+    slot: u32,
+    rule: u32,
     judged_in: u32,
     session: u32,
-    now_ns: u64,
     tgid: u32,
-    config: &Config,
-    out: &mut Judgement,
-) {
+) -> u32 {
+    let (Some(config), Some(table), Some(scratch)) = (
+        config(),
+        RULES.get(rule >> 16 & 1),
+        maps::memory(slot),
+    ) else {
+        return 0;
+    };
+    let out = &mut scratch.judgement;
+    let now_ns = out.time_ns;
+    let key = rule;
+    // Read back, so that the compiler keeps the mask, which the verifier needs to see.
+    let rule = &table.rules[path::forget(&rule) as usize & (MAX_RULES - 1)];
     let mut action = rule.action;
     let trigger = rule.steps[(rule.len as usize).wrapping_sub(1) & 7] as u32;
     if action > Verdict::Flag as u8
@@ -366,8 +328,7 @@ fn fired(
         action = Verdict::Allow as u8;
     }
     if action == Verdict::Hold as u8 {
-        let rule = index as u32 | (out.generation as u32) << 16;
-        if guard_answered(tgid, rule, out.object, now_ns) != 0 {
+        if guard_answered(tgid, key, out.object, now_ns) != 0 {
             action = Verdict::Allow as u8;
             out.flags |= FLAG_LEASED;
         }
@@ -385,18 +346,17 @@ fn fired(
     // one that observe mode held back.
     let stricter =
         done > out.verdict || (done == out.verdict && action > out.would) || out.rule == NO_RULE;
-    let zero = config.zero;
     if action > out.would {
-        out.would = action ^ zero as u8;
+        out.would = action;
     }
-    out.flags ^= zero as u32;
     if stricter {
-        out.verdict = done ^ zero as u8;
-        out.rule = index;
+        out.verdict = done;
+        out.rule = key as u16;
         out.judged_in = judged_in;
         out.on_timeout = rule.on_timeout;
         out.deadline_ns = now_ns.wrapping_add(rule.timeout_ns);
     }
+    0
 }
 
 /// Whether a person has refused this very call, whatever the rules say of it by now.
@@ -414,7 +374,7 @@ pub fn refused(tgid: u32, now_ns: u64, judgement: &mut Judgement) {
     }
 }
 
-/// Whether a lease for `label` is in force, as 0 or 1. Exported for the reason given at [`guard_touch`].
+/// Whether a lease for `label` is in force, as 0 or 1. Exported for the reason given at [`kernel`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn guard_leased(session: u32, label: u32, now_ns: u64) -> u32 {
@@ -426,7 +386,7 @@ pub extern "C" fn guard_leased(session: u32, label: u32, now_ns: u64) -> u32 {
 }
 
 /// Whether a person has approved this very call, as 0 or 1; the approval is used up by it. `rule` is its index,
-/// and the half of the policy in the upper 16 bits. Exported for the reason given at [`guard_touch`].
+/// and the half of the policy in the upper 16 bits. Exported for the reason given at [`kernel`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn guard_answered(tgid: u32, rule: u32, object: u64, now_ns: u64) -> u32 {

@@ -1,12 +1,20 @@
 //! Kernel fields, by BTF offset. Each offset is a [`Setting`] that userspace sets before loading; a field
 //! that this kernel does not have reads as `None`, and never at a guessed offset.
+//!
+//! # Exported functions
+//! The verifier follows a call of a function of ours as if its code stood there, each time anew. An exported one
+//! (`no_mangle`, which makes it global in the type information) it looks at once, on its own, for whatever its
+//! arguments may be: loops over calls cost next to nothing, and kernels before 5.17, which have no `bpf_loop`, take
+//! the same programs. Such a function gets words and no pointers (kernels before 5.13 allow nothing else), so
+//! they pass the number of their work memory and look it up again. What it returns is any word to its caller.
+//! <https://docs.kernel.org/bpf/verifier.html>
 
 use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::helpers::{
     bpf_probe_read_kernel,
     generated::{
-        bpf_get_current_task_btf, bpf_loop, bpf_probe_read_kernel as bpf_probe_read_kernel_into,
+        bpf_get_current_task_btf, bpf_probe_read_kernel as bpf_probe_read_kernel_into,
         bpf_task_pt_regs,
     },
 };
@@ -273,36 +281,6 @@ pub fn system_call() -> Option<u32> {
 #[inline(always)]
 pub fn parent_of(task: Address) -> Option<u32> {
     read(pointer(task, &TASK_REAL_PARENT)?, &TASK_TGID)
-}
-
-/// Calls `step(0..times)` until it returns something else than 0. `context` must lie on the stack.
-///
-/// With `bpf_loop` the verifier looks at one step; a plain loop it follows step by step, so that where
-/// there is none (before 5.17) only `PLAIN` steps are taken. Callers' limits on such a kernel are told
-/// by userspace ([`guard_common::plain`]).
-#[inline(always)]
-pub fn repeat<const PLAIN: u32, C>(
-    times: u32,
-    step: extern "C" fn(u32, &mut C) -> i64,
-    context: &mut C,
-) {
-    if crate::HAS_LOOP {
-        // SAFETY: `step` has the signature that the helper calls, and `context` outlives the call.
-        unsafe {
-            bpf_loop(
-                times,
-                step as *mut c_void,
-                core::ptr::from_mut(context).cast(),
-                0,
-            )
-        };
-    } else {
-        for i in 0..PLAIN {
-            if i >= times || step(i, context) != 0 {
-                break;
-            }
-        }
-    }
 }
 
 /// The plain atomic add, which every kernel has; the compiler offers this target no read-modify-write

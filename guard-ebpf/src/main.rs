@@ -21,10 +21,6 @@ mod open;
 mod own;
 mod path;
 
-/// There is a `bpf_loop` helper: the loops of this object are made with it. The other object is
-/// `plain.rs`.
-pub const HAS_LOOP: bool = true;
-
 #[cfg(not(test))]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

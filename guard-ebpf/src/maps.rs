@@ -169,7 +169,7 @@ pub struct Scratch {
     /// Hashes of path components, leaf first.
     pub components: [u64; 64],
     /// Keys that hit, to be verified.
-    pub hits: [Hit; 8],
+    pub hits: [Hit; MAX_HITS],
     /// State of the loops over bytes, kept here so that the verifier does not follow its values.
     pub hash: u64,
     /// See `hash`.
@@ -196,6 +196,8 @@ pub struct Scratch {
     pub complete: u32,
     /// Number of `components`.
     pub depth: u32,
+    /// Where a walk has come to.
+    pub walk: Walk,
     /// What the rules say of the call.
     pub judgement: Judgement,
     /// A hold on its way into its table.
@@ -218,6 +220,22 @@ pub struct Scratch {
     pub groups: u64,
     /// Result of matching.
     pub excluded: u64,
+}
+
+/// Keys that are looked at for one file.
+pub const MAX_HITS: usize = 8;
+
+/// Where a walk towards the root of the file system has come to.
+#[repr(C)]
+pub struct Walk {
+    /// `struct dentry *`
+    pub dentry: kernel::Address,
+    /// `struct vfsmount *`
+    pub mnt: kernel::Address,
+    /// It is at the root.
+    pub complete: u32,
+    /// Unused.
+    pub pad: u32,
 }
 
 /// One key that hit.

@@ -309,7 +309,7 @@ fn judge_with(
         0
     };
     scratch.judgement = Judgement::new(can_deny, object);
-    judge::judge(task.session, labels, now_ns, tgid, &mut scratch.judgement);
+    judge::guard_judge(scratch.slot, task.session, labels, now_ns, tgid);
     let mut done = Done::Goes;
     if can_deny {
         judge::refused(tgid, now_ns, &mut scratch.judgement);
@@ -342,7 +342,7 @@ fn judge_with(
     let complete = if by_name & 1 != 0 {
         by_name >> 1
     } else {
-        path::walk(scratch, place.dentry, place.mnt)
+        path::guard_walk(scratch.slot, place.dentry, place.mnt)
     };
     if done == Done::Fails && scratch.judgement.verdict == Verdict::Hold as u8 {
         scratch.judgement.flags |= FLAG_REFUSED;

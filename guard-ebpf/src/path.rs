@@ -10,7 +10,6 @@ use guard_common::{
         PATTERN_EXCLUDE, PATTERN_GAP, PATTERN_PARTS, PATTERN_UNDER, Pattern, bloom_bit, fnv_step,
         fold, join, kind,
     },
-    plain,
     state::{BLOOM_WORDS, Names, class},
 };
 
@@ -20,7 +19,7 @@ use crate::{
         self, Address, DENTRY_HASH_LEN, DENTRY_NAME, DENTRY_PARENT, MOUNT_MNT, MOUNT_PARENT,
         MOUNT_POINT, VFSMOUNT_ROOT, Words,
     },
-    maps::{self, HOMES, KEYS, NAMES, PATTERNS, Scratch},
+    maps::{self, HOMES, KEYS, MAX_HITS, NAMES, PATTERNS, Scratch, Walk},
 };
 
 /// A place in the file system: what the kernel calls `struct path`.
@@ -95,7 +94,7 @@ const fn pack(kind: u8, level: u32, len: u32, generation: u8) -> u64 {
 
 /// Looks up one key in each of `domains`, remembers those with patterns behind them, and notes the
 /// domains in `found` of the work memory `slot`. Exported for the reason given at
-/// [`crate::judge::guard_touch`].
+/// [`crate::kernel`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn guard_try_key(slot: u32, hash: u64, packed: u64, domains: u32) -> u32 {
@@ -145,7 +144,7 @@ pub fn forget(word: &u32) -> u32 {
 }
 
 /// Looks the name in `scratch.name` up as a final component in `domains`: whole, by prefix, by suffix.
-/// Hits are added to `scratch.hits`. Exported for the reason given at [`crate::judge::guard_touch`].
+/// Hits are added to `scratch.hits`. Exported for the reason given at [`crate::kernel`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn guard_match_name(slot: u32, domains: u32, generation: u32) -> u32 {
@@ -197,40 +196,41 @@ pub extern "C" fn guard_match_name(slot: u32, domains: u32, generation: u32) -> 
     0
 }
 
-/// What [`step_up`] needs; on the stack.
-#[repr(C)]
-struct Walk {
-    scratch: *mut Scratch,
-    dentry: Address,
-    mnt: Address,
-    complete: u32,
-    pad: u32,
-}
-
 /// Walks from a place to the root of its mount namespace. Leaves the hashes of the components in
-/// `scratch.components` (leaf first, `scratch.depth` of them) and their names in `scratch.tail`
-/// (`scratch.head.path_len` bytes, each with a NUL). Returns whether it reached the root.
+/// `components` of the work memory `slot` (leaf first, `depth` of them) and their names in `tail`
+/// (`head.path_len` bytes, each with a NUL). Returns whether it reached the root. Exported for the reason given
+/// at [`crate::kernel`].
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn walk(scratch: &mut Scratch, dentry: Address, mnt: Address) -> u32 {
+pub extern "C" fn guard_walk(slot: u32, dentry: Address, mnt: Address) -> u32 {
+    let Some(scratch) = maps::memory(slot) else {
+        return 0;
+    };
     scratch.depth = 0;
     scratch.head.path_len = 0;
-    let mut context = Walk {
-        scratch,
+    scratch.walk = Walk {
         dentry,
         mnt,
         complete: 0,
         pad: 0,
     };
     // Every step takes a component or crosses a mount.
-    kernel::repeat::<{ plain::DEPTH }, _>(MAX_DEPTH as u32 + 8, step_up, &mut context);
-    context.complete
+    for _ in 0..MAX_DEPTH + 8 {
+        if guard_step_up(slot) != 0 {
+            break;
+        }
+    }
+    forget(&scratch.walk.complete)
 }
 
-/// One step towards the root. Returns 1 at the end.
-extern "C" fn step_up(_: u32, context: &mut Walk) -> i64 {
-    // SAFETY: points to this CPU's scratch for as long as the walk takes.
-    let scratch = unsafe { &mut *context.scratch };
-    let (dentry, mnt) = (context.dentry, context.mnt);
+/// One step towards the root. Returns 1 at the end. Exported for the reason given at [`crate::kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_step_up(slot: u32) -> u32 {
+    let Some(scratch) = maps::memory(slot) else {
+        return 1;
+    };
+    let (dentry, mnt) = (scratch.walk.dentry, scratch.walk.mnt);
     let Some(parent) = kernel::pointer(dentry, &DENTRY_PARENT) else {
         return 1;
     };
@@ -246,14 +246,14 @@ extern "C" fn step_up(_: u32, context: &mut Walk) -> i64 {
             return 1;
         };
         if above == mount || dentry != root {
-            context.complete = 1;
+            scratch.walk.complete = 1;
             return 1;
         }
         let Some(point) = kernel::pointer(mount, &MOUNT_POINT) else {
             return 1;
         };
-        context.dentry = point;
-        context.mnt = above.wrapping_add(mount_mnt as u64);
+        scratch.walk.dentry = point;
+        scratch.walk.mnt = above.wrapping_add(mount_mnt as u64);
         return 0;
     }
     let at = forget(&scratch.head.path_len);
@@ -267,7 +267,7 @@ extern "C" fn step_up(_: u32, context: &mut Walk) -> i64 {
     scratch.head.path_len = at + len + 1;
     scratch.components[depth as usize & 63] = scratch.hash;
     scratch.depth = depth + 1;
-    context.dentry = parent;
+    scratch.walk.dentry = parent;
     0
 }
 
@@ -328,34 +328,38 @@ const fn home_key(joined: u64, generation: u8) -> u64 {
     joined & !1 | (generation as u64 & 1)
 }
 
-/// What [`verify_candidate`] needs; on the stack.
-#[repr(C)]
-struct Verify {
-    scratch: *mut Scratch,
-    domain: u32,
-    generation: u32,
-}
-
-/// Adds what the hits in `domain` give for a file whose components have been walked.
+/// Adds what the hits in `domain` give for a file whose components have been walked. Exported for the reason
+/// given at [`crate::kernel`].
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn verify(scratch: &mut Scratch, complete: u32, domain: u8, generation: u8) -> u32 {
-    find_home(scratch, generation);
-    scratch.complete = complete;
-    let times = forget(&scratch.hit_count) * MAX_CANDIDATES as u32;
-    let mut context = Verify {
-        scratch,
-        domain: domain as u32,
-        generation: generation as u32,
+pub extern "C" fn guard_verify(slot: u32, complete: u32, domain: u32, generation: u32) -> u32 {
+    let Some(scratch) = maps::memory(slot) else {
+        return 0;
     };
-    kernel::repeat::<{ 3 * MAX_CANDIDATES as u32 }, _>(times, verify_candidate, &mut context);
+    find_home(scratch, generation as u8);
+    scratch.complete = complete;
+    for step in 0..(MAX_HITS * MAX_CANDIDATES) as u32 {
+        if step >= forget(&scratch.hit_count) * MAX_CANDIDATES as u32 {
+            break;
+        }
+        guard_verify_candidate(slot, step, domain, generation);
+    }
     0
 }
 
-/// Verifies one candidate of one hit.
-extern "C" fn verify_candidate(step: u32, context: &mut Verify) -> i64 {
-    // SAFETY: points to this CPU's scratch for as long as the verification takes.
-    let scratch = unsafe { &mut *context.scratch };
-    let (domain, generation) = (context.domain as u8, context.generation as u8);
+/// Verifies one candidate of one hit. Exported for the reason given at [`crate::kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_verify_candidate(
+    slot: u32,
+    step: u32,
+    domain: u32,
+    generation: u32,
+) -> u32 {
+    let Some(scratch) = maps::memory(slot) else {
+        return 0;
+    };
+    let (domain, generation) = (domain as u8, generation as u8);
     let hit = &scratch.hits[(step as usize / MAX_CANDIDATES) & 7];
     let index = step as usize % MAX_CANDIDATES;
     if hit.domain != domain as u32 {
@@ -502,27 +506,30 @@ pub fn judge_names(scratch: &mut Scratch, place: Place, domain: u8, generation: 
         return 0;
     }
     let len = forget(&scratch.name_len);
-    let complete = walk(scratch, place.dentry, place.mnt);
+    let complete = guard_walk(scratch.slot, place.dentry, place.mnt);
     scratch.name_len = len;
     if levels != 0 {
-        directories(scratch, levels, domain, generation);
+        guard_directories(scratch.slot, levels, domain as u32, generation as u32);
     }
     if forget(&scratch.hit_count) == 0 {
         return 0;
     }
-    verify(scratch, complete, domain, generation);
+    guard_verify(scratch.slot, complete, domain as u32, generation as u32);
     scratch.labels &= !scratch.excluded;
     scratch.all &= !scratch.excluded;
     scratch.plain &= !scratch.excluded;
     1 | complete << 1
 }
 
-/// Looks the directories above up, for `dir/*` and `dir/**`.
+/// Looks the directories above up, for `dir/*` and `dir/**`. Exported for the reason given at
+/// [`crate::kernel`].
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn directories(scratch: &mut Scratch, levels: u32, domain: u8, generation: u8) -> u32 {
-    let Some(names) = NAMES.get(generation as u32 & 1) else {
+pub extern "C" fn guard_directories(slot: u32, levels: u32, domain: u32, generation: u32) -> u32 {
+    let (Some(names), Some(scratch)) = (NAMES.get(generation & 1), maps::memory(slot)) else {
         return 0;
     };
+    let (domain, generation) = (domain as u8, generation as u8);
     for level in 1..9u32 {
         if level > levels || level >= forget(&scratch.depth) {
             break;

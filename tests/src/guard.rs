@@ -279,7 +279,7 @@ impl Guard {
         let lines: Vec<&str> = text.lines().collect();
         format!(
             "--- guardd's log\n{}\n---",
-            lines[lines.len().saturating_sub(700)..].join("\n")
+            lines[lines.len().saturating_sub(60)..].join("\n")
         )
     }
 

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use guard_common::{
-    Verdict,
+    MAX_NESTING, Verdict,
     event::{FLAG_BY_ENV, FLAG_JOB, FLAG_STOPPED, Header},
     state::Session as KernelSession,
 };
@@ -145,12 +145,11 @@ impl Engine {
             intent,
             running,
         } = beginning;
-        let most = self.kernel.hooks.nesting();
         let depth = 1 + parent.map_or(0, |parent| self.depth_of(parent));
-        if depth > most {
+        if depth > MAX_NESTING {
             return Err(self.not_begun(
                 &agent,
-                &format!("it would be the {depth}th session inside the other, and this kernel is asked to judge {most}"),
+                &format!("it would be the {depth}th session inside the other, and {MAX_NESTING} are judged"),
             ));
         }
         self.attach();
@@ -377,7 +376,7 @@ impl Engine {
             return false;
         }
         let deepest = self.depth_of(outer) + self.height_of(top);
-        if deepest > self.kernel.hooks.nesting() {
+        if deepest > MAX_NESTING {
             let agent = self.sessions.get(&top).map(|s| s.agent.clone());
             self.not_begun(
                 &format!("{} around s-{top}", agent.unwrap_or_default()),

@@ -543,7 +543,6 @@ pub(super) fn probe_helpers() -> Helpers {
     Helpers {
         set_retval: has(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval),
         // For tracing programs it cannot be asked; every type has had it since the same version.
-        bpf_loop: has(ProgramType::RawTracePoint, BpfHelper::BPF_FUNC_loop),
         task_regs: has(ProgramType::RawTracePoint, BpfHelper::BPF_FUNC_task_pt_regs),
     }
 }

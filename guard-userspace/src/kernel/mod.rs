@@ -115,9 +115,6 @@ pub enum KernelError {
 /// The compiled kernel programs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard-ebpf"));
 
-/// The same for kernels without `bpf_loop`, whose verifiers refuse the other object whole.
-static PLAIN: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard-ebpf-plain"));
-
 /// Settings of the kernel side.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -175,11 +172,10 @@ impl Kernel {
         hooks::ensure_tracefs()?;
         let kernel_btf = Btf::from_sys_fs().map_err(EbpfError::BtfError)?;
         let helpers = hooks::probe_helpers();
-        let object = if helpers.bpf_loop { OBJECT } else { PLAIN };
-        let mut ebpf = load_object(object, &offsets, settings.lineage_size, helpers)?;
+        let mut ebpf = load_object(&offsets, settings.lineage_size, helpers)?;
         let mut hooks = Hooks::load(
             &mut ebpf,
-            object,
+            OBJECT,
             &offsets,
             &kernel_btf,
             helpers,
@@ -324,14 +320,11 @@ impl Kernel {
 struct Helpers {
     /// `bpf_set_retval` in connect's cgroup programs (6.1).
     set_retval: bool,
-    /// `bpf_loop` (5.17).
-    bpf_loop: bool,
     /// `bpf_task_pt_regs` (5.15).
     task_regs: bool,
 }
 
 fn load_object(
-    object: &[u8],
     offsets: &Offsets,
     lineage_size: u32,
     helpers: Helpers,
@@ -349,7 +342,7 @@ fn load_object(
     loader.override_global("CAN_READ_REGS", &regs, true);
     loader.map_max_entries("TASKS", lineage_size);
     loader.map_max_entries(neighbours::HELD, lineage_size);
-    Ok(loader.load(object)?)
+    Ok(loader.load(OBJECT)?)
 }
 
 fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, KernelError> {

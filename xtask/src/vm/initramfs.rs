@@ -36,7 +36,7 @@ exec >/dev/ttyS1 2>&1
 tiers=$(sed -n 's/.*guard\.tiers=\([a-z,-]*\).*/\1/p' /proc/cmdline)
 export GUARD_TEST_TIERS=$tiers
 skip=$(sed -n 's/.*guard\.skip=\([a-z,]*\).*/\1/p' /proc/cmdline)
-export GUARD_BIN_DIR=/guard/bin GUARD_TEST_PATIENCE=120 GUARD_LABORATORY=1 GUARD_LOG=debug
+export GUARD_BIN_DIR=/guard/bin GUARD_TEST_PATIENCE=120 GUARD_LABORATORY=1
 status=0
 for program in /guard/deps/*; do
     name=${program##*/}

@@ -1,6 +1,6 @@
 //! What the hooks' states mean to a person: `status` and `doctor`.
 
-use guard_common::{ENV_SEARCHED, plain};
+use guard_common::ENV_SEARCHED;
 
 use super::{Hooks, Tier};
 use crate::{
@@ -56,15 +56,6 @@ impl Hooks {
             } else {
                 Some(notes.join("; "))
             },
-        }
-    }
-
-    /// Sessions inside sessions that are judged.
-    pub fn nesting(&self) -> usize {
-        if self.helpers.bpf_loop {
-            guard_common::MAX_NESTING
-        } else {
-            plain::NESTING as usize
         }
     }
 
@@ -130,7 +121,7 @@ impl Hooks {
             "abstract unix sockets, and unix datagrams without a connect".to_owned(),
             format!(
                 "agents' markers behind the first {} KiB of an environment",
-                if self.helpers.bpf_loop { ENV_SEARCHED >> 10 } else { 1 }
+                ENV_SEARCHED >> 10
             ),
             "an agent that is started from an interactive shell is not stopped until its session's hooks are \
              in place (the shell would take the stop for Ctrl-Z): what it does in its first milliseconds, when it \
@@ -150,15 +141,6 @@ impl Hooks {
                  bpf_set_retval for connect (6.1 has it)"
                     .to_owned(),
             );
-        }
-        if !self.helpers.bpf_loop {
-            lines.push(format!(
-                "more than {} rules, {} nested sessions, patterns deeper than {} directories: this kernel has no \
-                 bpf_loop (5.17 has it)",
-                plain::RULES,
-                plain::NESTING,
-                plain::DEPTH
-            ));
         }
         lines
     }
