@@ -1,6 +1,8 @@
 //! Every map. The layouts are in guard-common; sizes that a setting overrides are set by userspace
 //! before loading.
 
+use core::marker::PhantomPinned;
+
 use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
@@ -208,6 +210,10 @@ pub struct Scratch {
     pub latency_ns: u32,
     /// Which slot this is.
     pub slot: u32,
+    /// An exported function that gets the slot's number changes what its caller has a reference to. Of a type that
+    /// may not be moved the compiler does not assume that nobody else writes through it: without this it
+    /// takes a verdict for what it was before the rules were asked.
+    pub pinned: PhantomPinned,
     /// Groups that the program is excepted in, for matching.
     pub excepted: u64,
     /// Result of matching: labels whether excepted or not.

@@ -305,7 +305,7 @@ impl Stage {
                     return Ok(());
                 }
                 return Err(format!(
-                    "it got: {said} {} {}",
+                    "it got: {said} ({}) {} {}", output.status,
                     status["degraded"], status["counters"]
                 ));
             }
