@@ -42,12 +42,13 @@ impl Scale {
     }
 }
 
-/// KiB of memory of its own that a process has.
+/// KiB of memory of its own that a process has. Not `VmRSS`: that also counts the ring buffers, which the kernel has
+/// made at the start, as far as they have been read once.
 fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let line = status.lines().find(|line| line.starts_with("RssAnon:"));
     line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
-        .expect("VmRSS")
+        .expect("RssAnon")
 }
 
 fn counter(status: &Value, class: &str, what: &str) -> u64 {

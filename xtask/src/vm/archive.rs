@@ -28,7 +28,7 @@ pub(crate) const RELEASES: &[Release] = &[
     Release {
         name: "5.10",
         prefix: "5.10.",
-        supported: false,
+        supported: true,
     },
     Release {
         name: "6.1",
