@@ -50,12 +50,7 @@ fn main() -> Result<()> {
     if !bootstrap.is_empty() {
         // SAFETY: this build script has one thread. The names are those of the crates that use BPF
         // assembler, which a stable compiler only gives them on request.
-        unsafe {
-            env::set_var(
-                "RUSTC_BOOTSTRAP",
-                format!("{bootstrap},guard_ebpf"),
-            )
-        };
+        unsafe { env::set_var("RUSTC_BOOTSTRAP", format!("{bootstrap},guard_ebpf")) };
     }
     let root = workspace.join("guard-ebpf");
     let root = root.to_str().context("the workspace path is UTF-8")?;

@@ -259,8 +259,10 @@ pub mod watched {
     pub const OWN_FILES: usize = 6;
     /// Sockets by their kind.
     pub const SOCKET: usize = 7;
+    /// Connects and datagrams to AF_UNIX sockets.
+    pub const UNIX: usize = 8;
     /// Unused ones keep the words aligned.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 16;
 }
 
 /// System calls that a label may name, by their place in the table of labels.

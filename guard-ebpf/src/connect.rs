@@ -7,7 +7,7 @@
 //! when it is resumed the kernel itself repeats the call, which is then judged anew. So nothing has
 //! left the machine while a person thinks, and "approve" and "deny" are both exact.
 
-use core::mem::MaybeUninit;
+use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -17,18 +17,18 @@ use aya_ebpf::{
     },
     macros::{cgroup_sock_addr, tracepoint},
     maps::lpm_trie::Key,
-    programs::{SockAddrContext, TracePointContext},
+    programs::{LsmContext, SockAddrContext, TracePointContext},
 };
 use guard_common::{
     Verdict,
     event::{ConnectRecord, FLAG_DATAGRAM, FLAG_SIGNAL_NEEDED, FLAG_STOPPED, kind, tier},
     matching::{ADDRESS_FIXED_BITS, AddressKey, FNV_OFFSET, KnownAddress, fold},
-    state::{Connecting, Task, fate},
+    state::{Connecting, Task, fate, watched},
 };
 
 use crate::{
-    emit,
-    judge::{self, ERESTARTNOINTR, Judgement},
+    copies, emit,
+    judge::{self, Done, ERESTARTNOINTR, Judgement},
     kernel::{
         self, Address, CAN_SET_RETVAL, DENTRY_INODE, FILE_PRIVATE, SOCK_FAMILY, SOCKET_SK,
         TASK_PID, TASK_TGID, UNIX_DENTRY, UNIX_MNT, UNIX_PEER, Words,
@@ -326,8 +326,8 @@ pub fn guard_connect_enter(ctx: TracePointContext) -> u32 {
     0
 }
 
-/// `sys_exit_connect`: sends the signal that the cgroup program decided on, and judges AF_UNIX, which
-/// the cgroup programs do not see before 6.7.
+/// `sys_exit_connect`: sends the signal that the cgroup program decided on, and judges AF_UNIX where no better tier
+/// does.
 #[tracepoint]
 pub fn guard_connect_exit(ctx: TracePointContext) -> u32 {
     // SAFETY: the helper has no precondition.
@@ -354,14 +354,65 @@ pub fn guard_connect_exit(ctx: TracePointContext) -> u32 {
     }
     // SAFETY: as for opens.
     let ret = unsafe { *ctx.as_ptr().cast::<u8>().add(SYS_EXIT_RET).cast::<i64>() };
-    if ret == 0 && call.inside != 0 {
-        let _ = unix_peer(thread, tgid, task, call.fd);
+    let by_hook = match judge::config() {
+        Some(config) => config.tiers[watched::UNIX] != tier::TRACEPOINT,
+        None => return 0,
+    };
+    if ret == 0 && call.inside != 0 && !by_hook {
+        let _ = connected_peer(thread, tgid, task, call.fd);
     }
     0
 }
 
+/// `security_unix_stream_connect(struct sock *sock, struct sock *other, struct sock *newsk)`, whatever way the
+/// connect came, before anything of either socket is changed. The same code serves as a security module's hook and
+/// as a modify-return program on that function.
+/// <https://github.com/torvalds/linux/blob/v6.12/security/security.c#L4533>
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "lsm/unix_stream_connect")]
+pub fn guard_unix_connect(ctx: *mut c_void) -> i32 {
+    let other: *const c_void = LsmContext::new(ctx).arg(1);
+    at_hook(other as Address)
+}
+
+/// `security_unix_may_send(struct socket *sock, struct socket *other)`: a datagram, or the connect of a socket for
+/// datagrams.
+/// <https://github.com/torvalds/linux/blob/v6.12/security/security.c#L4558>
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "lsm/unix_may_send")]
+pub fn guard_unix_send(ctx: *mut c_void) -> i32 {
+    let other: *const c_void = LsmContext::new(ctx).arg(1);
+    match kernel::pointer(other as Address, &SOCKET_SK) {
+        Some(other) => at_hook(other),
+        None => 0,
+    }
+}
+
+/// Judges what is about to reach the socket `other`.
 #[inline(always)]
-fn unix_peer(thread: Address, tgid: u32, task: &mut Task, fd: u64) -> Option<()> {
+fn at_hook(other: Address) -> i32 {
+    // SAFETY: the helper has no precondition.
+    let Some((tgid, task)) = lineage::current(unsafe { bpf_get_current_task() }) else {
+        return 0;
+    };
+    let Some(config) = judge::config() else {
+        return 0;
+    };
+    let tier = config.tiers[watched::UNIX];
+    if copies::is_judged(watched::UNIX, other) {
+        return 0;
+    }
+    let answer = judge_peer(other, tgid, task, tier, true)
+        .unwrap_or(Done::Goes)
+        .answer();
+    if answer != 0 {
+        copies::is_over();
+    }
+    answer
+}
+
+#[inline(always)]
+fn connected_peer(thread: Address, tgid: u32, task: &mut Task, fd: u64) -> Option<()> {
     let file = open::file_of(thread, fd)?;
     let sk = kernel::pointer(kernel::pointer(file, &FILE_PRIVATE)?, &SOCKET_SK)?;
     if kernel::read::<u16>(sk, &SOCK_FAMILY)? != AF_UNIX {
@@ -369,18 +420,24 @@ fn unix_peer(thread: Address, tgid: u32, task: &mut Task, fd: u64) -> Option<()>
     }
     // struct unix_sock begins with its struct sock.
     let peer = kernel::pointer(sk, &UNIX_PEER)?;
+    judge_peer(peer, tgid, task, tier::TRACEPOINT, false)?;
+    Some(())
+}
+
+/// By the file that the socket is bound to. One without (abstract, or nameless) is nobody's to label.
+#[inline(always)]
+fn judge_peer(peer: Address, tgid: u32, task: &mut Task, tier: u8, can_deny: bool) -> Option<Done> {
     let dentry = kernel::pointer(peer, &UNIX_DENTRY)?;
     let mnt = kernel::pointer(peer, &UNIX_MNT)?;
     let inode = kernel::pointer(dentry, &DENTRY_INODE)?;
-    open::judge_inode(
+    Some(open::judge_inode(
         inode,
         Place { dentry, mnt },
         None,
         kind::CONNECT,
         tgid,
         task,
-        tier::TRACEPOINT,
-        false,
-    );
-    Some(())
+        tier,
+        can_deny,
+    ))
 }

@@ -355,7 +355,11 @@ fn arguments(scratch: &mut Scratch, generation: u8) -> u32 {
         let flags = scratch.prefix[slot];
         let hash = scratch.components[slot];
         if slot == 0 {
-            found.add(guard_program_names(hash, flags as u32 & 0xffff, generation as u32));
+            found.add(guard_program_names(
+                hash,
+                flags as u32 & 0xffff,
+                generation as u32,
+            ));
             continue;
         }
         if names & INTERPRETER == 0 {
@@ -370,11 +374,16 @@ fn arguments(scratch: &mut Scratch, generation: u8) -> u32 {
         }
         // Which of them is the script, options with values make hard to tell: guardd looks closer. An
         // exception cannot wait for that, so it is given only where there is no option before.
-        found.add(guard_program_names(hash, flags as u32 & 0xffff, generation as u32));
+        found.add(guard_program_names(
+            hash,
+            flags as u32 & 0xffff,
+            generation as u32,
+        ));
         if slot == 1 && names & SHEBANG == 0 {
             let start = scratch.suffix[slot] as usize & (SCRIPT_WINDOW - 1);
             if flags & DOTDOT == 0 && is_system(scratch.tail.as_ptr(), start) {
-                scratch.groups |= guard_script_exceptions(hash, flags as u32 & 0xffff, generation as u32);
+                scratch.groups |=
+                    guard_script_exceptions(hash, flags as u32 & 0xffff, generation as u32);
             }
         }
     }

@@ -17,7 +17,9 @@ use guard_common::{
 
 use crate::{
     emit, kernel, lineage,
-    maps::{self, ANSWERS, CONFIG, HELD, JUDGED_IN, LEASES, PROGRESS, RULES, SESSIONS, with_memory},
+    maps::{
+        self, ANSWERS, CONFIG, HELD, JUDGED_IN, LEASES, PROGRESS, RULES, SESSIONS, with_memory,
+    },
     path,
 };
 
@@ -306,11 +308,9 @@ pub extern "C" fn guard_fired(
     session: u32,
     tgid: u32,
 ) -> u32 {
-    let (Some(config), Some(table), Some(scratch)) = (
-        config(),
-        RULES.get(rule >> 16 & 1),
-        maps::memory(slot),
-    ) else {
+    let (Some(config), Some(table), Some(scratch)) =
+        (config(), RULES.get(rule >> 16 & 1), maps::memory(slot))
+    else {
         return 0;
     };
     let out = &mut scratch.judgement;

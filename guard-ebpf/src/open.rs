@@ -359,16 +359,16 @@ fn judge_with(
     Some(done)
 }
 
-/// How a held open waits. Most are repeated. What an io_uring asks for is no system call that could be: it
+/// How a held touch waits. Most are repeated. What an io_uring asks for is no system call that could be: it
 /// fails, and the process stops. A file that this very call has made would be found when it is repeated
 /// (`O_EXCL`), and holds nothing yet: the process stops before it sees the descriptor.
 #[inline(always)]
 fn how_held(file: Option<Address>) -> Done {
-    let mode = match file {
-        Some(file) => kernel::read::<u32>(file, &FILE_MODE),
-        None => None,
+    let Some(file) = file else {
+        // A connect, or a datagram: once it is through there is nothing to hold.
+        return Done::of_held().unwrap_or(Done::Fails);
     };
-    match mode {
+    match kernel::read::<u32>(file, &FILE_MODE) {
         Some(mode) if mode & FMODE_CREATED == 0 => {}
         _ => return Done::Goes,
     }

@@ -345,6 +345,12 @@ pub const AREAS: &[(&str, &[Technique])] = &[
                 "a broker's socket file (systemd's and D-Bus's, docker, containerd, podman, tmux, screen)",
                 Needs::Servers,
             ),
+            like_tracepoint(acts(
+                "broker-datagram",
+                "a datagram to a broker's socket file, without a connect",
+                Needs::Servers,
+                Beyond("no tracepoint of connect sees a datagram that is sent without one"),
+            )),
             with(
                 "broker-tcp",
                 "a broker's port (`ssh localhost`, a build daemon)",

@@ -1,12 +1,16 @@
 //! The evasion suite: every technique of the table, on every tier that this kernel offers.
 
 use std::{
+    cell::Cell,
     ffi::{OsStr, OsString},
     fs::{self, File},
     net::TcpStream,
     os::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd},
-        unix::{ffi::OsStrExt as _, net::UnixStream},
+        unix::{
+            ffi::OsStrExt as _,
+            net::{UnixDatagram, UnixStream},
+        },
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -49,6 +53,9 @@ struct Servers {
     broker: Tcp,
     unix: Unix,
     unix_path: PathBuf,
+    datagrams: UnixDatagram,
+    datagrams_path: PathBuf,
+    in_datagrams: Cell<u64>,
     proxy: Relay,
 }
 
@@ -56,6 +63,9 @@ impl Servers {
     fn new(place: &Place) -> Self {
         let tcp4 = Tcp::v4();
         let unix_path = place.path("broker.sock");
+        let datagrams_path = place.path("broker-datagrams.sock");
+        let datagrams = UnixDatagram::bind(&datagrams_path).unwrap();
+        datagrams.set_nonblocking(true).unwrap();
         Self {
             proxy: Relay::to(tcp4.addr()),
             tcp4,
@@ -65,6 +75,9 @@ impl Servers {
             broker: Tcp::v4(),
             unix: Unix::at(&unix_path),
             unix_path,
+            datagrams,
+            datagrams_path,
+            in_datagrams: Cell::new(0),
         }
     }
 
@@ -74,20 +87,26 @@ impl Servers {
         let udp = [&self.udp4, &self.udp6];
         let tcp: u64 = tcp.iter().map(|server| server.reached().bytes).sum();
         let udp: u64 = udp.iter().map(|server| server.reached().bytes).sum();
-        tcp + udp + self.unix.bytes()
+        let mut into = [0; 64];
+        while let Ok(length) = self.datagrams.recv(&mut into) {
+            self.in_datagrams
+                .set(self.in_datagrams.get() + length as u64);
+        }
+        tcp + udp + self.unix.bytes() + self.in_datagrams.get()
     }
 
     /// For the fixture.
     fn named(&self) -> String {
         format!(
-            "tcp4={};tcp6={};udp4={};udp6={};broker={};proxy={};unix={}",
+            "tcp4={};tcp6={};udp4={};udp6={};broker={};proxy={};unix={};datagrams={}",
             self.tcp4.addr(),
             self.tcp6.addr(),
             self.udp4.addr(),
             self.udp6.addr(),
             self.broker.addr(),
             self.proxy.addr(),
-            self.unix_path.display()
+            self.unix_path.display(),
+            self.datagrams_path.display()
         )
     }
 }
@@ -133,6 +152,7 @@ impl Stage {
                 &[
                     servers.broker.addr().to_string(),
                     format!("unix:{}", servers.unix_path.display()),
+                    format!("unix:{}", servers.datagrams_path.display()),
                 ],
             )
             .and(&calls(
@@ -305,8 +325,8 @@ impl Stage {
                     return Ok(());
                 }
                 return Err(format!(
-                    "it got: {said} ({}) {} {}", output.status,
-                    status["degraded"], status["counters"]
+                    "it got: {said} ({}) {} {}",
+                    output.status, status["degraded"], status["counters"]
                 ));
             }
             // What it was to gain, the hold, is looked at by the caller.

@@ -154,8 +154,7 @@ impl Hooks {
                 }
                 let every = |other: &Hook| {
                     other.feature == feature
-                        && (other.tier() == tier
-                            || matches!(feature, Feature::Connect | Feature::UnixConnect))
+                        && (other.tier() == tier || feature == Feature::Connect)
                 };
                 let failed = load_tier(ebpf, &loader, btf, preemption, &mut states, every)?;
                 match failed {
@@ -306,7 +305,7 @@ impl Hooks {
             if hook.feature == Feature::IoUring && !by_tracepoint {
                 continue;
             }
-            if matches!(hook.attach, Attach::Scheduler(_) | Attach::WithExec) {
+            if matches!(hook.attach, Attach::Scheduler(_) | Attach::With(..)) {
                 continue;
             }
             if matches!(hook.attach, Attach::Security(..)) {
@@ -480,7 +479,7 @@ fn load_program(ebpf: &mut Ebpf, hook: &Hook) -> Result<Option<OwnedFd>, Program
         }
         Attach::Cgroup => <&mut CgroupSockAddr>::try_from(program)?.load()?,
         // Loaded by others.
-        Attach::Scheduler(_) | Attach::Security(..) | Attach::WithExec => {}
+        Attach::Scheduler(_) | Attach::Security(..) | Attach::With(..) => {}
     }
     Ok(None)
 }

@@ -83,6 +83,7 @@ impl Feature {
             Self::Bpf => Some(watched::BPF),
             Self::Socket => Some(watched::SOCKET),
             Self::OwnFiles => Some(watched::OWN_FILES),
+            Self::UnixConnect => Some(watched::UNIX),
             _ => None,
         }
     }
@@ -174,8 +175,8 @@ pub(super) enum Attach {
     Cgroup,
     /// A security hook or its entry function, while a session lives.
     Security(Tier, &'static str),
-    /// The scheduler hook of exec does it.
-    WithExec,
+    /// Another feature's hook does it as well.
+    With(Feature, Tier),
 }
 
 pub(super) struct Hook {
@@ -207,10 +208,10 @@ const fn also(feature: Feature, program: &'static str, attach: Attach) -> Hook {
 impl Hook {
     pub(super) const fn tier(&self) -> Tier {
         match self.attach {
-            Attach::Scheduler(_) | Attach::WithExec => Tier::TpBtf,
+            Attach::Scheduler(_) => Tier::TpBtf,
             Attach::Syscall(_) => Tier::Tracepoint,
             Attach::Cgroup => Tier::Cgroup,
-            Attach::Security(tier, _) => tier,
+            Attach::Security(tier, _) | Attach::With(_, tier) => tier,
         }
     }
 
@@ -226,19 +227,19 @@ impl Hook {
     pub(super) const fn name(&self) -> &'static str {
         match self.attach {
             Attach::Scheduler(name) | Attach::Syscall(name) | Attach::Security(_, name) => name,
-            Attach::Cgroup | Attach::WithExec => self.program,
+            Attach::Cgroup | Attach::With(..) => self.program,
         }
     }
 }
 
 /// The best tier of each feature first.
 pub(super) const HOOKS: &[Hook] = {
-    use Attach::{Cgroup, Scheduler, Security, Syscall, WithExec};
+    use Attach::{Cgroup, Scheduler, Security, Syscall, With};
     use Feature::{
         Bpf, Connect, Exec, IoUring, Lineage, Open, OwnFiles, Program, Ptrace, Signal, Socket,
         UnixConnect,
     };
-    use Tier::{Fentry, Lsm, ModifyReturn};
+    use Tier::{Fentry, Lsm, ModifyReturn, TpBtf, Tracepoint};
     &[
         needs(Lineage, "guard_fork", Scheduler("sched_process_fork")),
         needs(Lineage, "guard_exit", Scheduler("sched_process_exit")),
@@ -253,7 +254,7 @@ pub(super) const HOOKS: &[Hook] = {
             "guard_bprm_check",
             Security(ModifyReturn, "security_bprm_check"),
         ),
-        needs(Program, "guard_exec", WithExec),
+        needs(Program, "guard_exec", With(Exec, TpBtf)),
         needs(Open, "guard_file_open", Security(Lsm, "file_open")),
         needs(
             Open,
@@ -275,11 +276,28 @@ pub(super) const HOOKS: &[Hook] = {
         needs(Connect, "guard_sendmsg4", Cgroup),
         needs(Connect, "guard_sendmsg6", Cgroup),
         needs(Connect, "guard_connect_exit", Syscall("sys_exit_connect")),
+        needs(Connect, "guard_connect_enter", Syscall("sys_enter_connect")),
         needs(
             UnixConnect,
-            "guard_connect_enter",
-            Syscall("sys_enter_connect"),
+            "guard_unix_connect",
+            Security(Lsm, "unix_stream_connect"),
         ),
+        needs(
+            UnixConnect,
+            "guard_unix_send",
+            Security(Lsm, "unix_may_send"),
+        ),
+        needs(
+            UnixConnect,
+            "guard_unix_connect",
+            Security(ModifyReturn, "security_unix_stream_connect"),
+        ),
+        needs(
+            UnixConnect,
+            "guard_unix_send",
+            Security(ModifyReturn, "security_unix_may_send"),
+        ),
+        needs(UnixConnect, "guard_connect_exit", With(Connect, Tracepoint)),
         needs(Signal, "guard_task_kill", Security(Lsm, "task_kill")),
         needs(
             Signal,

@@ -4,7 +4,7 @@ use guard_common::ENV_SEARCHED;
 
 use super::{Hooks, Tier};
 use crate::{
-    kernel::watched::{FEATURES, Feature},
+    kernel::watched::{Attach, FEATURES, Feature},
     wire::HookInfo,
 };
 
@@ -35,12 +35,12 @@ impl Hooks {
             Some(format!("{}: {}", hook.name(), state.problem.as_ref()?))
         }));
         notes.dedup();
-        let attached = match feature {
-            Feature::Program if tier == Some(Tier::TpBtf) => self
-                .of(Feature::Exec)
-                .any(|(_, state)| !state.links.is_empty()),
-            _ => of().any(|(_, state)| !state.links.is_empty()),
-        };
+        let attached = of().any(|(hook, state)| match hook.attach {
+            Attach::With(other, _) => self
+                .of(other)
+                .any(|(other, state)| other.program == hook.program && !state.links.is_empty()),
+            _ => !state.links.is_empty(),
+        });
         HookInfo {
             watched: feature.name().into(),
             tier: tier.map_or("none", Tier::name).into(),
@@ -86,12 +86,13 @@ impl Hooks {
             Feature::Signal,
             Feature::Ptrace,
             Feature::Bpf,
+            Feature::UnixConnect,
         ]
         .into_iter()
         .filter(|feature| !denies(*feature))
         .map(Feature::name)
         .collect();
-        not_denied.extend(["exec by command line", "unix-connect"]);
+        not_denied.push("exec by command line");
         let mut lines = vec![format!(
             "deny on {}: it cannot be made to fail here; the rule's fallback (kill by default) is used",
             not_denied.join(", ")
@@ -116,9 +117,15 @@ impl Hooks {
                     .into(),
             );
         }
+        if !denies(Feature::UnixConnect) {
+            lines.push(
+                "unix connects by io_uring and by 32-bit programs, and unix datagrams without a connect: seen by no \
+                 syscall tracepoint"
+                    .into(),
+            );
+        }
         lines.extend([
-            "unix connects by io_uring and by 32-bit programs: seen by no syscall tracepoint".to_owned(),
-            "abstract unix sockets, and unix datagrams without a connect".to_owned(),
+            "abstract unix sockets".to_owned(),
             format!(
                 "agents' markers behind the first {} KiB of an environment",
                 ENV_SEARCHED >> 10

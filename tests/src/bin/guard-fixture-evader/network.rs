@@ -7,7 +7,7 @@ use std::{
     net::{IpAddr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket},
     os::{
         fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
-        unix::net::UnixStream,
+        unix::net::{UnixDatagram, UnixStream},
     },
     ptr,
     time::Duration,
@@ -56,6 +56,7 @@ pub(super) fn attempt(technique: &str, more: &str) -> Option<Gives> {
         "proxy" => over_tcp(address(more, "proxy")),
         "inherited-socket" => inherited(),
         "broker-unix" => over_unix(more),
+        "broker-datagram" => unix_datagram(more),
         "broker-tcp" => over_tcp(address(more, "broker")),
         _ => return None,
     })
@@ -367,6 +368,12 @@ fn in_namespace(more: &str) -> Gives {
 fn inherited() -> Gives {
     // SAFETY: the test has put a connected socket there.
     exchange(unsafe { TcpStream::from_raw_fd(0 as RawFd) })
+}
+
+fn unix_datagram(more: &str) -> Gives {
+    let socket = UnixDatagram::unbound()?;
+    socket.send_to(WORD, server(more, "datagrams")?)?;
+    Ok(WORD.to_vec())
 }
 
 fn over_unix(more: &str) -> Gives {
