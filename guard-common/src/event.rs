@@ -74,6 +74,8 @@ pub const FLAG_DATAGRAM: u32 = 256;
 
 /// The call was made to fail, and the process is stopped nevertheless: it cannot be repeated.
 pub const FLAG_REFUSED: u32 = 512;
+/// Started by a server that a session has reached (see [`crate::state::Following`]).
+pub const FLAG_FOLLOWED: u32 = 1024;
 
 /// No rule.
 pub const NO_RULE: u16 = u16::MAX;

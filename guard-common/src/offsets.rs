@@ -34,6 +34,8 @@ pub enum Need {
     Program,
     /// AF_UNIX connects.
     Unix,
+    /// What a server starts for a session.
+    Follow,
     /// Sparing an interactive shell's job the stop.
     Jobs,
     /// Exceptions only for programs older than the session.
@@ -102,6 +104,9 @@ fields! {
     UNIX_DENTRY: "unix_sock" ["path.dentry"] Unix;
     UNIX_MNT: "unix_sock" ["path.mnt"] Unix;
     DENTRY_INODE: "dentry" ["d_inode"] Unix;
+    SOCK_PEER_PID: "sock" ["sk_peer_pid"] Follow;
+    // Of struct upid, which begins with the number.
+    PID_NUMBERS: "pid" ["numbers"] Follow;
     SIGNAL_TTY: "signal_struct" ["tty"] Jobs;
     SIGNAL_PIDS: "signal_struct" ["pids"] Jobs;
     // __i_ctime (6.6), i_ctime_sec (6.11); struct timespec64 begins with tv_sec.

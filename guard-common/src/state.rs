@@ -157,6 +157,23 @@ pub struct Waiting {
     pub time_ns: u64,
 }
 
+/// A server outside sessions that a session has reached, and whose label says that what it starts then is the
+/// session's. Key: its tgid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Following {
+    /// Until then, whether the client lives or not, ns of `CLOCK_MONOTONIC`.
+    pub until_ns: u64,
+    /// The session.
+    pub session: u32,
+    /// The process that has reached it: what the server starts while it lives may be for it.
+    pub client: u32,
+}
+
+/// How long after a connect a server's children count as the client's, though that has ended by then. Servers start
+/// in milliseconds what a client has left for them.
+pub const FOLLOW_NS: u64 = 2_000_000_000;
+
 /// What one hook of a connect(2) leaves for the next of the same thread: the descriptor, which the exit
 /// does not show, and what the cgroup program decided, since cgroup programs cannot send signals. Key:
 /// pid_tgid. Kept from one call of the thread to the next: entering it anew costs more.
@@ -227,6 +244,8 @@ pub struct Config {
     pub env_bloom: [u64; 2],
     /// Labels that a file has only for opens that write.
     pub written: u64,
+    /// Labels of servers whose children are followed.
+    pub followed: u64,
     /// Which of [`crate::event::tier`] serves each of [`watched`].
     pub tiers: [u8; watched::COUNT],
 }

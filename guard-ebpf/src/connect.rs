@@ -30,8 +30,8 @@ use crate::{
     copies, emit,
     judge::{self, Done, ERESTARTNOINTR, Judgement},
     kernel::{
-        self, Address, CAN_SET_RETVAL, DENTRY_INODE, FILE_PRIVATE, SOCK_FAMILY, SOCKET_SK,
-        TASK_PID, TASK_TGID, UNIX_DENTRY, UNIX_MNT, UNIX_PEER, Words,
+        self, Address, CAN_SET_RETVAL, DENTRY_INODE, FILE_PRIVATE, PID_NUMBERS, SOCK_FAMILY,
+        SOCK_PEER_PID, SOCKET_SK, TASK_PID, TASK_TGID, UNIX_DENTRY, UNIX_MNT, UNIX_PEER, Words,
     },
     lineage,
     maps::{ADDRESSES, CONNECTING},
@@ -402,7 +402,7 @@ fn at_hook(other: Address) -> i32 {
     if copies::is_judged(watched::UNIX, other) {
         return 0;
     }
-    let answer = judge_peer(other, tgid, task, tier, true)
+    let answer = judge_peer(other, other, tgid, task, tier, true)
         .unwrap_or(Done::Goes)
         .answer();
     if answer != 0 {
@@ -420,13 +420,21 @@ fn connected_peer(thread: Address, tgid: u32, task: &mut Task, fd: u64) -> Optio
     }
     // struct unix_sock begins with its struct sock.
     let peer = kernel::pointer(sk, &UNIX_PEER)?;
-    judge_peer(peer, tgid, task, tier::TRACEPOINT, false)?;
+    judge_peer(peer, sk, tgid, task, tier::TRACEPOINT, false)?;
     Some(())
 }
 
-/// By the file that the socket is bound to. One without (abstract, or nameless) is nobody's to label.
+/// By the file that the socket is bound to. One without (abstract, or nameless) is nobody's to label. Who listens
+/// there the listening socket `told` remembers, as does a socket that has been connected to it.
 #[inline(always)]
-fn judge_peer(peer: Address, tgid: u32, task: &mut Task, tier: u8, can_deny: bool) -> Option<Done> {
+fn judge_peer(
+    peer: Address,
+    told: Address,
+    tgid: u32,
+    task: &mut Task,
+    tier: u8,
+    can_deny: bool,
+) -> Option<Done> {
     let dentry = kernel::pointer(peer, &UNIX_DENTRY)?;
     let mnt = kernel::pointer(peer, &UNIX_MNT)?;
     let inode = kernel::pointer(dentry, &DENTRY_INODE)?;
@@ -434,10 +442,18 @@ fn judge_peer(peer: Address, tgid: u32, task: &mut Task, tier: u8, can_deny: boo
         inode,
         Place { dentry, mnt },
         None,
+        listener(told).unwrap_or(0),
         kind::CONNECT,
         tgid,
         task,
         tier,
         can_deny,
     ))
+}
+
+/// tgid of the process that listens.
+#[inline(always)]
+fn listener(told: Address) -> Option<u32> {
+    let pid = kernel::pointer(told, &SOCK_PEER_PID)?;
+    kernel::read(pid, &PID_NUMBERS)
 }

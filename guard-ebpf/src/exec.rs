@@ -15,7 +15,10 @@ use aya_ebpf::{
 };
 use guard_common::{
     MAX_ARGV, MAX_PATH,
-    event::{FLAG_BY_ENV, FLAG_GATED, FLAG_JOB, FLAG_STOPPED, FLAG_TRUNCATED, Header, kind, tier},
+    event::{
+        FLAG_BY_ENV, FLAG_FOLLOWED, FLAG_GATED, FLAG_JOB, FLAG_STOPPED, FLAG_TRUNCATED, Header,
+        kind, tier,
+    },
     matching::{FNV_OFFSET, domain, fold},
     state::{Config, HEARTBEAT_LIMIT_NS, Task, Waiting, class, watched},
 };
@@ -107,6 +110,7 @@ fn look_at(
                     inode,
                     place,
                     Some(exe),
+                    0,
                     kind::OPEN,
                     tgid,
                     entry,
@@ -120,11 +124,15 @@ fn look_at(
         }
         None => {
             let by_env = names & AGENT == 0 && environ::marked(scratch, mm, config, generation);
-            if (names & AGENT != 0 || by_env)
+            let followed = lineage::followed(task, now_ns).unwrap_or(0);
+            if (names & AGENT != 0 || by_env || followed != 0)
                 && let Some(start_ns) = kernel::start_of(task)
             {
-                let flags = if by_env { FLAG_BY_ENV } else { 0 };
-                report_agent(config, task, 0, tgid, start_ns, flags, now_ns);
+                let mut flags = if by_env { FLAG_BY_ENV } else { 0 };
+                if followed != 0 {
+                    flags |= FLAG_FOLLOWED;
+                }
+                report_agent(config, task, followed, tgid, start_ns, flags, now_ns);
             }
         }
     }

@@ -85,6 +85,8 @@ offsets!(
     FILE_PRIVATE,
     SOCKET_SK,
     SOCK_FAMILY,
+    SOCK_PEER_PID,
+    PID_NUMBERS,
     UNIX_PEER,
     UNIX_DENTRY,
     UNIX_MNT,

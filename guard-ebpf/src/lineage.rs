@@ -9,13 +9,13 @@ use aya_ebpf::{
 use guard_common::{
     NS_PER_TICK, Verdict,
     event::{Header, kind, tier},
-    state::{POSTURE_KILLED, POSTURE_NORMAL, TASK_COARSE, Task, class},
+    state::{FOLLOW_NS, Following, POSTURE_KILLED, POSTURE_NORMAL, TASK_COARSE, Task, class},
 };
 
 use crate::{
     emit, judge,
     kernel::{self, Address, SIGNAL_LIVE, TASK_SIGNAL, TASK_START, TASK_TGID},
-    maps::{CRITICAL, GONE, HELD, SESSIONS, TASKS, WAITING},
+    maps::{CRITICAL, FOLLOWING, GONE, HELD, SESSIONS, TASKS, WAITING},
 };
 
 /// Negated errno of an insertion with `BPF_NOEXIST` that found something.
@@ -305,4 +305,34 @@ fn group_is_dead(task: Address) -> bool {
         Some(signal) => kernel::read::<i32>(signal, &SIGNAL_LIVE) == Some(0),
         None => false,
     }
+}
+
+/// What `server` starts from now on is the session's (see [`Following`]).
+#[inline(always)]
+pub fn follow(server: u32, session: u32, client: u32, now_ns: u64) {
+    // One of the session's own processes hands its membership down anyway, and so does another session's.
+    if TASKS.get_ptr(server).is_some() {
+        return;
+    }
+    let following = Following {
+        until_ns: now_ns.wrapping_add(FOLLOW_NS),
+        session,
+        client,
+    };
+    for _ in 0..ATTEMPTS {
+        if FOLLOWING.insert(server, following, 0).is_ok() {
+            return;
+        }
+    }
+    emit::count(class::LINEAGE, false);
+}
+
+/// The session that the parent of `task`, which is in none, may have started it for.
+#[inline(always)]
+pub fn followed(task: Address, now_ns: u64) -> Option<u32> {
+    let parent = kernel::parent_of(task)?;
+    // SAFETY: written whole.
+    let following = unsafe { FOLLOWING.get(parent) }?;
+    let lives = TASKS.get_ptr(following.client).is_some();
+    (lives || following.until_ns > now_ns).then_some(following.session)
 }

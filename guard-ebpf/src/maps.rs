@@ -16,8 +16,8 @@ use guard_common::{
     },
     rule::{Progress, ProgressKey},
     state::{
-        Acts, Answer, AnswerKey, Config, Connecting, Counter, Held, LeaseKey, Names, OwnFile,
-        RuleTable, Session, Task, Waiting, class,
+        Acts, Answer, AnswerKey, Config, Connecting, Counter, Following, Held, LeaseKey, Names,
+        OwnFile, RuleTable, Session, Task, Waiting, class,
     },
 };
 
@@ -49,6 +49,9 @@ pub static WAITING: HashMap<u32, Waiting> = HashMap::with_max_entries(16_384, 0)
 /// nobody tells when a thread ends.
 #[map]
 pub static CONNECTING: LruHashMap<u64, Connecting> = LruHashMap::with_max_entries(8_192, 0);
+/// Servers whose children are followed: tgid → [`Following`].
+#[map]
+pub static FOLLOWING: LruHashMap<u32, Following> = LruHashMap::with_max_entries(1_024, 0);
 /// The session whose rule fired when userspace injected a fact; one entry.
 #[map]
 pub static JUDGED_IN: Array<u32> = Array::with_max_entries(1, 0);

@@ -166,6 +166,7 @@ fn judge_file(file: Address, tgid: u32, task: &mut Task, tier: u8, can_deny: boo
         inode,
         Place { dentry, mnt },
         Some(file),
+        0,
         kind::OPEN,
         tgid,
         task,
@@ -174,7 +175,8 @@ fn judge_file(file: Address, tgid: u32, task: &mut Task, tier: u8, can_deny: boo
     )
 }
 
-/// Judges a touch of a file system object: an open, the start of a program, or a connect to a socket file.
+/// Judges a touch of a file system object: an open, the start of a program, or a connect to a socket file, behind
+/// which is the process `server`, if known, or 0.
 #[inline(always)]
 #[expect(
     clippy::too_many_arguments,
@@ -184,6 +186,7 @@ pub fn judge_inode(
     inode: Address,
     place: Place,
     file: Option<Address>,
+    server: u32,
     record_kind: u8,
     tgid: u32,
     task: &mut Task,
@@ -199,6 +202,7 @@ pub fn judge_inode(
             inode,
             place,
             file,
+            server,
             record_kind,
             tgid,
             task,
@@ -218,6 +222,7 @@ fn judge_with(
     inode: Address,
     place: Place,
     file: Option<Address>,
+    server: u32,
     record_kind: u8,
     tgid: u32,
     task: &mut Task,
@@ -321,6 +326,10 @@ fn judge_with(
         } else if scratch.judgement.verdict >= Verdict::Deny as u8 {
             done = Done::Fails;
         }
+    }
+    // Before whatever is reached can start anything.
+    if server != 0 && done == Done::Goes && labels & config.followed != 0 {
+        lineage::follow(server, task.session, tgid, now_ns);
     }
     if scratch.judgement.verdict == Verdict::Hold as u8 {
         judge::enter_hold(

@@ -99,7 +99,7 @@ fn kernel_btf() -> DoctorCheck {
         )),
         Err(error) => Err((
             error.to_string(),
-            "use a kernel of 6.1 or later with CONFIG_DEBUG_INFO_BTF=y",
+            "use a kernel of 5.10 or later with CONFIG_DEBUG_INFO_BTF=y",
         )),
     };
     check("btf", true, result)

@@ -15,6 +15,7 @@ pub mod policy;
 pub mod process;
 pub mod sentinel;
 pub mod server;
+pub mod units;
 pub mod wire;
 
 /// Where guardd looks for its policy; without a file there the built-in one is in force.

@@ -28,7 +28,7 @@ use crate::{
 /// Arguments of `cargo xtask vm`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Which kernel: 5.10 (guard does not load on it yet), 6.1, 6.12, `newest`, or `all` the others.
+    /// Which kernel: 5.10, 6.1, 6.12, `newest`, or `all`.
     #[arg(long, default_value = "all", value_name = "VERSION")]
     kernel: String,
     /// With or without `bpf` among the active security modules.

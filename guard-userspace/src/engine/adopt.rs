@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use guard_common::{
     MAX_NESTING, Verdict,
-    event::{FLAG_BY_ENV, FLAG_JOB, FLAG_STOPPED, Header},
+    event::{FLAG_FOLLOWED, FLAG_JOB, FLAG_STOPPED, Header},
     state::Session as KernelSession,
 };
 use serde_json::json;
@@ -17,6 +17,7 @@ use crate::{
     kernel::KernelError,
     policy::{Found, Program},
     process::{self, Id, Stat},
+    units,
 };
 
 /// What a session is begun with.
@@ -36,11 +37,54 @@ impl Engine {
     pub(super) fn on_candidate(&mut self, fields: &Header) {
         let id = Id::new(fields.tgid, fields.start_ns);
         let stopped = fields.flags & FLAG_STOPPED != 0;
-        self.look_at_candidate(id, fields.session, !stopped || fields.flags & FLAG_JOB != 0);
-        let _ = fields.flags & FLAG_BY_ENV;
+        let running = !stopped || fields.flags & FLAG_JOB != 0;
+        if fields.flags & FLAG_FOLLOWED != 0 {
+            self.follow(id, fields.session, running);
+            self.look_at_candidate(id, 0, running);
+        } else {
+            self.look_at_candidate(id, fields.session, running);
+        }
         if stopped {
             self.let_go_on(id);
         }
+    }
+
+    /// A server that a session has reached has started this program, most likely for it: it belongs to the session
+    /// from here on.
+    fn follow(&mut self, id: Id, session: u32, running: bool) {
+        let Some(stat) = process::stat(id.pid).filter(|stat| stat.id == id && stat.is_alive())
+        else {
+            return;
+        };
+        let lives = |s: &Session| s.ended_ns.is_none();
+        if self.kernel.tables.task(id.pid).is_some_and(|task| Id::new(id.pid, task.start_ns) == id)
+            || !self.sessions.get(&session).is_some_and(lives)
+            // What else it starts meanwhile, by timers and sockets, is nobody's.
+            || (units::is_manager(stat.parent) && !units::is_transient(id.pid, stat.parent))
+        {
+            return;
+        }
+        self.attach();
+        if !self.tag(id, session, stat.parent) {
+            return;
+        }
+        if running {
+            self.adopt_below(id, session);
+        }
+        let mut event = self.event_for(Kind::Session, Some(session));
+        event.tgid = Some(id.pid);
+        event.pid = Some(id.pid);
+        event.ppid = Some(stat.parent);
+        event.start = Some(id.start);
+        event.uid = process::uid(id.pid);
+        event.exe = process::exe(id.pid).map(|path| path.to_string_lossy().into_owned());
+        let argv = process::argv(id.pid);
+        event.argv = (!argv.is_empty()).then(|| crate::mask::mask_argv(&argv));
+        let server = process::exe(stat.parent).map(|path| path.to_string_lossy().into_owned());
+        event.object =
+            Some(json!({ "what": "followed", "server": server, "server_pid": stat.parent }));
+        self.tell(event);
+        self.save();
     }
 
     /// Looks closer, and begins a session if it is one. `session` is the one it runs in already, or 0.

@@ -176,6 +176,7 @@ impl Hooks {
             (Need::Jobs, Feature::Exec),
             (Need::ProgramAge, Feature::Exec),
             (Need::Unix, Feature::UnixConnect),
+            (Need::Follow, Feature::UnixConnect),
             (Need::Repeat, Feature::Open),
         ] {
             let missing = offsets.missing(need);

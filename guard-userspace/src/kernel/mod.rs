@@ -40,7 +40,7 @@ pub use watched::{FEATURES, Feature, Tier};
 pub enum KernelError {
     /// No BTF, or not what is needed of it.
     #[error(
-        "kernel type information: {path}: {reason}: guard needs a kernel with CONFIG_DEBUG_INFO_BTF=y (6.1 or later)"
+        "kernel type information: {path}: {reason}: guard needs a kernel with CONFIG_DEBUG_INFO_BTF=y (5.10 or later)"
     )]
     NoBtf {
         /// Where it was looked for.

@@ -509,6 +509,7 @@ impl Tables {
         self.switch(|config| {
             config.env_bloom[generation as usize] = bloom;
             config.written = tables.written;
+            config.followed = tables.followed;
             config.observe = observe.into();
             config.generation = generation;
         })

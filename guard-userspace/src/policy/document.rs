@@ -25,6 +25,7 @@ const LABEL: &[&str] = &[
     "files",
     "opens",
     "addresses",
+    "follow",
     "hosts",
     "argv",
     "calls",
@@ -248,6 +249,7 @@ fn labels(top: &Table<'_>) -> Result<(Vec<LabelGroup>, Vec<String>), PolicyError
             written: written(table)?,
             addresses: Vec::new(),
             sockets: Vec::new(),
+            follow: false,
             hosts: table
                 .strings("hosts")?
                 .into_iter()
@@ -269,6 +271,13 @@ fn labels(top: &Table<'_>) -> Result<(Vec<LabelGroup>, Vec<String>), PolicyError
             group
                 .addresses
                 .push(address.map_err(|mistake| table.document.error(entry.span, mistake))?);
+        }
+        if let Some(follow) = table.boolean("follow")? {
+            if follow.is && group.sockets.is_empty() {
+                let mistake = Mistake::FollowsNobody(group.name);
+                return Err(table.document.error(follow.span, mistake));
+            }
+            group.follow = follow.is;
         }
         for entry in table.strings("argv")? {
             let pattern = CommandPattern::parse(&entry.text);

@@ -207,6 +207,11 @@ pub enum Mistake {
         "label \"{0}\": opens is not the same in each of its tables: expected \"any\" or \"write\" for all"
     )]
     OpensDiffer(String),
+    /// There is no server to follow.
+    #[error(
+        "label \"{0}\": follow = true without a socket: expected \"unix:PATH\" among its addresses"
+    )]
+    FollowsNobody(String),
     /// Two of a kind with one name.
     #[error(
         "duplicate {kind} name \"{name}\": expected a name of its own (line {first} has this one)"

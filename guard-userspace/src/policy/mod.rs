@@ -134,6 +134,8 @@ pub struct LabelGroup {
     pub addresses: Vec<Address>,
     /// AF_UNIX sockets that carry it (`unix:PATH` among the addresses): the kernel knows them as files.
     pub sockets: Vec<Glob>,
+    /// What the server behind such a socket starts for a session belongs to the session.
+    pub follow: bool,
     /// Host names that carry it.
     pub hosts: Vec<String>,
     /// Command lines that carry it.

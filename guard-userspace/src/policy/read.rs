@@ -55,6 +55,12 @@ pub(super) struct Table<'a> {
     pub span: Range<usize>,
 }
 
+/// A value that is true or false.
+pub(super) struct Flag {
+    pub(super) is: bool,
+    pub(super) span: Range<usize>,
+}
+
 impl<'a> Table<'a> {
     /// Refuses every key that is not one of `known`; the first in the text is named.
     pub(super) fn only(&self, known: &[&'static str]) -> Result<(), PolicyError> {
@@ -84,6 +90,20 @@ impl<'a> Table<'a> {
         self.value(key)
             .map(|value| string(&self.document, key, value))
             .transpose()
+    }
+
+    /// True or false, with where it stands.
+    pub(super) fn boolean(&self, key: &'static str) -> Result<Option<Flag>, PolicyError> {
+        let Some(value) = self.value(key) else {
+            return Ok(None);
+        };
+        match value.get_ref() {
+            DeValue::Boolean(is) => Ok(Some(Flag {
+                is: *is,
+                span: value.span(),
+            })),
+            _ => Err(wrong_type(&self.document, key, value, "true or false")),
+        }
     }
 
     pub(super) fn required(&self, key: &'static str, expected: &str) -> Result<Entry, PolicyError> {

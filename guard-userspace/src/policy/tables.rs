@@ -48,6 +48,8 @@ pub struct Tables {
     pub acts: Acts,
     /// Labels that only opens that write touch.
     pub written: u64,
+    /// Labels of servers whose children are followed.
+    pub followed: u64,
     /// Environment markers.
     pub env: Vec<EnvKey>,
     /// Homes: [`guard_common::matching::join`] over the hashes of the components from 0, root first,
@@ -123,6 +125,11 @@ impl Policy {
                 .groups
                 .iter()
                 .filter(|group| group.written)
+                .fold(0, |mask, group| mask | bits.mask(&group.name)),
+            followed: self
+                .groups
+                .iter()
+                .filter(|group| group.follow)
                 .fold(0, |mask, group| mask | bits.mask(&group.name)),
             env: self.env_keys(generation),
             homes: homes.hashes(),

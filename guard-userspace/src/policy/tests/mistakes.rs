@@ -595,3 +595,20 @@ fn a_labels_opens_are_one_of_two_words_and_the_same_in_each_of_its_tables() {
         "label \"credential\": opens is not the same",
     );
 }
+
+#[test]
+fn only_a_server_behind_a_socket_can_be_followed() {
+    let label = "[[label]]\nname = \"b\"\naddresses = [\"127.0.0.1:22\"]\n";
+    refused(
+        &format!("version = 1\n{label}follow = true\n"),
+        5,
+        10,
+        "label \"b\": follow = true without a socket: expected ",
+    );
+    refused(
+        &format!("version = 1\n{label}follow = \"yes\"\n"),
+        5,
+        10,
+        "follow",
+    );
+}

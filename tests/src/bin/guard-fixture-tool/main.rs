@@ -80,6 +80,8 @@ fn obey(words: &[&str]) -> Value {
         ["udp-connected", to, text] => net::udp_connected(to, text),
         ["udp-sendto", to, text] => net::udp_sendto(to, text),
         ["unix", path, text] => net::unix(path, text),
+        ["serve", path] => net::serve(path),
+        ["ask", path, words @ ..] => net::ask(path, &words.join(" ")),
         ["fork", how, path] => forks::one(how, path),
         ["fork-as", pid, path] => forks::with_pid(pid, path),
         ["storm", count, threads, path] => forks::storm(count, threads, path),

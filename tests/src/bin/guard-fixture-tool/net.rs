@@ -1,12 +1,14 @@
 //! Connections and datagrams to a server that sends back what it gets.
 
 use std::{
-    io::{self, Read, Write},
+    io::{self, BufRead as _, BufReader, Read, Write},
     net::{SocketAddr, TcpStream, UdpSocket},
     os::{
         fd::{AsRawFd as _, FromRawFd as _},
-        unix::net::UnixStream,
+        unix::net::{UnixListener, UnixStream},
     },
+    process::{Command, Stdio},
+    thread,
     time::Duration,
 };
 
@@ -144,4 +146,36 @@ fn datagram_echo(socket: &UdpSocket, text: &str) -> io::Result<Value> {
 /// A stream to a socket file.
 pub(crate) fn unix(path: &str, text: &str) -> io::Result<Value> {
     exchange(UnixStream::connect(path)?, text)
+}
+
+/// Becomes a server that runs what its clients ask for, as its own children, and sends back what they write.
+pub(crate) fn serve(path: &str) -> io::Result<Value> {
+    let listener = UnixListener::bind(path)?;
+    thread::spawn(move || {
+        while let Ok((stream, _)) = listener.accept() {
+            thread::spawn(move || serve_one(stream));
+        }
+    });
+    Ok(json!({}))
+}
+
+fn serve_one(mut stream: UnixStream) -> io::Result<()> {
+    let mut line = String::new();
+    BufReader::new(&stream).read_line(&mut line)?;
+    let mut words = line.split_whitespace();
+    let program = words.next().unwrap_or_default();
+    let output = Command::new(program)
+        .args(words)
+        .stdin(Stdio::null())
+        .output()?;
+    stream.write_all(&output.stdout)
+}
+
+/// Asks such a server to run something.
+pub(crate) fn ask(path: &str, what: &str) -> io::Result<Value> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.write_all(format!("{what}\n").as_bytes())?;
+    let mut said = String::new();
+    stream.read_to_string(&mut said)?;
+    Ok(json!({ "said": said }))
 }
