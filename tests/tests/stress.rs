@@ -42,6 +42,9 @@ impl Scale {
     }
 }
 
+/// The last events that guardd keeps (`journal/tail.rs`).
+const EVENTS_KEPT: u64 = 4096;
+
 /// KiB of memory of its own that a process has. Not `VmRSS`: that also counts the ring buffers, which the kernel has
 /// made at the start, as far as they have been read once.
 fn resident(pid: u32) -> u64 {
@@ -96,7 +99,7 @@ fn a_storm_in_a_crowd_is_judged_whole_and_leaves_nothing() {
         .unwrap();
     assert_eq!(live["processes"], made + 1, "{live}");
 
-    // The storm, once to warm up.
+    // The storm, first to warm up: until guardd keeps as many events in its memory as it ever does.
     let mut storm = guard.tool();
     let mut blow = |seconds: u64| {
         storm.tell(&format!(
@@ -109,7 +112,11 @@ fn a_storm_in_a_crowd_is_judged_whole_and_leaves_nothing() {
         let_pass(Duration::from_secs(seconds));
         storm.answer()
     };
-    blow(scale.seconds / 10);
+    eventually("the warm-up", || {
+        blow(1);
+        let events = guard.json(&["status"])["events"].as_u64()?;
+        (events > EVENTS_KEPT + EVENTS_KEPT / 4).then_some(())
+    });
     let before = guard.json(&["status"]);
     let memory = resident(guard.pid());
     let did = blow(scale.seconds);

@@ -37,7 +37,7 @@ pub(crate) struct Args {
     /// A shell in the guest instead of the tests.
     #[arg(long)]
     shell: bool,
-    /// Arguments for the end-to-end test programs; the tests of `kernels`, `evasions` and `restarts` when there are none.
+    /// Arguments for the end-to-end test programs; the whole suite when there are none.
     #[arg(last = true)]
     rest: Vec<String>,
 }
@@ -76,44 +76,89 @@ impl Lsm {
     }
 }
 
-/// The test programs that say whether guard works on a kernel: few guardds, since loading one takes long
-/// where the processor is emulated.
-const PROGRAMS: [&str; 4] = ["kernels", "evasions", "restarts", "stress"];
+/// One virtual machine.
+pub(crate) struct Guest {
+    release: &'static archive::Release,
+    lsm: Lsm,
+    /// The end-to-end test programs that run in it; all where it is empty.
+    programs: &'static [&'static str],
+    /// The tiers that the evasion suite tries; all where it is empty.
+    tiers: &'static str,
+}
 
-/// Loading takes long where the processor is emulated: what loads often, a whole run tries on the oldest kernel alone.
-const ON_OLDEST: &str = "restarts";
+impl Guest {
+    /// Words for the kernel's command line, which `/init` reads.
+    fn limits(&self) -> String {
+        let mut limits = String::new();
+        if !self.programs.is_empty() {
+            limits.push_str(&format!(" guard.only={}", self.programs.join(",")));
+        }
+        if !self.tiers.is_empty() {
+            limits.push_str(&format!(" guard.tiers={}", self.tiers));
+        }
+        limits
+    }
+}
 
-/// What takes long for other reasons, on the newest alone.
-const ON_NEWEST: &str = "stress";
+/// What `cargo xtask test` boots: every kernel with `bpf` among the security modules, and the oldest and the newest
+/// without. `kernels` and the evasion suite by the best tier run on all of them, the rest where it may differ: by all
+/// tiers, and with restarts, on the oldest; by all tiers, and under stress, on the newest, which preempts; servers
+/// on one in between. (`cargo xtask vm` runs the whole suite on one. An emulated processor is slow: on all of them
+/// it would take hours.)
+pub(crate) fn sample() -> Vec<Guest> {
+    const SOME: &[&str] = &["kernels", "evasions"];
+    let last = archive::RELEASES.len() - 1;
+    let with = archive::RELEASES.iter().enumerate().map(|(at, release)| {
+        let (programs, tiers): (&[_], _) = match at {
+            0 => (&["kernels", "evasions", "restarts"], ""),
+            _ if at == last => (&["kernels", "evasions", "stress"], ""),
+            _ => (&["kernels", "evasions", "brokers"], Lsm::On.best_tier()),
+        };
+        Guest {
+            release,
+            lsm: Lsm::On,
+            programs,
+            tiers,
+        }
+    });
+    let without = [0, last].map(|at| Guest {
+        release: &archive::RELEASES[at],
+        lsm: Lsm::Off,
+        programs: SOME,
+        tiers: Lsm::Off.best_tier(),
+    });
+    with.chain(without).collect()
+}
 
 /// Guests that run at once. Each has two processors: two of them on two processors take more than twice as
 /// long as one after another.
 const AT_ONCE: usize = 1;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let wanted: Vec<&archive::Release> = archive::RELEASES
+    let guests: Vec<Guest> = archive::RELEASES
         .iter()
-        .filter(|release| {
-            args.kernel == release.name || (args.kernel == "all" && release.supported)
+        .filter(|release| args.kernel == release.name || args.kernel == "all")
+        .map(|release| Guest {
+            release,
+            lsm: args.lsm,
+            programs: &[],
+            tiers: "",
         })
         .collect();
-    if wanted.is_empty() {
+    let Some(first) = guests.first() else {
         let known: Vec<_> = archive::RELEASES.iter().map(|r| r.name).collect();
         bail!(
             "vm: --kernel {}: not known: one of all, {}",
             args.kernel,
             known.join(", ")
         );
-    }
-    let runs: Vec<(&archive::Release, Lsm)> = wanted.into_iter().map(|r| (r, args.lsm)).collect();
-    if args.shell {
-        let lab = Laboratory::prepare(&[])?;
-        let (release, lsm) = runs[0];
-        return lab.shell(release, lsm);
-    }
+    };
     let lab = Laboratory::prepare(&args.rest)?;
+    if args.shell {
+        return lab.shell(first.release, first.lsm);
+    }
     let mut tally = test::Tally::default();
-    let failures = lab.run_all(&runs, args.rest.is_empty(), &mut tally)?;
+    let failures = lab.run_all(&guests, &mut tally)?;
     println!("{}", tally.line());
     if !failures.is_empty() {
         bail!("vm: failed: {}", failures.join("; "));
@@ -141,7 +186,6 @@ impl Laboratory {
         let busybox = archive.busybox()?;
         let programs: Vec<PathBuf> = test::test_programs()?
             .into_iter()
-            .filter(|program| !test_args.is_empty() || PROGRAMS.contains(&&*program.name))
             .map(|program| program.executable)
             .collect();
         let initramfs = cache.join("initramfs.cpio");
@@ -158,38 +202,23 @@ impl Laboratory {
     /// Boots each; why those that failed did, a line each.
     pub(crate) fn run_all(
         &self,
-        runs: &[(&archive::Release, Lsm)],
-        whole: bool,
+        wanted: &[Guest],
         tally: &mut test::Tally,
     ) -> Result<Vec<String>> {
         // What needs the network or apt, one after another.
         let mut guests = Vec::new();
-        for (place, (release, lsm)) in runs.iter().enumerate() {
-            let kernel = self.archive.kernel(release)?;
+        for guest in wanted {
+            let kernel = self.archive.kernel(guest.release)?;
+            let lsm = guest.lsm;
             let name = format!("{} lsm {}", kernel.version, lsm.word());
             let dir = self
                 .cache
-                .join(format!("run-{}-{}", release.name, lsm.word()));
-            let first = runs.iter().position(|(_, lsm)| *lsm == Lsm::On) == Some(place);
-            let newest = runs.iter().rposition(|(_, lsm)| *lsm == Lsm::On) == Some(place);
-            let mut limits = String::new();
-            if whole {
-                let skipped: Vec<&str> = [(first, ON_OLDEST), (newest, ON_NEWEST)]
-                    .into_iter()
-                    .filter(|(tried, _)| !tried)
-                    .map(|(_, program)| program)
-                    .collect();
-                limits.push_str(&format!(" guard.skip={}", skipped.join(",")));
-            }
-            // The worse tiers are the same with and without a security module: on the oldest and the newest kernel.
-            if whole && !first && !newest {
-                limits.push_str(&format!(" guard.tiers={}", lsm.best_tier()));
-            }
+                .join(format!("run-{}-{}", guest.release.name, lsm.word()));
             std::fs::create_dir_all(&dir).with_context(|| format!("{}", dir.display()))?;
             let initrd = dir.join("initrd");
             let modules = archive::modules_of(&kernel);
             initramfs::with_modules(&initrd, &self.initramfs, &self.busybox, &modules)?;
-            guests.push((name, kernel, *lsm, dir, initrd, limits));
+            guests.push((name, kernel, lsm, dir, initrd, guest.limits()));
         }
         let next = AtomicUsize::new(0);
         let shared = Mutex::new((tally, Vec::new()));
@@ -235,19 +264,4 @@ impl Laboratory {
         let kernel = self.archive.kernel(release)?;
         self.qemu.shell(&kernel.image, &self.initramfs, lsm.list())
     }
-}
-
-/// What `cargo xtask test` boots: every kernel that guard loads on with `bpf` among the security modules, and
-/// the oldest and the newest of them without.
-pub(crate) fn matrix() -> Vec<(&'static archive::Release, Lsm)> {
-    let all: Vec<_> = archive::RELEASES
-        .iter()
-        .filter(|release| release.supported)
-        .collect();
-    let with = all.iter().map(|release| (*release, Lsm::On));
-    let without = [all.first(), all.last()]
-        .into_iter()
-        .flatten()
-        .map(|release| (*release, Lsm::Off));
-    with.chain(without).collect()
 }

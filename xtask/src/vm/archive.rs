@@ -19,8 +19,6 @@ pub(crate) struct Release {
     pub(crate) name: &'static str,
     /// What its version begins with; the newest there is where it is empty.
     prefix: &'static str,
-    /// guard loads on it.
-    pub(crate) supported: bool,
 }
 
 /// Oldest first. Exact versions leave the archive, so they are found through the metapackage.
@@ -28,22 +26,18 @@ pub(crate) const RELEASES: &[Release] = &[
     Release {
         name: "5.10",
         prefix: "5.10.",
-        supported: true,
     },
     Release {
         name: "6.1",
         prefix: "6.1.",
-        supported: true,
     },
     Release {
         name: "6.12",
         prefix: "6.12.",
-        supported: true,
     },
     Release {
         name: "newest",
         prefix: "",
-        supported: true,
     },
 ];
 

@@ -35,12 +35,12 @@ fi
 exec >/dev/ttyS1 2>&1
 tiers=$(sed -n 's/.*guard\.tiers=\([a-z,-]*\).*/\1/p' /proc/cmdline)
 export GUARD_TEST_TIERS=$tiers
-skip=$(sed -n 's/.*guard\.skip=\([a-z,]*\).*/\1/p' /proc/cmdline)
+only=$(sed -n 's/.*guard\.only=\([a-z_,]*\).*/\1/p' /proc/cmdline)
 export GUARD_BIN_DIR=/guard/bin GUARD_TEST_PATIENCE=120 GUARD_LABORATORY=1
 status=0
 for program in /guard/deps/*; do
     name=${program##*/}
-    case ",$skip," in *",${name%-*},"*) continue ;; esac
+    case ",${only:-${name%-*}}," in *",${name%-*},"*) ;; *) continue ;; esac
     "$program" --test-threads 1 @ARGS@ || status=$?
 done
 echo $status >/dev/ttyS2
