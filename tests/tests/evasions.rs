@@ -367,7 +367,7 @@ fn send(socket: &UnixStream, file: &File) {
 }
 
 /// Few enough that all of them can be in use, or come round, in a second.
-const FEW_PIDS: u32 = 3_000;
+const FEW_PIDS: u32 = 1_200;
 
 /// The machine's largest pid as it was, however the test ends.
 struct Pids(String);

@@ -34,6 +34,9 @@ pub(crate) struct Args {
     /// With or without `bpf` among the active security modules.
     #[arg(long, value_enum, default_value_t = Lsm::On)]
     lsm: Lsm,
+    /// What `cargo xtask test` boots, and what that runs there.
+    #[arg(long, conflicts_with_all = ["kernel", "lsm", "shell", "rest"])]
+    sample: bool,
     /// A shell in the guest instead of the tests.
     #[arg(long)]
     shell: bool,
@@ -80,6 +83,7 @@ impl Lsm {
 pub(crate) struct Guest {
     release: &'static archive::Release,
     lsm: Lsm,
+    processors: &'static str,
     /// The end-to-end test programs that run in it; all where it is empty.
     programs: &'static [&'static str],
     /// The tiers that the evasion suite tries; all where it is empty.
@@ -107,44 +111,58 @@ impl Guest {
 /// it would take hours.)
 pub(crate) fn sample() -> Vec<Guest> {
     const SOME: &[&str] = &["kernels", "evasions"];
-    let last = archive::RELEASES.len() - 1;
-    let with = archive::RELEASES.iter().enumerate().map(|(at, release)| {
-        let (programs, tiers): (&[_], _) = match at {
-            0 => (&["kernels", "evasions", "restarts"], ""),
-            _ if at == last => (&["kernels", "evasions", "stress"], ""),
-            _ => (&["kernels", "evasions", "brokers"], Lsm::On.best_tier()),
-        };
-        Guest {
-            release,
-            lsm: Lsm::On,
-            programs,
-            tiers,
-        }
-    });
-    let without = [0, last].map(|at| Guest {
-        release: &archive::RELEASES[at],
-        lsm: Lsm::Off,
+    let guest = |release: &'static archive::Release, lsm: Lsm| Guest {
+        release,
+        lsm,
+        processors: "1",
         programs: SOME,
-        tiers: Lsm::Off.best_tier(),
-    });
-    with.chain(without).collect()
+        tiers: lsm.best_tier(),
+    };
+    let [oldest, between @ .., newest] = archive::RELEASES else {
+        return Vec::new();
+    };
+    // The one that takes longest first.
+    let mut guests = vec![
+        Guest {
+            processors: "2",
+            programs: &["kernels", "evasions", "stress"],
+            tiers: "",
+            ..guest(newest, Lsm::On)
+        },
+        Guest {
+            programs: &["kernels", "evasions", "restarts"],
+            tiers: "",
+            ..guest(oldest, Lsm::On)
+        },
+    ];
+    guests.extend(between.iter().map(|release| Guest {
+        programs: &["kernels", "evasions", "brokers"],
+        ..guest(release, Lsm::On)
+    }));
+    guests.extend([newest, oldest].map(|release| guest(release, Lsm::Off)));
+    guests
 }
 
-/// Guests that run at once. Each has two processors: two of them on two processors take more than twice as
-/// long as one after another.
-const AT_ONCE: usize = 1;
+/// Guests that run at once. Most have one processor: an emulated pair of them waits for each other, and a guest with
+/// two takes longer, even alone, than one with one.
+const AT_ONCE: usize = 2;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let guests: Vec<Guest> = archive::RELEASES
+    let chosen = archive::RELEASES
         .iter()
         .filter(|release| args.kernel == release.name || args.kernel == "all")
         .map(|release| Guest {
             release,
             lsm: args.lsm,
+            processors: "2",
             programs: &[],
             tiers: "",
-        })
-        .collect();
+        });
+    let guests: Vec<Guest> = if args.sample {
+        sample()
+    } else {
+        chosen.collect()
+    };
     let Some(first) = guests.first() else {
         let known: Vec<_> = archive::RELEASES.iter().map(|r| r.name).collect();
         bail!(
@@ -200,42 +218,41 @@ impl Laboratory {
     }
 
     /// Boots each; why those that failed did, a line each.
-    pub(crate) fn run_all(
-        &self,
-        wanted: &[Guest],
-        tally: &mut test::Tally,
-    ) -> Result<Vec<String>> {
+    pub(crate) fn run_all(&self, wanted: &[Guest], tally: &mut test::Tally) -> Result<Vec<String>> {
         // What needs the network or apt, one after another.
         let mut guests = Vec::new();
         for guest in wanted {
             let kernel = self.archive.kernel(guest.release)?;
-            let lsm = guest.lsm;
-            let name = format!("{} lsm {}", kernel.version, lsm.word());
+            let name = format!("{} lsm {}", kernel.version, guest.lsm.word());
             let dir = self
                 .cache
-                .join(format!("run-{}-{}", guest.release.name, lsm.word()));
+                .join(format!("run-{}-{}", guest.release.name, guest.lsm.word()));
             std::fs::create_dir_all(&dir).with_context(|| format!("{}", dir.display()))?;
             let initrd = dir.join("initrd");
             let modules = archive::modules_of(&kernel);
             initramfs::with_modules(&initrd, &self.initramfs, &self.busybox, &modules)?;
-            guests.push((name, kernel, lsm, dir, initrd, guest.limits()));
+            guests.push((name, kernel, guest, dir, initrd));
         }
         let next = AtomicUsize::new(0);
         let shared = Mutex::new((tally, Vec::new()));
         thread::scope(|scope| {
             for _ in 0..AT_ONCE {
                 scope.spawn(|| {
-                    while let Some((name, kernel, lsm, dir, initrd, limits)) =
+                    while let Some((name, kernel, guest, dir, initrd)) =
                         guests.get(next.fetch_add(1, Ordering::Relaxed))
                     {
                         say("vm", format!("{name}: begins"));
                         let mut all = test::Tally::default();
-                        let result =
-                            self.qemu
-                                .run(&kernel.image, initrd, lsm.list(), limits, dir, |line| {
-                                    all.add(line);
-                                    println!("{name}: {line}");
-                                });
+                        let machine = qemu::Machine {
+                            kernel: &kernel.image,
+                            initramfs: initrd,
+                            processors: guest.processors,
+                            lsm: guest.lsm.list(),
+                        };
+                        let result = self.qemu.run(&machine, &guest.limits(), dir, |line| {
+                            all.add(line);
+                            println!("{name}: {line}");
+                        });
                         let failure = match result {
                             Ok(()) if all.passed == 0 => {
                                 Some(format!("{name}: everything was skipped"))
@@ -262,6 +279,11 @@ impl Laboratory {
 
     fn shell(&self, release: &archive::Release, lsm: Lsm) -> Result<()> {
         let kernel = self.archive.kernel(release)?;
-        self.qemu.shell(&kernel.image, &self.initramfs, lsm.list())
+        self.qemu.shell(&qemu::Machine {
+            kernel: &kernel.image,
+            initramfs: &self.initramfs,
+            processors: "2",
+            lsm: lsm.list(),
+        })
     }
 }

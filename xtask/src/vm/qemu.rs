@@ -15,6 +15,8 @@ use super::archive;
 use crate::shell::{self, say};
 
 const PROGRAM: &str = "qemu-system-x86_64";
+/// MiB of a guest. One technique fills it, which takes long.
+const MEMORY: &str = "1024";
 /// Older ones crash guests of 6.12 at random.
 const OLDEST: u32 = 8;
 /// A guest that has not powered off by then hangs.
@@ -87,13 +89,20 @@ impl Qemu {
         command
     }
 
-    fn guest(&self, kernel: &Path, initramfs: &Path, lsm: &str, more: &str) -> Command {
+    fn guest(&self, machine: &Machine<'_>, more: &str) -> Command {
         let mut command = self.command();
         command
-            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"])
+            .args([
+                "-accel",
+                "tcg,thread=multi",
+                "-cpu",
+                "max",
+                "-smp",
+                machine.processors,
+            ])
             .args([
                 "-m",
-                "1536",
+                MEMORY,
                 "-nic",
                 "none",
                 "-no-reboot",
@@ -101,12 +110,13 @@ impl Qemu {
                 "none",
             ])
             .arg("-kernel")
-            .arg(kernel)
+            .arg(machine.kernel)
             .arg("-initrd")
-            .arg(initramfs)
+            .arg(machine.initramfs)
             .arg("-append")
             .arg(format!(
-                "console=ttyS0 panic=-1 quiet printk.devkmsg=on mitigations=off lsm={lsm}{more}"
+                "console=ttyS0 panic=-1 quiet printk.devkmsg=on mitigations=off lsm={}{more}",
+                machine.lsm
             ));
         command
     }
@@ -118,15 +128,13 @@ impl Qemu {
     /// When a test failed, or the guest panicked, hung or gave no result; with the console's tail.
     pub(crate) fn run(
         &self,
-        kernel: &Path,
-        initramfs: &Path,
-        lsm: &str,
+        machine: &Machine<'_>,
         limits: &str,
         dir: &Path,
         mut on_line: impl FnMut(&str),
     ) -> Result<()> {
         fs::create_dir_all(dir).with_context(|| format!("{}", dir.display()))?;
-        let mut command = self.guest(kernel, initramfs, lsm, limits);
+        let mut command = self.guest(machine, limits);
         command.args(["-monitor", "none"]).stdin(Stdio::null());
         let outputs = ["console", "results", "status"].map(|name| dir.join(name));
         for (index, path) in outputs.iter().enumerate() {
@@ -173,14 +181,23 @@ impl Qemu {
     }
 
     /// A guest for a person, on this terminal.
-    pub(crate) fn shell(&self, kernel: &Path, initramfs: &Path, lsm: &str) -> Result<()> {
+    pub(crate) fn shell(&self, machine: &Machine<'_>) -> Result<()> {
         say(
             "vm",
             "the guest's shell; `exit` powers it off, Ctrl-A X ends QEMU",
         );
-        let mut command = self.guest(kernel, initramfs, lsm, " guard.shell");
+        let mut command = self.guest(machine, " guard.shell");
         shell::run(command.args(["-serial", "mon:stdio"]))
     }
+}
+
+/// What boots.
+pub(crate) struct Machine<'a> {
+    pub(crate) kernel: &'a Path,
+    pub(crate) initramfs: &'a Path,
+    pub(crate) processors: &'static str,
+    /// The active security modules.
+    pub(crate) lsm: &'static str,
 }
 
 /// The lines of a file that grows.
