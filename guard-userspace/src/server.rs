@@ -26,6 +26,7 @@ use crate::{
     engine::{Command, Handle, Peer},
     event::{Event, Kind},
     journal::Journal,
+    kernel::Lineage,
     process,
     wire::{Code, Failure, MAX_LINE, Reply, Request},
 };
@@ -33,7 +34,7 @@ use crate::{
 /// Connections of root and group guard served at once; more wait to be accepted.
 const CONNECTIONS: usize = 256;
 /// Connections of one other user, and of all others together; more are refused, so that nobody keeps out
-/// those who may answer.
+/// those who may answer. Processes inside sessions are others, whoever they run as.
 const OF_ONE_USER: usize = 32;
 /// See [`OF_ONE_USER`].
 const OF_OTHERS: usize = 192;
@@ -153,7 +154,7 @@ impl Bound {
 }
 
 /// Serves connections for as long as it is polled.
-pub async fn serve(listener: UnixListener, handle: Handle) {
+pub async fn serve(listener: UnixListener, handle: Handle, lineage: Lineage) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let others = Others::default();
     loop {
@@ -166,7 +167,10 @@ pub async fn serve(listener: UnixListener, handle: Handle) {
                         continue;
                     }
                 };
-                let seat = if peer.privileged {
+                // One that a session could take all seats of, by a process of root's, would keep out whoever answers.
+                // Of one that has gone it is not known whose it was.
+                let outside = peer.start.is_some() && !lineage.has(peer.pid);
+                let seat = if peer.privileged && outside {
                     match Arc::clone(&room).acquire_owned().await {
                         Ok(permit) => Some(Seat::Privileged(permit)),
                         Err(_) => return,

@@ -356,6 +356,23 @@ pub const AREAS: &[(&str, &[Technique])] = &[
                 "a broker's port (`ssh localhost`, a build daemon)",
                 Needs::Servers,
             ),
+            with(
+                "followed-server",
+                "a server outside that runs what it is asked to (a tmux window, a unit of `systemd-run`), where its \
+                 label says `follow`",
+                Needs::Servers,
+            ),
+            stopped(
+                "startup-file",
+                "a line in a shell's start-up file (`~/.bashrc`)",
+            ),
+            stopped("git-hook", "a hook of a repository (`.git/hooks`)"),
+            stopped("crontab", "a line in a crontab (`/etc/crontab`)"),
+            stopped(
+                "spool",
+                "a file in a spool directory of cron or at (labelled as `dir/*`; for what that costs, the default \
+                 policy does not)",
+            ),
         ],
     ),
     (
@@ -463,6 +480,16 @@ pub const AREAS: &[(&str, &[Technique])] = &[
                 "flood",
                 "filling the ring buffers with 20,000 opens, then the file",
             ),
+            with(
+                "flood-socket",
+                "hundreds of connections to guardd, with nonsense on each, then the file",
+                Needs::Guardctl,
+            ),
+            stopped(
+                "fill-disk",
+                "filling the disk that the journal is on, then the file",
+            )
+            .only(Where::Laboratory),
             vain(
                 "answer-hold",
                 "`guardctl approve` from inside a session",

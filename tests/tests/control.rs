@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, process::Stdio};
 
-use guard_tests::{Guard, Place, Policy, Tool, has_program, proc, server::Tcp};
+use guard_tests::{Guard, Place, Policy, Tool, fixture, has_program, proc, server::Tcp};
 
 /// A guard that holds connections to a server.
 fn holding(place: &Place, server: &Tcp) -> Guard {
@@ -371,4 +371,26 @@ fn events_of_a_session_that_never_was_are_not_found() {
         assert_eq!(said.status, 1, "{said:?}");
         assert!(said.err.contains(name), "{said:?}");
     }
+}
+
+#[test]
+fn a_session_that_takes_every_connection_it_gets_keeps_nobody_out() {
+    let place = Place::new();
+    let secret = place.file("secret", "hunter2");
+    let policy =
+        Policy::new()
+            .files("secret", &[secret.display()])
+            .rule("r", &["secret"], "hold", "");
+    let guard = Guard::new(&place, &policy);
+    let mut command = guard.run(&[], fixture("guard-fixture-evader"));
+    command
+        .arg("flood-socket")
+        .arg(&secret)
+        .arg(format!("x;{};x", guard.socket().display()))
+        .stdout(std::process::Stdio::null());
+    let mut agent = command.spawn().unwrap();
+    // Held with all its connections open, and somebody asks, and answers.
+    guard.hold();
+    guard.deny(&[]);
+    agent.wait().unwrap();
 }

@@ -53,6 +53,9 @@ struct Servers {
     broker: Tcp,
     unix: Unix,
     unix_path: PathBuf,
+    /// Outside, and runs what it is asked to; what it runs for a session is followed.
+    _serves: Tool,
+    serves_path: PathBuf,
     datagrams: UnixDatagram,
     datagrams_path: PathBuf,
     in_datagrams: Cell<u64>,
@@ -66,6 +69,9 @@ impl Servers {
         let datagrams_path = place.path("broker-datagrams.sock");
         let datagrams = UnixDatagram::bind(&datagrams_path).unwrap();
         datagrams.set_nonblocking(true).unwrap();
+        let serves_path = place.path("follow.sock");
+        let mut serves = Tool::start(place.command(fixture("guard-fixture-tool")));
+        serves.must(&format!("serve {}", serves_path.display()));
         Self {
             proxy: Relay::to(tcp4.addr()),
             tcp4,
@@ -75,6 +81,8 @@ impl Servers {
             broker: Tcp::v4(),
             unix: Unix::at(&unix_path),
             unix_path,
+            _serves: serves,
+            serves_path,
             datagrams,
             datagrams_path,
             in_datagrams: Cell::new(0),
@@ -98,7 +106,7 @@ impl Servers {
     /// For the fixture.
     fn named(&self) -> String {
         format!(
-            "tcp4={};tcp6={};udp4={};udp6={};broker={};proxy={};unix={};datagrams={}",
+            "tcp4={};tcp6={};udp4={};udp6={};broker={};proxy={};unix={};datagrams={};follow={}",
             self.tcp4.addr(),
             self.tcp6.addr(),
             self.udp4.addr(),
@@ -106,7 +114,8 @@ impl Servers {
             self.broker.addr(),
             self.proxy.addr(),
             self.unix_path.display(),
-            self.datagrams_path.display()
+            self.datagrams_path.display(),
+            self.serves_path.display()
         )
     }
 }
@@ -125,6 +134,9 @@ impl Stage {
         let noted = place.file("noted", "x");
         let program = place.path("labelled-program");
         fs::copy(fixture("guard-fixture-evader"), &program).unwrap();
+        for directory in [".git/hooks", "spool"] {
+            fs::create_dir_all(place.path(directory)).unwrap();
+        }
         let servers = Servers::new(&place);
         let at = place.dir().display().to_string();
         let calls =
@@ -155,6 +167,14 @@ impl Stage {
                     format!("unix:{}", servers.datagrams_path.display()),
                 ],
             )
+            .and(&format!(
+                "[[label]]\nname = \"server\"\naddresses = [\"unix:{}\"]\nfollow = true\n",
+                servers.serves_path.display()
+            ))
+            .and(&format!(
+                "[[label]]\nname = \"deferred\"\nopens = \"write\"\n\
+                 files = [\"{at}/**/.bashrc\", \"{at}/**/.git/hooks/pre-commit\", \"{at}/crontab\", \"{at}/spool/*\"]\n"
+            ))
             .and(&calls(
                 "tamper",
                 r#""signal-guard", "resume-held", "ptrace-guard", "guard-files""#,
@@ -169,6 +189,7 @@ impl Stage {
             .rule("r-process", &["process"], "deny", "")
             .rule("r-net", &["net"], "deny", "")
             .rule("r-broker", &["broker"], "deny", "")
+            .rule("r-deferred", &["deferred"], "deny", "")
             .rule("r-tamper", &["tamper"], "deny", "")
             .rule("r-outside", &["outside"], "deny", "")
             .rule("r-bpf", &["bpf"], "deny", "")
@@ -300,6 +321,7 @@ impl Stage {
             fs::rename(moved, &self.secret).unwrap();
         }
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let _ = fs::remove_file(self.place.path("filler"));
         if output.status.code() == Some(77) {
             skipped_in_part(&format!("{}: {}: {}", self.tier, technique.id, said.trim()));
             return Ok(());

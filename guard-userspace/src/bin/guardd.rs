@@ -291,6 +291,7 @@ async fn run(
     let mut make_way = signal(SignalKind::user_defined2())?;
     // Before anything is watched or recorded; nobody can connect yet.
     let bound = server::bind(socket)?;
+    let lineage = kernel.tables.lineage()?;
     let started = Engine::start(options, policy, journal, kernel, rings);
     let (engine, handle) = match started {
         Ok(started) => started,
@@ -300,7 +301,7 @@ async fn run(
         }
     };
     let listener = bound.listen()?;
-    let serving = tokio::spawn(server::serve(listener, handle));
+    let serving = tokio::spawn(server::serve(listener, handle, lineage));
     tell_systemd("READY=1");
     tracing::info!(socket = %socket.display(), "ready");
     let stop = async {

@@ -32,7 +32,7 @@ pub use hooks::Hooks;
 pub use inject::Judged;
 pub use neighbours::Neighbours;
 pub use records::{Connection, Fields, Record};
-pub use tables::{Counters, Tables};
+pub use tables::{Counters, Lineage, Tables};
 pub use watched::{FEATURES, Feature, Tier};
 
 /// What can go wrong between userspace and the kernel.

@@ -29,10 +29,24 @@ use guard_common::{
 };
 
 use super::{KernelError, Neighbours, neighbours};
-use crate::policy;
+use crate::{policy, process};
 
 /// Handed over and lost, by class.
 pub type Counters = [Counter; class::COUNT as usize];
+
+/// Where the lineage stands among [`Tables::stopped_tables`].
+const LINEAGE: usize = 2;
+
+/// The lineage, to be looked at beside the engine.
+#[derive(Debug)]
+pub struct Lineage(HashMap<MapData, u32, Task>);
+
+impl Lineage {
+    /// Whether a process is inside a session.
+    pub fn has(&self, pid: u32) -> bool {
+        found(self.0.get(&pid, 0)).is_some_and(|task| process::same(pid, task.start_ns).is_some())
+    }
+}
 
 /// Every table that userspace reads or writes.
 pub struct Tables {
@@ -159,6 +173,21 @@ impl Tables {
     /// The lineage entry of a process.
     pub fn task(&self, tgid: u32) -> Option<Task> {
         found(self.tasks.get(&tgid, 0))
+    }
+
+    /// The lineage for somebody else to look at.
+    ///
+    /// # Errors
+    /// When the kernel does not give it out again.
+    pub fn lineage(&self) -> Result<Lineage, KernelError> {
+        let again = self.stopped[LINEAGE].try_clone();
+        let again = again.map_err(|source| KernelError::System {
+            what: "another descriptor of the lineage table",
+            source,
+        })?;
+        let data = MapData::from_fd(again);
+        let table = data.and_then(|data| HashMap::try_from(Map::HashMap(data)));
+        at("TASKS", table.map(Lineage))
     }
 
     /// Every process in any session.

@@ -23,7 +23,8 @@ mount -t tracefs tracefs /sys/kernel/tracing
 mount -t securityfs securityfs /sys/kernel/security
 mount -t bpf bpf /sys/fs/bpf
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-mount -t tmpfs tmpfs /tmp
+# One technique fills it.
+mount -t tmpfs -o size=256m tmpfs /tmp
 ip link set lo up
 for module in /modules/*.ko; do
     if [ -f "$module" ]; then insmod "$module"; fi
@@ -68,9 +69,17 @@ pub(super) fn build(
             tree.link(applet, "/bin/busybox");
         }
     }
-    // Tests name these so.
-    for merged in ["usr/bin/cat", "usr/bin/sleep"] {
-        tree.link(merged, "/bin/busybox");
+    // Programs that tests use as they are on a full system, where this machine has them; without them a test says what
+    // it lacks.
+    for name in [
+        "bash", "cat", "curl", "env", "setpriv", "sleep", "tmux", "true",
+    ] {
+        let from = Path::new("/usr/bin").join(name);
+        if from.is_file() {
+            for directory in ["bin", "usr/bin"] {
+                tree.program(&format!("{directory}/{name}"), &from)?;
+            }
+        }
     }
     for name in ["guardd", "guardctl"] {
         tree.program(&format!("guard/bin/{name}"), &bin_dir.join(name))?;
@@ -89,8 +98,12 @@ pub(super) fn build(
         let name = program.file_name().context("a program has a name")?;
         tree.program(&format!("guard/deps/{}", name.to_string_lossy()), program)?;
     }
-    tree.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n".to_vec());
-    tree.file("etc/group", b"root:x:0:\n".to_vec());
+    tree.file(
+        "etc/passwd",
+        b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/sh\n"
+            .to_vec(),
+    );
+    tree.file("etc/group", b"root:x:0:\nnogroup:x:65534:\n".to_vec());
     let quoted: Vec<String> = test_args.iter().map(|arg| quoted(arg)).collect();
     let init = INIT.replace("@ARGS@", &quoted.join(" "));
     tree.file("init", init.into_bytes());

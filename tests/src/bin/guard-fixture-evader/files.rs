@@ -4,7 +4,7 @@ use std::{
     env,
     ffi::{CString, OsStr},
     fs::{self, File},
-    io::{self, Read as _},
+    io::{self, Read as _, Write as _},
     os::{
         fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
         unix::fs::{PermissionsExt as _, symlink},
@@ -253,6 +253,24 @@ pub(super) fn flood(secret: &Path, noted: &Path) -> Gives {
         }
         read(secret)
     })
+}
+
+/// Until there is no room left; whoever tries this removes the file.
+pub(super) fn fill_disk(secret: &Path, filler: &Path) -> Gives {
+    let mut file = File::create(filler)?;
+    let chunk = vec![1u8; 1 << 20];
+    while file.write_all(&chunk).is_ok() {}
+    // To the last byte.
+    while file.write_all(b"x").is_ok() {}
+    read(secret)
+}
+
+/// Something that somebody else will execute.
+pub(super) fn left_for_others(path: &Path) -> Gives {
+    const LINE: &[u8] = b"true\n";
+    let mut file = File::options().append(true).create(true).open(path)?;
+    file.write_all(LINE)?;
+    Ok(LINE.to_vec())
 }
 
 /// The name ends where the page ends, and the next page cannot be read.

@@ -27,8 +27,8 @@ mod processes;
 mod uring;
 
 use files::{
-    Copy, at_page_end, bind, by_handle, chroot, flood, openat2, overlay, private_mounts, race,
-    received, through_pipe,
+    Copy, at_page_end, bind, by_handle, chroot, fill_disk, flood, left_for_others, openat2,
+    overlay, private_mounts, race, received, through_pipe,
 };
 use processes::{
     again_and_again, exhaust_memory, exhaust_pids, lineage, memfd_exec, pid_wrap, setuid_program,
@@ -319,6 +319,11 @@ fn attempt(technique: &str, secret: &Path, more: &OsStr) -> Gives {
         }
         "descriptor-by-socket" => received(),
         "flood" => flood(secret, &dir.join("noted")),
+        "fill-disk" => fill_disk(secret, &dir.join("filler")),
+        "startup-file" => left_for_others(&dir.join(".bashrc")),
+        "git-hook" => left_for_others(&dir.join(".git/hooks/pre-commit")),
+        "crontab" => left_for_others(&dir.join("crontab")),
+        "spool" => left_for_others(&dir.join("spool/a0001")),
         _ => network::attempt(technique, &more.to_string_lossy())
             .or_else(|| own::attempt(technique, more))
             .unwrap_or_else(|| Err(Failed::Cannot(format!("{technique}: not known")))),

@@ -7,7 +7,10 @@ use std::{
     net::{IpAddr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket},
     os::{
         fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
-        unix::net::{UnixDatagram, UnixStream},
+        unix::{
+            ffi::OsStrExt as _,
+            net::{UnixDatagram, UnixStream},
+        },
     },
     ptr,
     time::Duration,
@@ -56,6 +59,7 @@ pub(super) fn attempt(technique: &str, more: &str) -> Option<Gives> {
         "proxy" => over_tcp(address(more, "proxy")),
         "inherited-socket" => inherited(),
         "broker-unix" => over_unix(more),
+        "followed-server" => ask(more),
         "broker-datagram" => unix_datagram(more),
         "broker-tcp" => over_tcp(address(more, "broker")),
         _ => return None,
@@ -368,6 +372,21 @@ fn in_namespace(more: &str) -> Gives {
 fn inherited() -> Gives {
     // SAFETY: the test has put a connected socket there.
     exchange(unsafe { TcpStream::from_raw_fd(0 as RawFd) })
+}
+
+/// Has a server read the secret.
+fn ask(more: &str) -> Gives {
+    let mut stream = UnixStream::connect(server(more, "follow")?)?;
+    let secret = std::env::args_os().nth(2).unwrap_or_default();
+    stream.write_all(b"/bin/cat ")?;
+    stream.write_all(secret.as_bytes())?;
+    stream.write_all(b"\n")?;
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said)?;
+    if said.is_empty() {
+        return Err(io::Error::other("the server gave nothing").into());
+    }
+    Ok(said)
 }
 
 fn unix_datagram(more: &str) -> Gives {

@@ -3,6 +3,8 @@
 use std::{
     ffi::OsStr,
     fs, io,
+    io::Write as _,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -69,6 +71,7 @@ pub(super) fn attempt(technique: &str, more: &OsStr) -> Option<Gives> {
         "remove-pins" => named(&text, "pins").and_then(|pins| remove_pin(&pins)),
         "unmount-pins" => named(&text, "pins").and_then(|pins| unmount(&pins)),
         "answer-hold" => answer(&text),
+        "flood-socket" => flood_socket(&text),
         "set-clock" => set_clock(),
         _ => return None,
     })
@@ -150,4 +153,19 @@ fn set_clock() -> Gives {
         check(libc::clock_settime(libc::CLOCK_REALTIME, &now).into())?;
     }
     done("another time")
+}
+
+/// As many connections as it gets, each with something on it that is no request.
+fn flood_socket(text: &str) -> Gives {
+    let socket = text.split(';').nth(1).unwrap_or_default();
+    let mut connections = Vec::new();
+    for _ in 0..400 {
+        let Ok(mut connection) = UnixStream::connect(socket) else {
+            break;
+        };
+        let _ = connection.write_all(b"{\"never\": \"a request\"\n\0\xff");
+        connections.push(connection);
+    }
+    let secret = std::env::args_os().nth(2).unwrap_or_default();
+    Ok(fs::read(secret)?)
 }
