@@ -124,7 +124,7 @@ fn a_window_that_a_session_opens_in_a_running_tmux_belongs_to_it() {
     // What was there before is nobody's.
     let theirs = place.processes().into_iter().find(|pid| {
         let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        command.starts_with(b"sleep\0600\0")
+        command.starts_with(b"sleep\x00600\0")
     });
     assert_eq!(guard.session_of(theirs.expect("the first window")), None);
 }

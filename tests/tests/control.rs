@@ -387,7 +387,7 @@ fn a_session_that_takes_every_connection_it_gets_keeps_nobody_out() {
         .arg("flood-socket")
         .arg(&secret)
         .arg(format!("x;{};x", guard.socket().display()))
-        .stdout(std::process::Stdio::null());
+        .stdout(Stdio::null());
     let mut agent = command.spawn().unwrap();
     // Held with all its connections open, and somebody asks, and answers.
     guard.hold();
