@@ -117,8 +117,8 @@ pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SLOTS, 
 static BORROWED: PerCpuArray<u64> = PerCpuArray::with_max_entries(SLOTS, 0);
 
 /// Slots of work memory for each CPU. A program runs for microseconds, so that even two at once on one CPU
-/// are rare; the verdict that finds none is counted as lost.
-pub const SLOTS: u32 = 4;
+/// are rare, though every judgement takes one; the verdict that finds none is counted as lost.
+pub const SLOTS: u32 = 8;
 
 /// Work memory in use.
 pub struct Borrowed(u32);
