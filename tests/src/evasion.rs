@@ -342,7 +342,9 @@ pub const AREAS: &[(&str, &[Technique])] = &[
         &[
             with(
                 "broker-unix",
-                "a broker's socket file (systemd's and D-Bus's, docker, containerd, podman, tmux, screen)",
+                "a broker's socket file (systemd's and D-Bus's, docker, containerd, podman, tmux). The default policy flags \
+                 it; containers (`docker run`, `docker exec`), units asked for over D-Bus, commands typed into a running \
+                 screen or tmux, and what a language server or build daemon does are not followed",
                 Needs::Servers,
             ),
             like_tracepoint(acts(
@@ -353,7 +355,7 @@ pub const AREAS: &[(&str, &[Technique])] = &[
             )),
             with(
                 "broker-tcp",
-                "a broker's port (`ssh localhost`, a build daemon)",
+                "a broker's port (`ssh localhost`, a build daemon); the same is true of it",
                 Needs::Servers,
             ),
             with(

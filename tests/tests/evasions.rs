@@ -261,7 +261,7 @@ impl Stage {
             Needs::Guardd => format!("{}:0", self.guard.pid()),
             Needs::Held => format!("{}:0", self.held.pid()),
             Needs::Servers => self.servers.named(),
-            Needs::Many => if in_laboratory() { "2000" } else { "50000" }.to_owned(),
+            Needs::Many => if in_laboratory() { "500" } else { "50000" }.to_owned(),
             Needs::FewPids => FEW_PIDS.to_string(),
             Needs::OwnFiles => {
                 let pins = self.guard.pins();

@@ -86,6 +86,8 @@ pub(crate) struct Guest {
     lsm: Lsm,
     /// An emulated pair of processors waits for each other: where one does, all takes less time with one.
     processors: &'static str,
+    /// MiB. One technique fills it, which takes long.
+    memory: &'static str,
     /// The end-to-end test programs that run in it; all where it is empty.
     programs: &'static [&'static str],
     /// The tiers that the evasion suite tries; all where it is empty.
@@ -117,6 +119,7 @@ pub(crate) fn sample() -> Vec<Guest> {
         release,
         lsm,
         processors: "1",
+        memory: SMALL,
         programs: SOME,
         tiers: lsm.best_tier(),
     };
@@ -126,6 +129,7 @@ pub(crate) fn sample() -> Vec<Guest> {
     let mut guests = vec![
         Guest {
             processors: "2",
+            memory: LARGE,
             programs: &["kernels", "evasions", "stress"],
             tiers: "",
             ..guest(newest, Lsm::On)
@@ -136,13 +140,18 @@ pub(crate) fn sample() -> Vec<Guest> {
             ..guest(oldest, Lsm::On)
         },
     ];
-    guests.extend(between.iter().map(|release| Guest {
-        programs: &["kernels", "evasions", "brokers"],
-        ..guest(release, Lsm::On)
-    }));
+    guests.extend(between.iter().map(|release| guest(release, Lsm::On)));
+    if let Some(last) = guests.last_mut() {
+        last.programs = &["kernels", "evasions", "brokers"];
+    }
     guests.extend([newest, oldest].map(|release| guest(release, Lsm::Off)));
     guests
 }
+
+/// Enough for every test.
+const LARGE: &str = "1024";
+/// Enough for all but the storms.
+const SMALL: &str = "768";
 
 /// Guests that run at once: on two processors two of them took more than twice as long as one after the other.
 const AT_ONCE: usize = 1;
@@ -155,6 +164,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             release,
             lsm: args.lsm,
             processors: "2",
+            memory: LARGE,
             programs: &[],
             tiers: "",
         });
@@ -256,6 +266,7 @@ impl Laboratory {
                             kernel: &kernel.image,
                             initramfs: initrd,
                             processors: guest.processors,
+                            memory: guest.memory,
                             lsm: guest.lsm.list(),
                         };
                         let result = self.qemu.run(&machine, &guest.limits(), dir, |line| {
@@ -292,6 +303,7 @@ impl Laboratory {
             kernel: &kernel.image,
             initramfs: &self.initramfs,
             processors: "2",
+            memory: LARGE,
             lsm: lsm.list(),
         })
     }

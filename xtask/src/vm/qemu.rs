@@ -15,8 +15,6 @@ use super::archive;
 use crate::shell::{self, say};
 
 const PROGRAM: &str = "qemu-system-x86_64";
-/// MiB of a guest. One technique fills it, which takes long.
-const MEMORY: &str = "1024";
 /// Older ones crash guests of 6.12 at random.
 const OLDEST: u32 = 8;
 /// A guest that has not powered off by then hangs.
@@ -102,7 +100,7 @@ impl Qemu {
             ])
             .args([
                 "-m",
-                MEMORY,
+                machine.memory,
                 "-nic",
                 "none",
                 "-no-reboot",
@@ -196,6 +194,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) kernel: &'a Path,
     pub(crate) initramfs: &'a Path,
     pub(crate) processors: &'static str,
+    /// MiB.
+    pub(crate) memory: &'static str,
     /// The active security modules.
     pub(crate) lsm: &'static str,
 }

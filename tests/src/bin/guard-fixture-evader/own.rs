@@ -159,7 +159,7 @@ fn set_clock() -> Gives {
 fn flood_socket(text: &str) -> Gives {
     let socket = text.split(';').nth(1).unwrap_or_default();
     let mut connections = Vec::new();
-    for _ in 0..400 {
+    for _ in 0..300 {
         let Ok(mut connection) = UnixStream::connect(socket) else {
             break;
         };
