@@ -314,7 +314,7 @@ fn without_tracefs_guardd_says_so() {
     let script = "umount -a -t tracefs 2>/dev/null; umount /sys/kernel/tracing 2>/dev/null; \
                   umount /sys/kernel/debug 2>/dev/null; \
                   mount -t tmpfs none /sys/kernel/tracing && mount -o remount,ro /sys/kernel/tracing; \
-                  exec setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin \"$@\"";
+                  exec /usr/bin/setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin \"$@\"";
     let wrapper = ["unshare", "-m", "sh", "-c", script, "sh"];
     let said = Guard::of(&place)
         .through(&wrapper)
