@@ -191,8 +191,6 @@ pub struct Scratch {
     pub name_len: u32,
     /// Domains (as bits) that something was found in; see `hash`.
     pub found: u32,
-    /// An agent's marker is in the environment.
-    pub found_marker: u32,
     /// Number of `hits`.
     pub hit_count: u32,
     /// Components that make up the home directory the path lies in; 0 for none.
