@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{Engine, Known, Origin, Refusal, Session, rebuild};
 use crate::{
     clock,
-    event::Kind,
+    event::{Event, Kind},
     kernel::KernelError,
     policy::{Found, Program},
     process::{self, Id, Stat},
@@ -72,14 +72,8 @@ impl Engine {
             self.adopt_below(id, session);
         }
         let mut event = self.event_for(Kind::Session, Some(session));
-        event.tgid = Some(id.pid);
-        event.pid = Some(id.pid);
+        describe(&mut event, id);
         event.ppid = Some(stat.parent);
-        event.start = Some(id.start);
-        event.uid = process::uid(id.pid);
-        event.exe = process::exe(id.pid).map(|path| path.to_string_lossy().into_owned());
-        let argv = process::argv(id.pid);
-        event.argv = (!argv.is_empty()).then(|| crate::mask::mask_argv(&argv));
         let server = process::exe(stat.parent).map(|path| path.to_string_lossy().into_owned());
         event.object =
             Some(json!({ "what": "followed", "server": server, "server_pid": stat.parent }));
@@ -227,13 +221,7 @@ impl Engine {
             self.adopt_below(root, id);
         }
         let mut event = self.event_for(Kind::Session, Some(id));
-        event.tgid = Some(root.pid);
-        event.pid = Some(root.pid);
-        event.start = Some(root.start);
-        event.uid = process::uid(root.pid);
-        event.exe = process::exe(root.pid).map(|path| path.to_string_lossy().into_owned());
-        let argv = process::argv(root.pid);
-        event.argv = (!argv.is_empty()).then(|| crate::mask::mask_argv(&argv));
+        describe(&mut event, root);
         let mut object = json!({ "what": "began", "origin": origin.name(), "root_pid": root.pid });
         if let (Some(parent), Some(object)) = (parent, object.as_object_mut()) {
             object.insert("parent".into(), format!("s-{parent}").into());
@@ -530,4 +518,15 @@ fn depth(stat: &Stat, all: &HashMap<u32, Stat>) -> usize {
         }
     }
     depth
+}
+
+/// Whose event it is, as /proc tells it.
+fn describe(event: &mut Event, id: Id) {
+    event.tgid = Some(id.pid);
+    event.pid = Some(id.pid);
+    event.start = Some(id.start);
+    event.uid = process::uid(id.pid);
+    event.exe = process::exe(id.pid).map(|path| path.to_string_lossy().into_owned());
+    let argv = process::argv(id.pid);
+    event.argv = (!argv.is_empty()).then(|| crate::mask::mask_argv(&argv));
 }
