@@ -387,10 +387,11 @@ fn a_session_that_takes_every_connection_it_gets_keeps_nobody_out() {
         .arg("flood-socket")
         .arg(&secret)
         .arg(format!("x;{};x", guard.socket().display()))
-        .stdout(Stdio::null());
-    let mut agent = command.spawn().unwrap();
+        .stdout(Stdio::piped());
+    let agent = command.spawn().unwrap();
     // Held with all its connections open, and somebody asks, and answers.
     guard.hold();
     guard.deny(&[]);
-    agent.wait().unwrap();
+    let said = agent.wait_with_output().unwrap().stdout;
+    assert!(!String::from_utf8_lossy(&said).contains("hunter2"));
 }
