@@ -62,6 +62,54 @@ fn what_a_followed_server_starts_for_a_session_belongs_to_it() {
 }
 
 #[test]
+fn every_descendant_of_what_a_followed_server_starts_belongs_to_the_session() {
+    let place = Place::new();
+    let (policy, show) = policy(&place, "server.sock", "follow = true");
+    let guard = Guard::new(&place, &policy);
+    let mut server = guard.stranger();
+    let at = place.path("server.sock");
+    server.must(&format!("serve {}", at.display()));
+    // As a build server does: many jobs at once, some of them by a process between.
+    let script = place.script(
+        "jobs",
+        &format!(
+            "#!/bin/sh\ni=0\nwhile [ $i -lt 50 ]; do\n{show} &\n({show} &)\ni=$((i+1))\ndone\nwait\necho over\n"
+        ),
+    );
+    let mut agent = guard.tool();
+    let answer = agent.must(&format!("ask {} {}", at.display(), script.display()));
+    let said = answer["said"].as_str().unwrap();
+    assert!(!said.contains(SECRET) && said.contains("over"), "{said}");
+    // Asked again, and again followed.
+    let answer = agent.must(&format!("ask {} {show}", at.display()));
+    assert!(
+        !answer["said"].as_str().unwrap().contains(SECRET),
+        "{answer}"
+    );
+}
+
+#[test]
+fn a_server_is_followed_again_once_it_is_reached_after_a_restart_of_guardd() {
+    let place = Place::new();
+    let (policy, show) = policy(&place, "server.sock", "follow = true");
+    let mut guard = Guard::new(&place, &policy);
+    let mut server = guard.stranger();
+    let at = place.path("server.sock");
+    server.must(&format!("serve {}", at.display()));
+    let mut agent = guard.tool();
+    let ask = format!("ask {} {show}", at.display());
+    for round in 0..3 {
+        let answer = agent.must(&ask);
+        assert!(
+            !answer["said"].as_str().unwrap().contains(SECRET),
+            "round {round}: {answer}"
+        );
+        guard.kill();
+        guard.start();
+    }
+}
+
+#[test]
 fn a_server_that_is_not_followed_stays_a_way_out_and_the_connection_is_told() {
     let place = Place::new();
     let (policy, show) = policy(&place, "server.sock", "");

@@ -7,6 +7,14 @@ use std::{
     time::Duration,
 };
 
+use rustix::{
+    io::Errno,
+    net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType,
+        sockopt::{self, Timeout},
+    },
+};
+
 use crate::{
     cli::failure::Failure,
     wire::{MAX_LINE, Reply, Request},
@@ -15,6 +23,30 @@ use crate::{
 /// How long guardd may think about one request before it counts as gone. Adopting a large process
 /// tree is the slowest and takes well under a second.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Connects to `socket`. Where its queue is full, the kernel waits for a place in it for as long as writing may take:
+/// so the limit is set before.
+fn connect(socket: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let address = SocketAddrUnix::new(socket)?;
+    let stream = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    sockopt::set_socket_timeout(&stream, Timeout::Send, Some(patience))?;
+    rustix::net::connect(&stream, &address).map_err(|errno| match errno {
+        Errno::AGAIN => io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!(
+                "no free place in its queue of connections within {}",
+                crate::clock::human(patience)
+            ),
+        ),
+        errno => errno.into(),
+    })?;
+    Ok(stream.into())
+}
 
 /// A connection to guardd that a request has been sent over.
 pub struct Conversation {
@@ -25,7 +57,7 @@ pub struct Conversation {
 impl Conversation {
     /// Connects and sends the request.
     pub fn open(socket: &Path, request: &Request) -> Result<Self, Failure> {
-        let stream = UnixStream::connect(socket).map_err(|source| {
+        let stream = connect(socket, PATIENCE).map_err(|source| {
             let socket = socket.to_owned();
             match source.kind() {
                 io::ErrorKind::PermissionDenied => Failure::SocketForbidden { socket, source },
@@ -115,5 +147,32 @@ impl Conversation {
             socket: self.socket.clone(),
             source,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_full_queue_is_not_waited_for_without_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("guard.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let short = Duration::from_millis(50);
+        let mut waiting = Vec::new();
+        let error = loop {
+            match connect(&path, short) {
+                Ok(stream) => waiting.push(stream),
+                Err(error) => break error,
+            }
+            assert!(waiting.len() < 100, "a queue without an end");
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+        assert!(error.to_string().contains("50"), "{error}");
+        drop(listener);
     }
 }

@@ -71,7 +71,9 @@ pub(super) fn build(
     }
     // Programs that tests use as they are on a full system, where this machine has them; without them a test says what
     // it lacks.
-    for name in ["bash", "cat", "curl", "env", "setpriv", "sleep", "true"] {
+    for name in [
+        "bash", "cat", "curl", "echo", "env", "grep", "setpriv", "sleep", "true",
+    ] {
         let from = Path::new("/usr/bin").join(name);
         if from.is_file() {
             for directory in ["bin", "usr/bin"] {
