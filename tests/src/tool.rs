@@ -120,6 +120,14 @@ impl Tool {
         }
     }
 
+    /// An answer that has come.
+    pub fn try_answer(&self) -> Option<Value> {
+        match self.lines.next(Instant::now()) {
+            Ok(Some(line)) => Some(serde_json::from_str(&line).expect("an answer")),
+            _ => None,
+        }
+    }
+
     /// Asserts that the tool has said nothing more before its end.
     #[track_caller]
     pub fn said_nothing(&self) {
