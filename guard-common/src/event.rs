@@ -21,6 +21,8 @@ pub mod kind {
     pub const SIGNAL: u8 = 7;
     /// Another guarded system call. [`super::CallRecord`].
     pub const CALL: u8 = 8;
+    /// Whom a connection is for. [`crate::names::NameRecord`].
+    pub const NAME: u8 = 9;
 }
 
 /// Which mechanism saw the call.

@@ -10,6 +10,7 @@ extern crate std;
 
 pub mod event;
 pub mod matching;
+pub mod names;
 pub mod offsets;
 pub mod rule;
 pub mod state;
@@ -23,7 +24,7 @@ mod pod {
         };
     }
 
-    use crate::{matching as m, rule as r, state as s};
+    use crate::{matching as m, names as n, rule as r, state as s};
 
     pod!(
         s::Task,
@@ -49,6 +50,10 @@ mod pod {
         m::AddressKey,
         m::KnownAddress,
         m::EnvKey,
+        n::HostKey,
+        n::KnownHost,
+        n::ResolvedKey,
+        n::Resolved,
     );
 }
 

@@ -6,7 +6,7 @@ use crate::{MAX_LABELS, MAX_RULES, rule::Rule};
 
 /// Version of the tables' layout and meaning. A guardd takes the tables of an earlier one over only where it is
 /// the same: change it with any of the structures below.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// A process (thread group) that belongs to a session. Key: its tgid in the initial pid namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -229,8 +229,8 @@ pub struct Config {
     pub observe: u32,
     /// Report every fork on the machine, while guardd reads /proc.
     pub trace_forks: u32,
-    /// Unused.
-    pub pad: u32,
+    /// Not 0: some label has names of hosts, so connections are looked at until they have said whom they are for.
+    pub names: u32,
     /// Until then guardd looks at the activity ring by itself, ns of `CLOCK_MONOTONIC`: records need
     /// not wake it.
     pub attentive_until_ns: u64,
@@ -380,10 +380,12 @@ pub mod class {
     pub const ACTIVITY: u32 = 2;
     /// Rule progress that found no room in its table.
     pub const FACT: u32 = 3;
+    /// What name servers have said.
+    pub const NAME: u32 = 4;
     /// How many there are.
-    pub const COUNT: u32 = 4;
+    pub const COUNT: u32 = 5;
     /// Their names in `lost` events, by number.
-    pub const NAMES: [&str; COUNT as usize] = ["lineage", "verdict", "activity", "fact"];
+    pub const NAMES: [&str; COUNT as usize] = ["lineage", "verdict", "activity", "fact", "name"];
 }
 
 /// Per class and per CPU.

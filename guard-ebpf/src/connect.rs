@@ -13,7 +13,8 @@ use aya_ebpf::{
     EbpfContext as _,
     bindings::bpf_sock_addr,
     helpers::{
-        bpf_get_current_pid_tgid, bpf_get_current_task, bpf_ktime_get_ns, generated::bpf_set_retval,
+        bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_uid_gid, bpf_ktime_get_ns,
+        generated::bpf_set_retval,
     },
     macros::{cgroup_sock_addr, tracepoint},
     maps::lpm_trie::Key,
@@ -23,7 +24,8 @@ use guard_common::{
     Verdict,
     event::{ConnectRecord, FLAG_DATAGRAM, FLAG_SIGNAL_NEEDED, FLAG_STOPPED, kind, tier},
     matching::{ADDRESS_FIXED_BITS, AddressKey, FNV_OFFSET, KnownAddress, fold},
-    state::{Connecting, Task, fate, watched},
+    names::connection,
+    state::{Connecting, Task, class, fate, watched},
 };
 
 use crate::{
@@ -31,10 +33,12 @@ use crate::{
     judge::{self, Done, ERESTARTNOINTR, Judgement},
     kernel::{
         self, Address, CAN_SET_RETVAL, DENTRY_INODE, FILE_PRIVATE, PID_NUMBERS, SOCK_FAMILY,
-        SOCK_PEER_PID, SOCKET_SK, TASK_PID, TASK_TGID, UNIX_DENTRY, UNIX_MNT, UNIX_PEER, Words,
+        SOCK_PEER_PID, SOCKET_SK, TASK_COMM, TASK_PID, TASK_TGID, UNIX_DENTRY, UNIX_MNT, UNIX_PEER,
+        Words,
     },
     lineage,
     maps::{ADDRESSES, CONNECTING},
+    names,
     open::{self, SYS_EXIT_RET},
     path::Place,
 };
@@ -169,11 +173,19 @@ fn judge_tagged(
     // SAFETY: the field is readable by these program types. Network order in the low half.
     let port_be = unsafe { (*ctx).user_port } as u16;
     let known = known(&addr, port_be, generation as u16);
-    let labels = if known.groups & task.excepted != 0 {
+    let mut labels = if known.groups & task.excepted != 0 {
         0
     } else {
         known.labels
     };
+    let stream = !datagram && is_tcp(ctx);
+    // Of TCP the first bytes will say which of the address's names it is for; of anything else nothing will.
+    if judge::config()?.names != 0
+        && let Some(names) = names::resolved(&addr, generation)
+        && names.groups & task.excepted == 0
+    {
+        labels |= if stream { names.sure } else { names.labels };
+    }
     // Every connection of a session is told; of datagrams only the labelled ones, or a name server's
     // client would fill the ring.
     if labels == 0 && datagram {
@@ -241,6 +253,18 @@ fn judge_tagged(
         );
         flags |= FLAG_STOPPED;
     }
+    if answer == LET_PASS && stream {
+        watch(
+            ctx,
+            &addr,
+            u16::from_be(port_be),
+            family,
+            task,
+            tgid,
+            pid,
+            labels,
+        );
+    }
     tell(
         &addr,
         u16::from_be(port_be),
@@ -255,6 +279,70 @@ fn judge_tagged(
         &judgement,
     );
     Some(answer)
+}
+
+#[inline(always)]
+fn is_tcp(ctx: *mut bpf_sock_addr) -> bool {
+    const SOCK_STREAM: u32 = 1;
+    const IPPROTO_TCP: u32 = 6;
+    const IPPROTO_MPTCP: u32 = 262;
+    // SAFETY: these fields are readable by these program types.
+    let (kind, protocol) = unsafe {
+        (
+            core::ptr::read_volatile(&raw const (*ctx).type_),
+            core::ptr::read_volatile(&raw const (*ctx).protocol),
+        )
+    };
+    kind == SOCK_STREAM && (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP)
+}
+
+/// Has what the socket sends looked at until it has said whom it is for.
+#[inline(always)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "inlined: these are registers, not a design"
+)]
+fn watch(
+    ctx: *mut bpf_sock_addr,
+    addr: &[u8; 16],
+    port: u16,
+    family: u16,
+    task: &Task,
+    tgid: u32,
+    pid: u32,
+    judged: u64,
+) {
+    if judge::config().is_none_or(|config| config.names == 0) {
+        return;
+    }
+    // SAFETY: the field is readable by these program types.
+    let sk = unsafe { (*ctx).__bindgen_anon_1.sk };
+    let Some(socket) = names::watch(sk) else {
+        emit::count(class::VERDICT, false);
+        return;
+    };
+    // SAFETY: the helper has no precondition.
+    let thread = unsafe { bpf_get_current_task() };
+    // SAFETY: sixteen bytes are four words.
+    let words: [u32; 4] = unsafe { core::mem::transmute(*addr) };
+    socket.start_ns = task.start_ns;
+    socket.excepted = task.excepted;
+    socket.judged = judged;
+    socket.object = object_of(&words, port.to_be());
+    socket.addr = *addr;
+    socket.session = task.session;
+    socket.tgid = tgid;
+    socket.pid = pid;
+    socket.ppid = kernel::parent_of(thread).unwrap_or(0);
+    socket.uid = bpf_get_current_uid_gid() as u32;
+    socket.kept = 0;
+    socket.port = port;
+    socket.family = family;
+    socket.looked = 0;
+    socket.state = connection::OPEN;
+    socket.plain = 0;
+    socket.waits = 0;
+    socket.comm = kernel::read(thread, &TASK_COMM).unwrap_or([0; 16]);
 }
 
 #[inline(always)]

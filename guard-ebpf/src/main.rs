@@ -17,6 +17,7 @@ mod judge;
 mod kernel;
 mod lineage;
 mod maps;
+mod names;
 mod open;
 mod own;
 mod path;

@@ -4,7 +4,8 @@
 use core::marker::PhantomPinned;
 
 use aya_ebpf::{
-    macros::map,
+    btf_maps::SkStorage,
+    macros::{btf_map, map},
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use guard_common::{
@@ -14,6 +15,7 @@ use guard_common::{
         AddressKey, Candidates, EnvKey, FileKey, INODE_SLOTS, KnownAddress, KnownFile, NAME_WORDS,
         NameKey, Pattern,
     },
+    names::{HostKey, KnownHost, MAX_HELLO, Resolved, ResolvedKey, Socket, answers},
     rule::{Progress, ProgressKey},
     state::{
         Acts, Answer, AnswerKey, Config, Connecting, Counter, Following, Held, LeaseKey, Names,
@@ -109,6 +111,28 @@ pub static GONE: LruHashMap<u32, u32> = LruHashMap::with_max_entries(8_192, 0);
 /// Files and directories of guard's own.
 #[map]
 pub static OWN_FILES: HashMap<OwnFile, u32> = HashMap::with_max_entries(1_024, 0);
+/// Names of hosts that carry labels.
+#[map]
+pub static HOSTS: HashMap<HostKey, KnownHost> = HashMap::with_max_entries(16_384, NO_PREALLOC);
+/// Addresses that name servers have given for names, with all labels of these.
+#[map]
+pub static RESOLVED: HashMap<ResolvedKey, Resolved> =
+    HashMap::with_max_entries(32_768, NO_PREALLOC);
+/// Which names an address was given for.
+#[map]
+pub static NAMED: HashMap<ResolvedKey, u32> = HashMap::with_max_entries(131_072, NO_PREALLOC);
+/// With each TCP socket of a session, until it is known whom it is for.
+#[btf_map]
+pub static SOCKETS: SkStorage<Socket> = SkStorage::new();
+/// With such a socket, bytes that may be the beginning of a ClientHello.
+#[btf_map]
+pub static KEPT: SkStorage<[u8; MAX_HELLO]> = SkStorage::new();
+/// What name servers say.
+#[map]
+pub static DOMAINS: RingBuf = RingBuf::with_byte_size(256 << 10, 0);
+/// How much of it guardd has read; see [`answers`].
+#[map]
+pub static ANSWERED: Array<u64> = Array::with_max_entries(answers::COUNT, 0);
 /// Work memory: of each CPU a few, since programs of security hooks can be preempted (see [`borrow`]).
 #[map]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SLOTS, 0);
@@ -119,6 +143,9 @@ static BORROWED: PerCpuArray<u64> = PerCpuArray::with_max_entries(SLOTS, 0);
 /// Slots of work memory for each CPU. A program runs for microseconds, so that even two at once on one CPU
 /// are rare, though every judgement takes one; the verdict that finds none is counted as lost.
 pub const SLOTS: u32 = 8;
+
+/// Entries are allocated when they are made.
+const NO_PREALLOC: u32 = aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 
 /// Work memory in use.
 pub struct Borrowed(u32);
@@ -207,6 +234,16 @@ pub struct Scratch {
     pub held: Held,
     /// What is known of a file, on its way into its table.
     pub known: KnownFile,
+    /// The socket that is looked at.
+    pub socket: Socket,
+    /// Its cookie.
+    pub cookie: u64,
+    /// The name that was sent over it.
+    pub host: [u8; 256],
+    /// Bytes of it.
+    pub host_len: u32,
+    /// What was seen, a set of [`guard_common::names::seen`].
+    pub seen: u32,
     /// How long the verdict took.
     pub latency_ns: u32,
     /// Which slot this is.

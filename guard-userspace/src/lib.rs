@@ -11,6 +11,7 @@ pub mod event;
 pub mod journal;
 pub mod kernel;
 pub mod mask;
+pub mod names;
 pub mod policy;
 pub mod process;
 pub mod sentinel;

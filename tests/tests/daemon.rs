@@ -173,7 +173,7 @@ fn status_tells_what_there_is_to_know() {
     let secret = place.file("secret", "x");
     let policy = Policy::new()
         .files("secret", &[secret.display()])
-        .and("[[label]]\nname = \"named\"\nhosts = [\"api.example.com\"]");
+        .and("[[label]]\nname = \"named\"\nrequests = [{ host = \"api.example.com\", method = \"DELETE\" }]");
     let guard = Guard::new(&place, &policy);
     let _tool = guard.tool();
     let status = guard.json(&["status"]);
@@ -186,7 +186,7 @@ fn status_tells_what_there_is_to_know() {
     assert_eq!(status["processes"], 1);
     assert_eq!(status["lineage_used"], 1);
     assert!(
-        status["not_enforced"].to_string().contains("hosts"),
+        status["not_enforced"].to_string().contains("requests"),
         "{status}"
     );
     assert!(

@@ -61,6 +61,9 @@ pub struct Hold {
     pub fate: u8,
     /// The whole session was stopped for it.
     pub whole_session: bool,
+    /// The socket whose first bytes wait, by its cookie.
+    #[serde(default)]
+    pub cookie: Option<u64>,
     /// The event of the call.
     pub event: Event,
 }
@@ -143,6 +146,7 @@ impl Engine {
             rule_index: held.rule,
             fate: held.fate,
             whole_session: scope_session,
+            cookie: None,
             event,
         };
         let mut told = self.event_for(Kind::Hold, Some(hold.session));
@@ -288,6 +292,9 @@ impl Engine {
         } else {
             self.go_on([process])
         };
+        if let Some(cookie) = hold.cookie.filter(|_| done != Verdict::Kill) {
+            self.push_socket(process, hold.session, cookie);
+        }
         self.let_rest_go_on(&hold);
         let word = match outcome {
             Outcome::Approve(_) => "approved",
@@ -318,6 +325,10 @@ impl Engine {
         }
         Ok(match done {
             Verdict::Kill => format!("h-{id} {word}: pid {} was killed", process.pid),
+            Verdict::Deny if hold.cookie.is_some() => format!(
+                "h-{id} {word}: the connection of pid {} is ended",
+                process.pid
+            ),
             Verdict::Deny => format!(
                 "h-{id} {word}: the call of pid {} fails with EPERM",
                 process.pid
@@ -488,6 +499,10 @@ pub(super) fn target_of(event: &Event) -> String {
         .and_then(serde_json::Value::as_u64);
     match event.kind {
         Kind::Connect => match (text("addr"), port, text("path")) {
+            (Some(addr), Some(port), _) if text("host").is_some() => {
+                let host = text("host").unwrap_or_default();
+                format!("connect {host}:{port} ({addr})")
+            }
             (Some(addr), Some(port), _) if addr.contains(':') => format!("connect [{addr}]:{port}"),
             (Some(addr), Some(port), _) => format!("connect {addr}:{port}"),
             (_, _, Some(path)) => format!("connect {path}"),

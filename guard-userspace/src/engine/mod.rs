@@ -7,6 +7,7 @@ mod exceptions;
 mod families;
 mod holds;
 mod leases;
+mod names;
 mod own;
 mod records;
 mod recover;
@@ -41,6 +42,7 @@ use crate::{
     event::{Event, Kind},
     journal::{Journal, JournalError},
     kernel::{Counters, FEATURES, Feature, Kernel, KernelError, Record, Rings},
+    names::{Names, Streams},
     policy::{AgentMatcher, CommandMatcher, Homes, LabelBits, Mode, Policy, PolicyError, Tables},
     process::{self, Id},
 };
@@ -135,6 +137,12 @@ pub struct Engine {
     kernel: Kernel,
     critical: AsyncFd<RingBuf<MapData>>,
     activity: AsyncFd<RingBuf<MapData>>,
+    domains: AsyncFd<RingBuf<MapData>>,
+    /// What name servers have said.
+    names: Names,
+    streams: Streams,
+    /// Answers of theirs that were read.
+    answers_read: u64,
     journal: Journal,
     policy: Policy,
     /// As the kernel has them now.
@@ -260,6 +268,10 @@ impl Engine {
             kernel,
             critical: watch(rings.critical)?,
             activity: watch(rings.activity)?,
+            domains: watch(rings.domains)?,
+            names: Names::default(),
+            streams: Streams::default(),
+            answers_read: 0,
             journal,
             policy,
             tables,
@@ -341,6 +353,10 @@ impl Engine {
                 }
                 _ = tick.tick() => self.tick(),
                 () = std::future::ready(()), if self.more => self.drain(),
+                guard = self.domains.readable_mut() => {
+                    if let Ok(mut guard) = guard { guard.clear_ready(); }
+                    self.read_answers();
+                }
                 guard = self.critical.readable_mut() => {
                     if let Ok(mut guard) = guard { guard.clear_ready(); }
                     self.drain();
@@ -392,6 +408,7 @@ impl Engine {
         let mut records = Vec::new();
         self.more = false;
         let mut active = false;
+        self.read_answers();
         for (activity, ring) in [(true, &mut self.activity), (false, &mut self.critical)] {
             let ring = ring.get_mut();
             for taken in 0..=BATCH {
@@ -451,6 +468,7 @@ impl Engine {
                 flags,
             } => self.on_path(&fields, path.as_deref(), ino, dev, flags),
             Record::Connect { fields, to } => self.on_connect(&fields, &to),
+            Record::Name { fields, to, said } => self.on_name(&fields, &to, &said),
             Record::Call {
                 fields,
                 act,
@@ -504,6 +522,7 @@ impl Engine {
             self.end_if_empty(id);
         }
         self.detach_when_idle();
+        self.sweep_names();
         // Facts are in the journal already; this keeps what a restart has to replay short, and the list
         // of processes young.
         if self.dirty && clock::monotonic_ns() - self.saved_ns > SAVE_EVERY.as_nanos() as u64 {
@@ -584,6 +603,11 @@ impl Engine {
                 class::FACT,
                 "fact",
                 "touches that could not be entered in the rules' table are not judged",
+            ),
+            (
+                class::NAME,
+                "name-server",
+                "answers of name servers found no room: their names are known only from the connections",
             ),
             (
                 class::VERDICT,

@@ -2,14 +2,6 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use guard_common::{
-    Verdict,
-    event::{self as record, FLAG_GATED, FLAG_STOPPED, Header, kind, tier},
-    state::{Held, act, fate, own},
-};
-use rustix::process::Signal;
-use serde_json::json;
-
 use super::{Engine, Known, holds::object_of};
 use crate::{
     clock,
@@ -18,10 +10,16 @@ use crate::{
     mask,
     process::{self, Id},
 };
+use guard_common::{
+    Verdict,
+    event::{self as record, FLAG_GATED, FLAG_STOPPED, Header, kind, tier},
+    state::{Held, act, fate, own},
+};
+use rustix::process::Signal;
 
 impl Engine {
     /// An event with what every record has.
-    fn event_of(&self, kind: Kind, fields: &Header) -> Event {
+    pub(super) fn event_of(&self, kind: Kind, fields: &Header) -> Event {
         let mut event = self.event_for(kind, Some(fields.session));
         event.time = clock::rfc3339_at(fields.time_ns);
         event.mono_ns = Some(fields.time_ns);
@@ -74,7 +72,7 @@ impl Engine {
     }
 
     /// Makes a labelled call a fact of its session and of those around it.
-    fn touch(&mut self, fields: &Header, event: &Event) {
+    pub(super) fn touch(&mut self, fields: &Header, event: &Event) {
         if event.labels.is_empty() {
             return;
         }
@@ -268,19 +266,7 @@ impl Engine {
 
     pub(super) fn on_connect(&mut self, fields: &Header, to: &Connection) {
         let mut event = self.event_of(Kind::Connect, fields);
-        let family = if i32::from(to.family) == libc::AF_INET {
-            "inet"
-        } else {
-            "inet6"
-        };
-        let protocol = match to.socket_type as i32 {
-            libc::SOCK_STREAM => "stream",
-            libc::SOCK_DGRAM => "datagram",
-            _ => "other",
-        };
-        event.object = Some(
-            json!({ "family": family, "addr": to.addr.to_string(), "port": to.port, "type": protocol }),
-        );
+        event.object = Some(self.place_of(to).into());
         if event.labels.is_empty() && fields.verdict == 0 && !self.may_tell_connect() {
             return;
         }
@@ -323,7 +309,7 @@ impl Engine {
         self.hold_from(fields, event);
     }
 
-    fn hold_from(&mut self, fields: &Header, event: Event) {
+    pub(super) fn hold_from(&mut self, fields: &Header, event: Event) {
         if fields.verdict != Verdict::Hold as u8 {
             return;
         }

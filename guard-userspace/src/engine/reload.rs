@@ -75,16 +75,20 @@ impl Engine {
         for session in self.sessions.values() {
             rebuild(&mut self.kernel, session, &rules, &bits, generation as u16);
         }
-        self.kernel
-            .tables
-            .commit(&tables, observe)
-            .map_err(failed)?;
+        let before = (
+            std::mem::replace(&mut self.policy, policy),
+            std::mem::replace(&mut self.bits, bits),
+        );
+        self.tell_all_names(generation);
+        if let Err(error) = self.kernel.tables.commit(&tables, observe) {
+            (self.policy, self.bits) = before;
+            return Err(failed(error));
+        }
+        let policy = &self.policy;
         self.rules[generation as usize] = rules;
-        self.agents = AgentMatcher::new(&policy, &homes);
-        self.commands = CommandMatcher::new(&policy);
-        self.policy = policy;
+        self.agents = AgentMatcher::new(policy, &homes);
+        self.commands = CommandMatcher::new(policy);
         self.tables = tables;
-        self.bits = bits;
         self.mark_own_files();
         // It may name system calls that the one before did not.
         if self.kernel.hooks.calls_attached()

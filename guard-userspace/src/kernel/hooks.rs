@@ -11,7 +11,8 @@ use std::{
 use aya::{
     Btf, Ebpf,
     programs::{
-        CgroupAttachMode, CgroupSockAddr, ProgramError, ProgramType, TracePoint, links::FdLink,
+        CgroupAttachMode, CgroupSkb, CgroupSockAddr, ProgramError, ProgramType, TracePoint,
+        links::FdLink,
     },
     sys::{BpfHelper, is_helper_supported},
 };
@@ -74,6 +75,15 @@ impl State {
         self.links = links;
         Ok(())
     }
+}
+
+/// What a policy asks for beyond what is always watched.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    /// System calls that it names, a bit for each of [`guard_common::state::act`].
+    pub(super) acts: u64,
+    /// It has names of hosts.
+    pub(super) names: bool,
 }
 
 /// Every hook's state, in the order of the table.
@@ -261,8 +271,12 @@ impl Hooks {
         Ok(())
     }
 
-    /// Attaches what watches calls: of the system calls that a policy can name, those in `acts`.
-    pub(super) fn attach_calls(&mut self, ebpf: &mut Ebpf, acts: u64) -> Result<(), KernelError> {
+    /// Attaches what watches calls, as far as the policy asks for it.
+    pub(super) fn attach_calls(
+        &mut self,
+        ebpf: &mut Ebpf,
+        wanted: Wanted,
+    ) -> Result<(), KernelError> {
         let cgroup = mount_point("cgroup2").ok_or(KernelError::NoCgroup2)?;
         let cgroup = File::open(cgroup).map_err(|source| KernelError::System {
             what: "opening the root cgroup",
@@ -274,13 +288,13 @@ impl Hooks {
         // links get the lower ones, which are kept free for them meanwhile.
         let mut kept: Vec<File> = Vec::new();
         for hook in HOOKS {
-            if matches!(hook.attach, Attach::Cgroup) {
+            if matches!(hook.attach, Attach::Cgroup | Attach::Packets(_)) {
                 kept.extend(File::open("/dev/null"));
             }
         }
-        self.attach_some(ebpf, &cgroup, false, acts)?;
+        self.attach_some(ebpf, &cgroup, false, wanted)?;
         drop(kept);
-        self.attach_some(ebpf, &cgroup, true, acts)
+        self.attach_some(ebpf, &cgroup, true, wanted)
     }
 
     fn attach_some(
@@ -288,18 +302,21 @@ impl Hooks {
         ebpf: &mut Ebpf,
         cgroup: &File,
         cgroups: bool,
-        acts: u64,
+        wanted: Wanted,
     ) -> Result<(), KernelError> {
         let by_tracepoint = self.tier(Feature::Open) == Some(Tier::Tracepoint);
         for (hook, state) in HOOKS.iter().zip(&mut self.states) {
             if !state.loaded
                 || !state.links.is_empty()
-                || matches!(hook.attach, Attach::Cgroup) != cgroups
+                || matches!(hook.attach, Attach::Cgroup | Attach::Packets(_)) != cgroups
             {
                 continue;
             }
+            if matches!(hook.attach, Attach::Packets(_)) && !wanted.names {
+                continue;
+            }
             let for_acts = hook.feature.acts();
-            if !for_acts.is_empty() && !for_acts.iter().any(|act| acts >> act & 1 != 0) {
+            if !for_acts.is_empty() && !for_acts.iter().any(|act| wanted.acts >> act & 1 != 0) {
                 continue;
             }
             // Every other tier sees the opens themselves.
@@ -331,6 +348,17 @@ impl Hooks {
                         .map(Link::Aya)
                         .map_err(|error| error.to_string())
                 }
+                Attach::Packets(direction) => {
+                    let program: &mut CgroupSkb =
+                        typed(ebpf, hook.program).map_err(|error| error.to_string())?;
+                    let link = program
+                        .attach(cgroup, direction, CgroupAttachMode::Single)
+                        .and_then(|id| program.take_link(id))
+                        .map_err(|error| brief(&error))?;
+                    FdLink::try_from(link)
+                        .map(Link::Aya)
+                        .map_err(|error| error.to_string())
+                }
                 _ => Err("it is attached elsewhere".into()),
             };
             let mut problem = None;
@@ -352,8 +380,9 @@ impl Hooks {
     }
 
     pub(super) fn detach_calls(&mut self) {
-        let cgroups_first =
-            |(hook, _): &(&Hook, &mut State)| !matches!(hook.attach, Attach::Cgroup);
+        let cgroups_first = |(hook, _): &(&Hook, &mut State)| {
+            !matches!(hook.attach, Attach::Cgroup | Attach::Packets(_))
+        };
         let mut order: Vec<(&Hook, &mut State)> = HOOKS
             .iter()
             .zip(&mut self.states)
@@ -479,6 +508,7 @@ fn load_program(ebpf: &mut Ebpf, hook: &Hook) -> Result<Option<OwnedFd>, Program
             return Ok(program.fd()?.as_fd().try_clone_to_owned().ok());
         }
         Attach::Cgroup => <&mut CgroupSockAddr>::try_from(program)?.load()?,
+        Attach::Packets(_) => <&mut CgroupSkb>::try_from(program)?.load()?,
         // Loaded by others.
         Attach::Scheduler(_) | Attach::Security(..) | Attach::With(..) => {}
     }

@@ -31,7 +31,7 @@ pub use btf::Offsets;
 pub use hooks::Hooks;
 pub use inject::Judged;
 pub use neighbours::Neighbours;
-pub use records::{Connection, Fields, Record};
+pub use records::{Connection, Fields, NameServerBytes, Record, Said};
 pub use tables::{Counters, Lineage, Tables};
 pub use watched::{FEATURES, Feature, Tier};
 
@@ -157,6 +157,8 @@ pub struct Rings {
     pub critical: RingBuf<MapData>,
     /// Everything else.
     pub activity: RingBuf<MapData>,
+    /// What name servers say.
+    pub domains: RingBuf<MapData>,
 }
 
 impl Kernel {
@@ -172,7 +174,7 @@ impl Kernel {
         hooks::ensure_tracefs()?;
         let kernel_btf = Btf::from_sys_fs().map_err(EbpfError::BtfError)?;
         let helpers = hooks::probe_helpers();
-        let mut ebpf = load_object(&offsets, settings.lineage_size, helpers)?;
+        let mut ebpf = load_object(&offsets, settings.lineage_size, helpers, pins.as_ref())?;
         let mut hooks = Hooks::load(
             &mut ebpf,
             OBJECT,
@@ -186,6 +188,7 @@ impl Kernel {
         let rings = Rings {
             critical: ring(&mut ebpf, "CRITICAL")?,
             activity: ring(&mut ebpf, "ACTIVITY")?,
+            domains: ring(&mut ebpf, "DOMAINS")?,
         };
         let tables = Tables::take(&mut ebpf, settings.lineage_size, hooks.numbers())?;
         if let Some(own) = &pins {
@@ -223,8 +226,11 @@ impl Kernel {
     /// # Errors
     /// When none of a needed kind attaches; a single missing one is noted in the hooks.
     pub fn attach_calls(&mut self) -> Result<(), KernelError> {
-        let acts = self.tables.acts_in_force();
-        self.hooks.attach_calls(&mut self.ebpf, acts)
+        let wanted = hooks::Wanted {
+            acts: self.tables.acts_in_force(),
+            names: self.tables.names_in_force(),
+        };
+        self.hooks.attach_calls(&mut self.ebpf, wanted)
     }
 
     /// What earlier guardds have left in the kernel.
@@ -328,6 +334,7 @@ fn load_object(
     offsets: &Offsets,
     lineage_size: u32,
     helpers: Helpers,
+    pins: Option<&pins::Pins>,
 ) -> Result<Ebpf, KernelError> {
     let retval = u32::from(helpers.set_retval);
     let mut loader = EbpfLoader::new();
@@ -340,6 +347,12 @@ fn load_object(
     loader.override_global("CAN_SET_RETVAL", &retval, true);
     let regs = u32::from(helpers.task_regs);
     loader.override_global("CAN_READ_REGS", &regs, true);
+    // What they hold is kept with sockets. A connection of which nothing has left yet is looked at by the next guardd too.
+    if let Some(pins) = pins {
+        for table in ["SOCKETS", "KEPT"] {
+            loader.map_pin_path(table, pins.shared(table));
+        }
+    }
     loader.map_max_entries("TASKS", lineage_size);
     loader.map_max_entries(neighbours::HELD, lineage_size);
     Ok(loader.load(OBJECT)?)

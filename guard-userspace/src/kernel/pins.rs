@@ -151,6 +151,30 @@ impl Pins {
         Ok(())
     }
 
+    /// The name that a table of this guardd is to have which is the same as its predecessor's: what it holds is bound
+    /// to something else's life, and cannot be copied. The latest guardd's with the same layout counts.
+    pub(super) fn shared(&self, table: &str) -> PathBuf {
+        let path = self.own.join(table);
+        let same = format!("v{LAYOUT}-");
+        let latest = self
+            .old
+            .iter()
+            .filter(|old| {
+                let name = old.file_name().unwrap_or_default().to_string_lossy();
+                name.starts_with(&same) && old.join(table).exists()
+            })
+            .max_by_key(|old| number(old));
+        if let Some(old) = latest
+            && let Err(error) = sys::get(&old.join(table)).and_then(|fd| sys::pin(&fd, &path))
+        {
+            tracing::warn!(
+                "{}: connections that were being looked at are looked at no more: {error}",
+                old.display()
+            );
+        }
+        path
+    }
+
     /// What earlier guardds know. Of one with another layout nothing is taken: what its state file says must
     /// do.
     pub fn left(&self) -> Left {

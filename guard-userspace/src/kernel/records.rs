@@ -1,9 +1,20 @@
 //! Records from the ring buffers, decoded. Bytes from the kernel are still bytes from outside: a
 //! record that is too short or of an unknown kind is `None`, never a panic.
 
-use std::{ffi::OsString, os::unix::ffi::OsStringExt as _, path::PathBuf};
+use std::{
+    ffi::OsString,
+    net::{IpAddr, Ipv6Addr},
+    os::unix::ffi::OsStringExt as _,
+    path::PathBuf,
+};
 
-use guard_common::event::{CallRecord, ConnectRecord, FLAG_TRUNCATED, Header, PathHeader, kind};
+use guard_common::{
+    event::{CallRecord, ConnectRecord, FLAG_TRUNCATED, Header, PathHeader, kind},
+    names::{AnswerHeader, NameRecord},
+};
+
+/// See socket(2).
+const SOCK_STREAM: u32 = libc::SOCK_STREAM as u32;
 
 /// What every record has; see [`Header`].
 pub type Fields = Header;
@@ -12,13 +23,61 @@ pub type Fields = Header;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
     /// Destination; v4-mapped addresses are IPv4 here.
-    pub addr: std::net::IpAddr,
+    pub addr: IpAddr,
     /// Destination port.
     pub port: u16,
     /// `AF_INET` or `AF_INET6`, as the program asked.
     pub family: u16,
     /// `SOCK_STREAM`, `SOCK_DGRAM` …
     pub socket_type: u32,
+}
+
+/// What a connection has said of whom it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// The socket's cookie.
+    pub cookie: u64,
+    /// Set of [`guard_common::names::seen`].
+    pub seen: u32,
+    /// The name as it was sent.
+    pub host: Option<Vec<u8>>,
+}
+
+/// What a name server has said, or a part of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameServerBytes<'a> {
+    /// Where from.
+    pub from: IpAddr,
+    /// Port on this side.
+    pub port: u16,
+    /// `IPPROTO_UDP` or `IPPROTO_TCP`.
+    pub protocol: u16,
+    /// Of TCP, the sequence number of the first byte.
+    pub seq: u32,
+    /// What was handed on.
+    pub bytes: &'a [u8],
+    /// How much there was.
+    pub whole: u32,
+}
+
+impl<'a> NameServerBytes<'a> {
+    /// Decodes one entry of the ring of name servers' answers.
+    pub fn decode(data: &'a [u8]) -> Option<Self> {
+        let head: AnswerHeader = read(data)?;
+        Some(Self {
+            from: unmapped(head.from),
+            port: head.port,
+            protocol: head.protocol,
+            seq: head.seq,
+            bytes: data[size_of::<AnswerHeader>()..].get(..head.len as usize)?,
+            whole: head.whole,
+        })
+    }
+}
+
+fn unmapped(addr: [u8; 16]) -> IpAddr {
+    let addr = Ipv6Addr::from(addr);
+    addr.to_ipv4_mapped().map_or(IpAddr::V6(addr), IpAddr::V4)
 }
 
 /// One record.
@@ -64,6 +123,15 @@ pub enum Record {
         /// Signal, mode, or command.
         number: u64,
     },
+    /// Whom a connection is for.
+    Name {
+        /// Common fields.
+        fields: Fields,
+        /// Where to.
+        to: Connection,
+        /// What it said.
+        said: Said,
+    },
     /// Agent, empty session, fork: nothing but the common fields.
     Bare(Fields),
 }
@@ -90,17 +158,31 @@ impl Record {
                     && fields.tier != guard_common::event::tier::TRACEPOINT =>
             {
                 let record: ConnectRecord = read(data)?;
-                let addr = std::net::Ipv6Addr::from(record.addr);
-                let addr = addr
-                    .to_ipv4_mapped()
-                    .map_or(std::net::IpAddr::V6(addr), std::net::IpAddr::V4);
                 Some(Self::Connect {
                     fields,
                     to: Connection {
-                        addr,
+                        addr: unmapped(record.addr),
                         port: record.port,
                         family: record.family,
                         socket_type: record.socket_type,
+                    },
+                })
+            }
+            kind::NAME => {
+                let record: NameRecord = read(data)?;
+                let host = record.host.get(..record.host_len as usize)?;
+                Some(Self::Name {
+                    fields,
+                    to: Connection {
+                        addr: unmapped(record.addr),
+                        port: record.port,
+                        family: record.family,
+                        socket_type: SOCK_STREAM,
+                    },
+                    said: Said {
+                        cookie: record.cookie,
+                        seen: record.seen,
+                        host: (!host.is_empty()).then(|| host.to_vec()),
                     },
                 })
             }
@@ -139,6 +221,7 @@ impl Record {
             | Self::Path { fields, .. }
             | Self::Connect { fields, .. }
             | Self::Call { fields, .. }
+            | Self::Name { fields, .. }
             | Self::Bare(fields) => fields,
         }
     }
@@ -183,12 +266,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_do_not_panic(data in prop::collection::vec(any::<u8>(), 0..1024), kind in 0u8..10) {
+        fn arbitrary_bytes_do_not_panic(data in prop::collection::vec(any::<u8>(), 0..1024), kind in 0u8..11) {
             let mut data = data;
             if data.len() > std::mem::offset_of!(Header, kind) {
                 data[std::mem::offset_of!(Header, kind)] = kind;
             }
             let _ = Record::decode(&data);
+            let _ = NameServerBytes::decode(&data);
         }
     }
 

@@ -21,6 +21,7 @@ use guard_common::{
         AddressKey, Candidates, EnvKey, FileKey, INODE_SLOTS, KnownAddress, KnownFile, NameKey,
         Pattern, env_bit, inode_slot,
     },
+    names::{HostKey, KnownHost, Resolved, ResolvedKey, answers},
     rule::{Progress, ProgressKey},
     state::{
         Acts, Answer, AnswerKey, Config, Counter, Held, LeaseKey, Names, OwnFile, RuleTable,
@@ -67,6 +68,10 @@ pub struct Tables {
     files: HashMap<MapData, FileKey, KnownFile>,
     inodes: Array<MapData, [u8; INODE_SLOTS]>,
     addresses: LpmTrie<MapData, AddressKey, KnownAddress>,
+    hosts: HashMap<MapData, HostKey, KnownHost>,
+    resolved: HashMap<MapData, ResolvedKey, Resolved>,
+    named: HashMap<MapData, ResolvedKey, u32>,
+    answered: Array<MapData, u64>,
     markers: HashMap<MapData, EnvKey, u32>,
     rules: Array<MapData, RuleTable>,
     acts: Array<MapData, Acts>,
@@ -155,6 +160,10 @@ impl Tables {
             files: take!(ebpf, "FILES"),
             inodes: take!(ebpf, "INODES"),
             addresses: take!(ebpf, "ADDRESSES"),
+            hosts: take!(ebpf, "HOSTS"),
+            resolved: take!(ebpf, "RESOLVED"),
+            named: take!(ebpf, "NAMED"),
+            answered: take!(ebpf, "ANSWERED"),
             markers: take!(ebpf, "MARKERS"),
             rules: take!(ebpf, "RULES"),
             acts: take!(ebpf, "ACTS"),
@@ -403,6 +412,11 @@ impl Tables {
             .fold(0, |mask, act| mask | 1 << act)
     }
 
+    /// Whether the policy in force has names of hosts.
+    pub fn names_in_force(&self) -> bool {
+        self.switches.names != 0
+    }
+
     // --- the switchboard ---
 
     /// The policy half that is in force.
@@ -486,6 +500,13 @@ impl Tables {
             );
             at("ADDRESSES", self.addresses.insert(&key, known, 0))?;
         }
+        for (key, known) in &tables.hosts {
+            let key = HostKey {
+                generation: generation as u16,
+                ..*key
+            };
+            at("HOSTS", self.hosts.insert(key, known, 0))?;
+        }
         for key in &tables.env {
             let key = EnvKey {
                 word: key.word,
@@ -539,6 +560,7 @@ impl Tables {
             config.env_bloom[generation as usize] = bloom;
             config.written = tables.written;
             config.followed = tables.followed;
+            config.names = u32::from(!tables.hosts.is_empty());
             config.observe = observe.into();
             config.generation = generation;
         })
@@ -582,6 +604,34 @@ impl Tables {
         for key in addresses {
             let _ = self.addresses.remove(&key);
         }
+        let hosts: Vec<HostKey> = self
+            .hosts
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|key| u32::from(key.generation) == generation)
+            .collect();
+        for key in hosts {
+            let _ = self.hosts.remove(&key);
+        }
+        let of_half = |key: &ResolvedKey| key.generation == generation;
+        let resolved: Vec<ResolvedKey> = self
+            .resolved
+            .keys()
+            .filter_map(Result::ok)
+            .filter(of_half)
+            .collect();
+        for key in resolved {
+            let _ = self.resolved.remove(&key);
+        }
+        let named: Vec<ResolvedKey> = self
+            .named
+            .keys()
+            .filter_map(Result::ok)
+            .filter(of_half)
+            .collect();
+        for key in named {
+            let _ = self.named.remove(&key);
+        }
         let markers: Vec<EnvKey> = self
             .markers
             .keys()
@@ -600,6 +650,55 @@ impl Tables {
         for key in progress {
             let _ = self.progress.remove(&key);
         }
+    }
+
+    // --- names ---
+
+    /// Enters what an address was given for by name servers: the hashes of the names, and what they carry.
+    ///
+    /// # Errors
+    /// When a table is full.
+    pub fn put_resolved(
+        &mut self,
+        generation: u32,
+        addr: [u8; 16],
+        names: &[u64],
+        resolved: Resolved,
+    ) -> Result<(), KernelError> {
+        let key = |hash| ResolvedKey {
+            addr,
+            hash,
+            generation,
+            pad: 0,
+        };
+        for &hash in names {
+            at("NAMED", self.named.insert(key(hash), 1, 0))?;
+        }
+        at("RESOLVED", self.resolved.insert(key(0), resolved, 0))
+    }
+
+    /// Takes a name from an address; with hash 0, all that is known of it but the names.
+    pub fn drop_resolved(&mut self, generation: u32, addr: [u8; 16], hash: u64) {
+        let key = ResolvedKey {
+            addr,
+            hash,
+            generation,
+            pad: 0,
+        };
+        // Gone already is as good.
+        let _ = if hash == 0 {
+            self.resolved.remove(&key)
+        } else {
+            self.named.remove(&key)
+        };
+    }
+
+    /// guardd has read so many answers of name servers since its start.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn answers_read(&mut self, read: u64) -> Result<(), KernelError> {
+        at("ANSWERED", self.answered.set(answers::READ, read, 0))
     }
 
     // --- counters ---

@@ -33,7 +33,8 @@ fn data(map: &Map) -> Option<&MapData> {
         | Map::LruHashMap(data)
         | Map::LpmTrie(data)
         | Map::PerCpuArray(data)
-        | Map::RingBuf(data) => Some(data),
+        | Map::RingBuf(data)
+        | Map::SkStorage(data) => Some(data),
         _ => None,
     }
 }

@@ -1,6 +1,7 @@
 //! The one table of what is watched, by which mechanism, and what that mechanism can do. Loading, attaching,
 //! `status` and `doctor` all read it, so that none of them can claim what another does not do.
 
+use aya::programs::CgroupSkbAttachType;
 use guard_common::{
     event::tier,
     offsets::Need,
@@ -22,6 +23,10 @@ pub enum Feature {
     Open,
     /// TCP and UDP.
     Connect,
+    /// Names that connections say.
+    Names,
+    /// What name servers say.
+    Dns,
     /// Unix sockets.
     UnixConnect,
     /// Signals to guard and to what it has stopped.
@@ -39,12 +44,14 @@ pub enum Feature {
 }
 
 /// All of them, in the order of `status`.
-pub const FEATURES: [Feature; 12] = [
+pub const FEATURES: [Feature; 14] = [
     Feature::Lineage,
     Feature::Exec,
     Feature::Program,
     Feature::Open,
     Feature::Connect,
+    Feature::Names,
+    Feature::Dns,
     Feature::UnixConnect,
     Feature::Signal,
     Feature::Ptrace,
@@ -63,6 +70,8 @@ impl Feature {
             Self::Program => "program",
             Self::Open => "open",
             Self::Connect => "connect",
+            Self::Names => "names",
+            Self::Dns => "dns",
             Self::UnixConnect => "unix-connect",
             Self::Signal => "signal",
             Self::Ptrace => "ptrace",
@@ -159,7 +168,7 @@ impl Tier {
     /// What can be done there.
     pub(super) const fn can(self, feature: Feature) -> &'static [&'static str] {
         match (feature, self) {
-            (Feature::Lineage, _) => &[],
+            (Feature::Lineage | Feature::Dns, _) => &[],
             (_, Self::Lsm | Self::ModifyReturn | Self::Cgroup) => &["flag", "hold", "deny", "kill"],
             _ => &["flag", "hold", "kill"],
         }
@@ -173,6 +182,8 @@ pub(super) enum Attach {
     Syscall(&'static str),
     /// A program on the root cgroup, while a session lives.
     Cgroup,
+    /// A program on the root cgroup for packets that leave or arrive, while a session lives and some label has names.
+    Packets(CgroupSkbAttachType),
     /// A security hook or its entry function, while a session lives.
     Security(Tier, &'static str),
     /// Another feature's hook does it as well.
@@ -210,7 +221,7 @@ impl Hook {
         match self.attach {
             Attach::Scheduler(_) => Tier::TpBtf,
             Attach::Syscall(_) => Tier::Tracepoint,
-            Attach::Cgroup => Tier::Cgroup,
+            Attach::Cgroup | Attach::Packets(_) => Tier::Cgroup,
             Attach::Security(tier, _) | Attach::With(_, tier) => tier,
         }
     }
@@ -227,17 +238,17 @@ impl Hook {
     pub(super) const fn name(&self) -> &'static str {
         match self.attach {
             Attach::Scheduler(name) | Attach::Syscall(name) | Attach::Security(_, name) => name,
-            Attach::Cgroup | Attach::With(..) => self.program,
+            Attach::Cgroup | Attach::Packets(_) | Attach::With(..) => self.program,
         }
     }
 }
 
 /// The best tier of each feature first.
 pub(super) const HOOKS: &[Hook] = {
-    use Attach::{Cgroup, Scheduler, Security, Syscall, With};
+    use Attach::{Cgroup, Packets, Scheduler, Security, Syscall, With};
     use Feature::{
-        Bpf, Connect, Exec, IoUring, Lineage, Open, OwnFiles, Program, Ptrace, Signal, Socket,
-        UnixConnect,
+        Bpf, Connect, Dns, Exec, IoUring, Lineage, Names, Open, OwnFiles, Program, Ptrace, Signal,
+        Socket, UnixConnect,
     };
     use Tier::{Fentry, Lsm, ModifyReturn, TpBtf, Tracepoint};
     &[
@@ -277,6 +288,8 @@ pub(super) const HOOKS: &[Hook] = {
         needs(Connect, "guard_sendmsg6", Cgroup),
         needs(Connect, "guard_connect_exit", Syscall("sys_exit_connect")),
         needs(Connect, "guard_connect_enter", Syscall("sys_enter_connect")),
+        needs(Names, "guard_egress", Packets(CgroupSkbAttachType::Egress)),
+        needs(Dns, "guard_ingress", Packets(CgroupSkbAttachType::Ingress)),
         needs(
             UnixConnect,
             "guard_unix_connect",

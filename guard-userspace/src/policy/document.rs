@@ -10,7 +10,7 @@ use super::{
     agent::{EnvMarker, ExePattern},
     command::CommandPattern,
     error::{Mistake, PolicyError, nearest},
-    glob,
+    glob, host,
     read::{Document, Entry, Table, array, table},
 };
 
@@ -250,11 +250,7 @@ fn labels(top: &Table<'_>) -> Result<(Vec<LabelGroup>, Vec<String>), PolicyError
             addresses: Vec::new(),
             sockets: Vec::new(),
             follow: false,
-            hosts: table
-                .strings("hosts")?
-                .into_iter()
-                .map(|entry| entry.text)
-                .collect(),
+            hosts: Vec::new(),
             argv: Vec::new(),
             calls: Vec::new(),
             requests: requests(table)?,
@@ -271,6 +267,12 @@ fn labels(top: &Table<'_>) -> Result<(Vec<LabelGroup>, Vec<String>), PolicyError
             group
                 .addresses
                 .push(address.map_err(|mistake| table.document.error(entry.span, mistake))?);
+        }
+        for entry in table.strings("hosts")? {
+            let host = host::parse(&entry.text);
+            group
+                .hosts
+                .push(host.map_err(|mistake| table.document.error(entry.span, mistake))?);
         }
         if let Some(follow) = table.boolean("follow")? {
             if follow.is && group.sockets.is_empty() {

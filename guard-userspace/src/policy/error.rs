@@ -187,6 +187,14 @@ pub enum Mistake {
         /// The one that may have been meant.
         near: Option<String>,
     },
+    /// A name of a host that is none.
+    #[error("host \"{text}\": {reason}")]
+    BadHost {
+        /// What stands there.
+        text: String,
+        /// What is wrong, and what was expected.
+        reason: String,
+    },
     /// A system call that a label cannot name.
     #[error(
         "unknown call \"{text}\": expected one of {}{}",

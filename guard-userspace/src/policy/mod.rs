@@ -13,6 +13,7 @@ mod document;
 mod error;
 mod glob;
 mod homes;
+mod host;
 mod interpreter;
 mod labels;
 mod read;
@@ -36,6 +37,7 @@ pub use self::{
     command::{CommandMatcher, CommandPattern},
     error::{Mistake, Place, PolicyError},
     homes::Homes,
+    host::HostPattern,
     labels::LabelBits,
     tables::Tables,
 };
@@ -137,7 +139,7 @@ pub struct LabelGroup {
     /// What the server behind such a socket starts for a session belongs to the session.
     pub follow: bool,
     /// Host names that carry it.
-    pub hosts: Vec<String>,
+    pub hosts: Vec<HostPattern>,
     /// Command lines that carry it.
     pub argv: Vec<CommandPattern>,
     /// System calls that carry it, of [`guard_common::state::act`].
@@ -282,13 +284,6 @@ impl Policy {
         };
         for label in &self.labels {
             let groups = || self.groups.iter().filter(|group| group.name == *label);
-            let hosts: usize = groups().map(|group| group.hosts.len()).sum();
-            if hosts > 0 {
-                let names = named(hosts, "name");
-                lines.push(format!(
-                    "label {label}: hosts: {names}: not resolved in this version; use addresses"
-                ));
-            }
             let requests: usize = groups().map(|group| group.requests.len()).sum();
             if requests > 0 {
                 let kinds = named(requests, "kind");

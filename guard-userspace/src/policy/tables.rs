@@ -13,6 +13,7 @@ use guard_common::{
         PATTERN_ANCHOR_ROOT, PATTERN_ANY_FINAL, PATTERN_EXCLUDE, PATTERN_GAP, PATTERN_PARTS,
         PATTERN_UNDER, Pattern, bloom_bit, component, domain, env_word, fnv, fnv_reversed, kind,
     },
+    names::{HostKey, KnownHost},
     rule::{NO_LIMIT, RULE_OBSERVE, RULE_SCOPE_SESSION, Rule as KernelRule},
     state::{Acts, BLOOM_WORDS, Names, RuleTable},
 };
@@ -42,6 +43,8 @@ pub struct Tables {
     /// The trie of addresses: prefix length ([`guard_common::matching::ADDRESS_FIXED_BITS`] included),
     /// key, value.
     pub addresses: Vec<(u32, AddressKey, KnownAddress)>,
+    /// Names of hosts.
+    pub hosts: Vec<(HostKey, KnownHost)>,
     /// The rules.
     pub rules: RuleTable,
     /// System calls.
@@ -119,6 +122,7 @@ impl Policy {
             keys: layout.keys,
             patterns: layout.patterns,
             addresses: self.addresses(generation, bits),
+            hosts: self.hosts(generation, bits),
             rules: self.rule_table(bits),
             acts: self.acts(bits),
             written: self
@@ -167,6 +171,40 @@ impl Policy {
                 (prefix_len, key, value)
             })
             .collect()
+    }
+
+    fn hosts(&self, generation: u8, bits: &LabelBits) -> Vec<(HostKey, KnownHost)> {
+        let mut known: BTreeMap<HostKey, KnownHost> = BTreeMap::new();
+        for group in &self.groups {
+            for host in &group.hosts {
+                let (labels, groups) = (bits.mask(&group.name), group.mask());
+                known
+                    .entry(host.key(generation))
+                    .and_modify(|value| value.join(labels, groups))
+                    .or_insert(KnownHost { labels, groups });
+            }
+        }
+        known.into_iter().collect()
+    }
+
+    /// What a name carries, which is in small letters and without a last dot.
+    pub fn of_host(&self, name: &str, bits: &LabelBits) -> KnownHost {
+        let mut known: Option<KnownHost> = None;
+        for group in &self.groups {
+            if group.hosts.iter().any(|host| host.matches(name)) {
+                let (labels, groups) = (bits.mask(&group.name), group.mask());
+                match &mut known {
+                    Some(value) => value.join(labels, groups),
+                    None => known = Some(KnownHost { labels, groups }),
+                }
+            }
+        }
+        known.unwrap_or_default()
+    }
+
+    /// Whether some label has names of hosts.
+    pub fn has_hosts(&self) -> bool {
+        self.groups.iter().any(|group| !group.hosts.is_empty())
     }
 
     fn acts(&self, bits: &LabelBits) -> Acts {

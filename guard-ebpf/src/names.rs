@@ -1,0 +1,966 @@
+//! Whom a connection is for. `connect` leaves a [`Socket`] with each TCP socket of a session; what the socket then
+//! sends goes through [`guard_egress`] until it has said a name in a ClientHello, or something else has made clear that
+//! it will not. The bytes are those that would leave, not those that the program showed: nobody can change them any
+//! more.
+//!
+//! These programs run for packets and not for calls: they cannot send signals, and who runs on the CPU has nothing to
+//! do with the packet. What they drop, TCP sends again: at once when guardd gives it a push, and within half a second
+//! by itself (a segment that the sending side's own kernel has dropped is tried again by the zero-window probe's
+//! timer). <https://github.com/torvalds/linux/blob/v6.12/net/ipv4/tcp_output.c#L4396>
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
+    btf_maps::SkStorage,
+    helpers::{
+        bpf_ktime_get_ns,
+        generated::{
+            bpf_get_socket_cookie, bpf_probe_read_kernel, bpf_sk_fullsock, bpf_sk_storage_delete,
+            bpf_sk_storage_get, bpf_skb_load_bytes,
+        },
+    },
+    macros::cgroup_skb,
+    programs::SkBuffContext,
+};
+use guard_common::{
+    Verdict,
+    event::{FLAG_SIGNAL_NEEDED, FLAG_STOPPED, kind as record, tier},
+    matching::{FNV_OFFSET, fnv_step, fold},
+    names::{
+        AnswerHeader, HELLO_BEGINS, HostKey, KnownHost, MAX_ANSWER, MAX_HELLO, MAX_LOOKED,
+        MAX_WAITS, NameRecord, Resolved, ResolvedKey, Socket, answers, connection, kind, seen,
+    },
+    state::{Config, HEARTBEAT_LIMIT_NS, class, fate},
+};
+
+use crate::{
+    emit,
+    judge::{self, Done, Judgement},
+    kernel,
+    maps::{
+        self, ANSWERED, HELD, HOSTS, KEPT, NAMED, RESOLVED, SOCKETS, Scratch, TASKS, with_memory,
+    },
+    path,
+};
+
+/// What a cgroup program returns for a packet.
+const PASS: i32 = 1;
+const DROP: i32 = 0;
+
+/// What becomes of a segment: it leaves, and the connection is of no more interest.
+const DECIDED: u32 = 0;
+/// It leaves, and some of it may be the beginning of a ClientHello.
+const UNDECIDED: u32 = 1;
+/// It does not leave.
+const STAYS: u32 = 2;
+
+/// `find_hello` has found none.
+const NO_HELLO: u32 = u32::MAX;
+/// Content type of the TLS record protocol: handshake (RFC 8446, B.1).
+const HANDSHAKE: u32 = 22;
+/// Handshake type (RFC 8446, B.3).
+const CLIENT_HELLO: u32 = 1;
+/// Extensions: RFC 6066, 3 and RFC 9849, 5.
+const SERVER_NAME: u32 = 0;
+/// See [`SERVER_NAME`].
+const ENCRYPTED_CLIENT_HELLO: u32 = 0xfe0d;
+/// Records that one ClientHello may be spread over.
+const MAX_RECORDS: u32 = 64;
+/// Extensions that are gone through: as many as fit.
+const MAX_EXTENSIONS: u32 = 1024;
+/// And how many of them by one call of a function: the verifier keeps no more than 8,192 branches in mind.
+const EXTENSIONS: u32 = 32;
+/// Places that one call looks for a ClientHello at, for the same reason.
+const BLOCK: usize = 64;
+/// Bytes that bounded offsets are masked with; the largest power of two that `tail` has room for.
+const MASK: u64 = 8191;
+/// The same for lengths.
+const LENGTH: u64 = MAX_HELLO as u64 - 1;
+
+const ETH_P_IP: u32 = 0x0800_u16.to_be() as u32;
+const ETH_P_IPV6: u32 = 0x86dd_u16.to_be() as u32;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+/// The port of name servers: RFC 1035, 4.2.
+const DOMAIN: u16 = 53;
+
+/// Makes a socket one that is looked at, in `connect`. Nothing where the kernel has no room for it: then the caller
+/// must judge at once.
+#[inline(always)]
+pub fn watch(sk: *mut bpf_sock) -> Option<&'static mut Socket> {
+    if sk.is_null() {
+        return None;
+    }
+    // SAFETY: `sk` is the context's socket.
+    unsafe {
+        let socket = bpf_sk_storage_get(
+            map_of(&SOCKETS),
+            sk.cast(),
+            core::ptr::null_mut(),
+            BPF_SK_STORAGE_GET_F_CREATE as u64,
+        )
+        .cast::<Socket>();
+        socket.as_mut()
+    }
+}
+
+/// Labels of an address by the names that name servers have given it for.
+#[inline(always)]
+pub fn resolved(addr: &[u8; 16], generation: u32) -> Option<&'static Resolved> {
+    let key = ResolvedKey {
+        addr: *addr,
+        hash: 0,
+        generation,
+        pad: 0,
+    };
+    // Not a copy: of a copy that is not there, the compiler keeps words that the verifier calls not readable.
+    // SAFETY: written by userspace only, one value at a time; a stale one is one that was true.
+    unsafe { RESOLVED.get(key) }
+}
+
+/// The map as helpers want it: the type's own methods serve `connect`'s context only.
+#[inline(always)]
+const fn map_of<T>(map: &'static SkStorage<T>) -> *mut c_void {
+    core::ptr::from_ref(map).cast_mut().cast()
+}
+
+/// Where the bytes of the stream are in a packet.
+struct Segment {
+    /// Sequence number of the first.
+    seq: u32,
+    /// Their place.
+    at: u32,
+    /// How many.
+    len: u32,
+}
+
+#[inline(always)]
+fn load<T: Copy>(skb: *mut __sk_buff, at: u32) -> Option<T> {
+    let mut value = core::mem::MaybeUninit::<T>::uninit();
+    // SAFETY: there is room for as many bytes as are asked for, and any bytes are a `T` here.
+    unsafe {
+        let done = bpf_skb_load_bytes(
+            skb.cast(),
+            at,
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+        );
+        (done == 0).then(|| value.assume_init())
+    }
+}
+
+/// Protocol above IP, and where its header begins. Extension headers of IPv6 that a program may ask for are skipped.
+#[inline(always)]
+fn transport(skb: *mut __sk_buff) -> Option<(u8, u32)> {
+    // SAFETY: readable in this program type.
+    let protocol = unsafe { (*skb).protocol };
+    if protocol == ETH_P_IP {
+        let first: u8 = load(skb, 0)?;
+        let protocol: u8 = load(skb, 9)?;
+        return Some((protocol, (first & 15) as u32 * 4));
+    }
+    if protocol != ETH_P_IPV6 {
+        return None;
+    }
+    let mut next: u8 = load(skb, 6)?;
+    let mut at = 40;
+    for _ in 0..6 {
+        // Hop-by-hop, routing, fragment, destination: RFC 8200, 4.
+        if next != 0 && next != 43 && next != 44 && next != 60 {
+            break;
+        }
+        let header: [u8; 2] = load(skb, at)?;
+        let len = if next == 44 {
+            8
+        } else {
+            (header[1] as u32 + 1) * 8
+        };
+        next = header[0];
+        at += len;
+    }
+    Some((next, at))
+}
+
+/// What a TCP packet carries.
+#[inline(always)]
+fn segment(skb: *mut __sk_buff, at: u32) -> Option<Segment> {
+    const SYN: u8 = 2;
+    let seq: [u8; 4] = load(skb, at + 4)?;
+    let offset: [u8; 2] = load(skb, at + 12)?;
+    let from = at + (offset[0] >> 4) as u32 * 4;
+    // SAFETY: readable in this program type.
+    let whole = unsafe { (*skb).len };
+    if whole <= from {
+        return None;
+    }
+    Some(Segment {
+        // A SYN counts as a byte before those that it carries.
+        seq: u32::from_be_bytes(seq).wrapping_add((offset[1] & SYN != 0) as u32),
+        at: from,
+        len: whole - from,
+    })
+}
+
+/// What leaves the machine, or one socket for another on it.
+#[cgroup_skb]
+pub fn guard_egress(ctx: SkBuffContext) -> i32 {
+    let skb = ctx.skb.skb;
+    // SAFETY: the context's socket, checked for null before each use; the helpers check what it is.
+    let (sk, socket) = unsafe {
+        let sk = (*skb).__bindgen_anon_2.sk;
+        if sk.is_null() {
+            return PASS;
+        }
+        let sk = bpf_sk_fullsock(sk);
+        if sk.is_null() {
+            return PASS;
+        }
+        let socket = bpf_sk_storage_get(map_of(&SOCKETS), sk.cast(), core::ptr::null_mut(), 0);
+        (sk, socket.cast::<Socket>())
+    };
+    // SAFETY: as above. The kernel sends for one socket at a time.
+    let Some(socket) = (unsafe { socket.as_mut() }) else {
+        return PASS;
+    };
+    match leaves(skb, sk, socket) {
+        Some(true) | None => PASS,
+        Some(false) => DROP,
+    }
+}
+
+#[inline(always)]
+fn leaves(skb: *mut __sk_buff, sk: *mut bpf_sock, socket: &mut Socket) -> Option<bool> {
+    let (protocol, at) = transport(skb)?;
+    if protocol != TCP {
+        return None;
+    }
+    let segment = segment(skb, at)?;
+    if socket.state == connection::REFUSED {
+        return Some(false);
+    }
+    if socket.looked != 0 && (segment.seq.wrapping_sub(socket.next) as i32) < 0 {
+        // It has been seen, and sent, before.
+        return None;
+    }
+    let config = judge::config()?;
+    let mut leaves = true;
+    with_memory!(config, scratch => {
+        leaves = look(skb, sk, socket, scratch, &segment).unwrap_or(true);
+        None::<Done>
+    });
+    Some(leaves)
+}
+
+#[inline(always)]
+fn look(
+    skb: *mut __sk_buff,
+    sk: *mut bpf_sock,
+    socket: &mut Socket,
+    scratch: &mut Scratch,
+    segment: &Segment,
+) -> Option<bool> {
+    // What was kept, and behind it what comes.
+    let kept = kernel::opaque(socket.kept as u64) & LENGTH;
+    let tail = scratch.tail.as_mut_ptr();
+    if kept != 0 {
+        // SAFETY: the socket is the context's.
+        let from = unsafe {
+            bpf_sk_storage_get(map_of(&KEPT), sk.cast(), core::ptr::null_mut(), 0).cast::<u8>()
+        };
+        if !from.is_null() {
+            // SAFETY: `tail` is longer than LENGTH, and so is what is kept.
+            unsafe { bpf_probe_read_kernel(tail.cast(), kept as u32, from.cast()) };
+        }
+    }
+    let room = MAX_HELLO as u64 - 1 - kept;
+    let fits = (segment.len as u64).min(room);
+    let fits = kernel::opaque(fits) & LENGTH;
+    if fits == 0 {
+        return None;
+    }
+    // SAFETY: `tail` is longer than twice LENGTH.
+    let loaded = unsafe {
+        bpf_skb_load_bytes(
+            skb.cast(),
+            segment.at,
+            tail.add(kept as usize).cast(),
+            fits as u32,
+        )
+    };
+    if loaded != 0 {
+        return None;
+    }
+    scratch.socket = *socket;
+    // SAFETY: takes the context.
+    scratch.cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
+    let becomes = guard_look(scratch.slot, (kept + fits) as u32);
+    *socket = scratch.socket;
+    if becomes == STAYS {
+        return Some(false);
+    }
+    socket.next = segment.seq.wrapping_add(segment.len);
+    socket.looked = socket.looked.saturating_add(1);
+    if becomes == UNDECIDED && socket.looked < MAX_LOOKED {
+        if keep(sk, socket, scratch).is_some() {
+            return Some(true);
+        }
+        // No room for it: what the rest would say is not going to be known.
+        scratch.socket = *socket;
+        if guard_cut(scratch.slot) == STAYS {
+            *socket = scratch.socket;
+            return Some(false);
+        }
+    }
+    // SAFETY: the socket is the context's; nothing uses what is taken away any more.
+    unsafe {
+        bpf_sk_storage_delete(map_of(&KEPT), sk.cast());
+        bpf_sk_storage_delete(map_of(&SOCKETS), sk.cast());
+    }
+    Some(true)
+}
+
+/// Keeps the bytes that may be the beginning of a ClientHello with the socket.
+#[inline(always)]
+fn keep(sk: *mut bpf_sock, socket: &mut Socket, scratch: &mut Scratch) -> Option<()> {
+    let len = kernel::opaque(socket.kept as u64) & LENGTH;
+    if len == 0 {
+        return Some(());
+    }
+    let at = kernel::opaque(scratch.index as u64) & LENGTH;
+    // SAFETY: the socket is the context's; `tail` is longer than twice LENGTH, and what is kept than LENGTH.
+    unsafe {
+        let to = bpf_sk_storage_get(
+            map_of(&KEPT),
+            sk.cast(),
+            core::ptr::null_mut(),
+            BPF_SK_STORAGE_GET_F_CREATE as u64,
+        )
+        .cast::<u8>();
+        if to.is_null() {
+            return None;
+        }
+        let from = scratch.tail.as_ptr().add(at as usize);
+        bpf_probe_read_kernel(to.cast(), len as u32, from.cast());
+    }
+    Some(())
+}
+
+/// Byte `at` of the stream.
+#[inline(always)]
+fn byte(scratch: &Scratch, at: u32) -> u32 {
+    let at = kernel::opaque(at as u64) & MASK;
+    // SAFETY: `tail` is longer than MASK.
+    unsafe { scratch.tail.as_ptr().add(at as usize).read_volatile() as u32 }
+}
+
+/// Two bytes, the higher first.
+#[inline(always)]
+fn word(scratch: &Scratch, at: u32) -> u32 {
+    byte(scratch, at) << 8 | byte(scratch, at.wrapping_add(1))
+}
+
+/// Where a ClientHello begins among the first `len` bytes, or [`NO_HELLO`]. Exported for the reason given at
+/// [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_find_hello(slot: u32, len: u32) -> u32 {
+    for block in 0..(MAX_HELLO / BLOCK) as u32 {
+        let from = block * BLOCK as u32;
+        if from >= kernel::opaque(len as u64) as u32 {
+            break;
+        }
+        let found = guard_find_in_block(slot, from, len);
+        if found != NO_HELLO {
+            return found;
+        }
+    }
+    NO_HELLO
+}
+
+/// The same among those places that begin in one block. Exported for the reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_find_in_block(slot: u32, from: u32, len: u32) -> u32 {
+    let Some(scratch) = maps::memory(slot) else {
+        return NO_HELLO;
+    };
+    for i in 0..BLOCK as u32 {
+        let at = from.wrapping_add(i);
+        if at.wrapping_add(HELLO_BEGINS as u32) > len {
+            break;
+        }
+        if byte(scratch, at) == HANDSHAKE
+            && byte(scratch, at.wrapping_add(1)) == 3
+            && byte(scratch, at.wrapping_add(2)) <= 4
+            && byte(scratch, at.wrapping_add(3)) <= 0x40
+            && byte(scratch, at.wrapping_add(5)) == CLIENT_HELLO
+        {
+            return at;
+        }
+    }
+    NO_HELLO
+}
+
+/// How many bytes of handshake the records have that begin at `from`; the handshake's own header goes to
+/// `scratch.hash`. With `join` they are put together at the beginning of `tail`. Exported for the reason given at
+/// [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_join_records(slot: u32, from: u32, len: u32, join: u32) -> u32 {
+    let Some(scratch) = maps::memory(slot) else {
+        return 0;
+    };
+    scratch.hash = 0;
+    scratch.count = 0;
+    scratch.index = from;
+    scratch.depth = 0;
+    for _ in 0..MAX_RECORDS {
+        if guard_join_record(slot, len, join) == 0 {
+            break;
+        }
+    }
+    scratch.depth
+}
+
+/// One record more, from `scratch.index`; so many bytes were written before as `scratch.depth` says. Gives 0 when there
+/// are no more. Exported for the reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_join_record(slot: u32, len: u32, join: u32) -> u32 {
+    let Some(scratch) = maps::memory(slot) else {
+        return 0;
+    };
+    let at = path::forget(&scratch.index);
+    let body = at.wrapping_add(5);
+    if body >= len || at > MAX_HELLO as u32 || byte(scratch, at) != HANDSHAKE {
+        return 0;
+    }
+    let size = word(scratch, at.wrapping_add(3));
+    let there = size.min(len.wrapping_sub(body));
+    // The handshake's header may itself be spread over records.
+    for i in 0..4 {
+        if i < there && scratch.count < 4 {
+            scratch.hash = scratch.hash << 8 | byte(scratch, body.wrapping_add(i)) as u64;
+            scratch.count += 1;
+        }
+    }
+    let whole = there == size;
+    let there = kernel::opaque(there as u64) & LENGTH;
+    if there == 0 {
+        return 0;
+    }
+    if join != 0 {
+        let to = path::forget(&scratch.depth) as u64 & LENGTH;
+        let source = kernel::opaque(body as u64) & LENGTH;
+        let tail = scratch.tail.as_mut_ptr();
+        // SAFETY: `tail` is longer than twice LENGTH; bytes only move towards its beginning, and the helper copies
+        // from there.
+        unsafe {
+            bpf_probe_read_kernel(
+                tail.add(to as usize).cast(),
+                there as u32,
+                tail.add(source as usize).cast(),
+            );
+        }
+    }
+    scratch.depth = scratch.depth.wrapping_add(there as u32);
+    scratch.index = body.wrapping_add(size);
+    whole as u32
+}
+
+/// Reads a ClientHello whose first `len` bytes are at the beginning of `tail`: the name goes to `scratch.host`, what was
+/// found to `scratch.seen`. Exported for the reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_read_hello(slot: u32, len: u32) -> u32 {
+    let Some(scratch) = maps::memory(slot) else {
+        return 0;
+    };
+    let declared = 4 + (byte(scratch, 1) << 16 | word(scratch, 2));
+    let mut found = seen::HELLO;
+    let end = if declared > len {
+        found |= seen::CUT;
+        len
+    } else {
+        declared
+    };
+    // RFC 8446, 4.1.2: version, random, session, cipher suites, compression.
+    let mut at = 4 + 2 + 32;
+    at += 1 + byte(scratch, at);
+    at += 2 + word(scratch, at);
+    at += 1 + byte(scratch, at);
+    at += 2;
+    scratch.seen = found;
+    scratch.index = at;
+    for _ in 0..MAX_EXTENSIONS / EXTENSIONS {
+        if guard_read_extensions(slot, end) == 0 {
+            break;
+        }
+    }
+    0
+}
+
+/// Reads some more extensions of a ClientHello that ends at `end`, from `scratch.index`. Gives 0 when there are no
+/// more. Exported for the reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_read_extensions(slot: u32, end: u32) -> u32 {
+    let Some(scratch) = maps::memory(slot) else {
+        return 0;
+    };
+    for _ in 0..EXTENSIONS {
+        let mut at = path::forget(&scratch.index);
+        if at.wrapping_add(4) > end {
+            return 0;
+        }
+        let extension = word(scratch, at);
+        let size = word(scratch, at.wrapping_add(2));
+        at = at.wrapping_add(4);
+        if extension == SERVER_NAME
+            && scratch.host_len == 0
+            && byte(scratch, at.wrapping_add(2)) == 0
+        {
+            let name = word(scratch, at.wrapping_add(3));
+            if name != 0 && name < 256 && at.wrapping_add(5).wrapping_add(name) <= end {
+                let from = kernel::opaque(at.wrapping_add(5) as u64) & MASK;
+                let bytes = kernel::opaque(name as u64) & 255;
+                let tail = scratch.tail.as_ptr();
+                // SAFETY: `host` has 256 bytes; `tail` is longer than MASK and 255 together.
+                unsafe {
+                    bpf_probe_read_kernel(
+                        scratch.host.as_mut_ptr().cast(),
+                        bytes as u32,
+                        tail.add(from as usize).cast(),
+                    );
+                }
+                scratch.host_len = bytes as u32;
+                scratch.seen |= seen::SNI;
+            }
+        } else if extension == ENCRYPTED_CLIENT_HELLO {
+            scratch.seen |= seen::ECH;
+        }
+        at = at.wrapping_add(size);
+        scratch.index = at;
+        if at > MAX_HELLO as u32 {
+            return 0;
+        }
+    }
+    1
+}
+
+/// Labels of the name in `scratch.host`, to `scratch.labels`; its hash to `scratch.hash`. Exported for the reason given
+/// at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_host(slot: u32, generation: u32) -> u32 {
+    let Some(scratch) = maps::memory(slot) else {
+        return 0;
+    };
+    scratch.labels = 0;
+    scratch.hash = FNV_OFFSET;
+    let mut len = scratch.host_len;
+    // A last dot makes no other name of it.
+    if len > 1 && name_byte(scratch, len - 1) == b'.' {
+        len -= 1;
+    }
+    for i in 0..255u32 {
+        if i >= kernel::opaque(len as u64) as u32 {
+            break;
+        }
+        let byte = name_byte(scratch, len.wrapping_sub(i + 1));
+        if byte == b'.' && i != 0 {
+            add_labels(scratch, i, kind::SUFFIX, generation);
+        }
+        let small = if byte.is_ascii_uppercase() {
+            byte | 0x20
+        } else {
+            byte
+        };
+        scratch.hash = fnv_step(scratch.hash, small);
+    }
+    add_labels(scratch, len, kind::EXACT, generation);
+    0
+}
+
+#[inline(always)]
+fn name_byte(scratch: &Scratch, at: u32) -> u8 {
+    let at = kernel::opaque(at as u64) & 255;
+    // SAFETY: `host` has 256 bytes.
+    unsafe { scratch.host.as_ptr().add(at as usize).read_volatile() }
+}
+
+#[inline(always)]
+fn add_labels(scratch: &mut Scratch, len: u32, kind: u16, generation: u32) {
+    let key = HostKey {
+        hash: scratch.hash,
+        len,
+        kind,
+        generation: generation as u16,
+    };
+    // SAFETY: written by userspace, in the half that is not in force.
+    if let Some(known) = unsafe { HOSTS.get(key) } {
+        scratch.labels |= spared(known, scratch.socket.excepted);
+    }
+}
+
+/// Labels of a name for a program.
+#[inline(always)]
+fn spared(known: &KnownHost, excepted: u64) -> u64 {
+    if known.groups & excepted != 0 {
+        0
+    } else {
+        known.labels
+    }
+}
+
+/// Looks at the first `len` bytes of `tail`, for the socket in `scratch.socket`. Gives [`DECIDED`], [`UNDECIDED`] (then
+/// `socket.kept` bytes from `scratch.index` are to be kept) or [`STAYS`]. Exported for the reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_look(slot: u32, len: u32) -> u32 {
+    let Some(scratch) = maps::memory(slot) else {
+        return DECIDED;
+    };
+    scratch.seen = 0;
+    scratch.host_len = 0;
+    let start = guard_find_hello(slot, len);
+    if start == NO_HELLO {
+        let begins =
+            scratch.socket.plain == 0 && len < HELLO_BEGINS as u32 && byte(scratch, 0) == HANDSHAKE;
+        if !begins {
+            if scratch.socket.plain == 0 {
+                if guard_named(slot) == STAYS {
+                    return STAYS;
+                }
+                scratch.socket.plain = 1;
+            }
+            // A proxy may get its orders first, or a server be asked whether it speaks TLS at all.
+            let kept = len.min(HELLO_BEGINS as u32 - 1);
+            scratch.socket.kept = kept;
+            scratch.index = len - kept;
+            return UNDECIDED;
+        }
+        scratch.socket.kept = len;
+        scratch.index = 0;
+        return UNDECIDED;
+    }
+    let there = guard_join_records(slot, start, len, 0);
+    let declared = 4 + (scratch.hash as u32 & 0xff_ffff);
+    let full = len >= MAX_HELLO as u32 - 1;
+    if (scratch.count < 4 || there < declared) && !full {
+        scratch.socket.kept = len - start;
+        scratch.index = start;
+        return UNDECIDED;
+    }
+    guard_join_records(slot, start, len, 1);
+    guard_read_hello(slot, there);
+    if guard_named(slot) == STAYS {
+        return STAYS;
+    }
+    DECIDED
+}
+
+/// The rest of a ClientHello cannot be kept: judged as one that names nobody. Exported for the reason given at
+/// [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_cut(slot: u32) -> u32 {
+    let Some(scratch) = maps::memory(slot) else {
+        return DECIDED;
+    };
+    scratch.seen = seen::HELLO | seen::CUT;
+    scratch.host_len = 0;
+    guard_named(slot)
+}
+
+/// Whether guardd has yet to read what name servers have said.
+#[inline(always)]
+fn answers_wait(config: &Config, now_ns: u64) -> bool {
+    if now_ns.wrapping_sub(config.heartbeat_ns) > HEARTBEAT_LIMIT_NS {
+        return false;
+    }
+    let (Some(handed), Some(read)) = (ANSWERED.get(answers::HANDED), ANSWERED.get(answers::READ))
+    else {
+        return false;
+    };
+    // SAFETY: references are valid for reads; volatile, since others write.
+    unsafe { core::ptr::read_volatile(handed) != core::ptr::read_volatile(read) }
+}
+
+/// Judges the connection in `scratch.socket` by what was seen of its name. Gives [`STAYS`] or [`DECIDED`]. Exported for
+/// the reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_named(slot: u32) -> u32 {
+    let (Some(config), Some(scratch)) = (judge::config(), maps::memory(slot)) else {
+        return DECIDED;
+    };
+    // SAFETY: the helper has no precondition.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    if scratch.socket.waits < MAX_WAITS && answers_wait(config, now_ns) {
+        scratch.socket.waits += 1;
+        return STAYS;
+    }
+    let generation = config.generation & 1;
+    let names = resolved(&scratch.socket.addr, generation);
+    scratch.labels = 0;
+    scratch.hash = 0;
+    let mut found = scratch.seen;
+    if found & seen::SNI != 0 {
+        guard_host(slot, generation);
+        let key = ResolvedKey {
+            addr: scratch.socket.addr,
+            hash: scratch.hash,
+            generation,
+            pad: 0,
+        };
+        if NAMED.get_ptr(key).is_some() {
+            found |= seen::AGREES;
+        } else if names.is_some() {
+            found |= seen::CONTRADICTS;
+        }
+        scratch.seen = found;
+    }
+    let mut labels = scratch.labels;
+    // Nobody has said which of the address's names it is.
+    let hidden = found & (seen::SNI | seen::CUT) != seen::SNI
+        || found & (seen::ECH | seen::AGREES) == seen::ECH;
+    if hidden && let Some(names) = names {
+        labels |= spared(
+            &KnownHost {
+                labels: names.labels,
+                groups: names.groups,
+            },
+            scratch.socket.excepted,
+        );
+    }
+    let unknown = found & (seen::CONTRADICTS | seen::CUT) != 0
+        || (hidden && (names.is_none() || found & seen::ECH != 0));
+    if unknown && !is_loopback(&scratch.socket.addr) {
+        let key = HostKey {
+            hash: 0,
+            len: 0,
+            kind: kind::UNKNOWN,
+            generation: generation as u16,
+        };
+        // SAFETY: as for every name.
+        if let Some(known) = unsafe { HOSTS.get(key) } {
+            labels |= spared(known, scratch.socket.excepted);
+        }
+    }
+    let labels = labels & !scratch.socket.judged;
+    let object = fold(scratch.socket.object, scratch.hash) | 1;
+    scratch.judgement = Judgement::new(true, object);
+    let tgid = scratch.socket.tgid;
+    if labels != 0 {
+        // A process waits for one answer at a time.
+        if let Some(held) = HELD.get_ptr(tgid)
+            // SAFETY: the pointer was checked.
+            && unsafe { (*held).object } != object
+        {
+            return STAYS;
+        }
+        guard_judge_connection(slot, labels, now_ns);
+    }
+    judge::refused(tgid, now_ns, &mut scratch.judgement);
+    guard_tell_name(slot, labels, now_ns);
+    let verdict = scratch.judgement.verdict;
+    if verdict < Verdict::Hold as u8 {
+        scratch.socket.judged |= labels;
+        scratch.socket.state = connection::OPEN;
+        return DECIDED;
+    }
+    scratch.socket.state = if verdict == Verdict::Hold as u8 {
+        connection::HELD
+    } else {
+        connection::REFUSED
+    };
+    STAYS
+}
+
+#[inline(always)]
+fn is_loopback(addr: &[u8; 16]) -> bool {
+    // SAFETY: sixteen bytes are four words.
+    let words: [u32; 4] = unsafe { core::mem::transmute(*addr) };
+    let v4 = words[0] == 0 && words[1] == 0 && words[2] == 0xffff_u32.to_be();
+    (v4 && words[3].to_be() >> 24 == 127)
+        || (words[0] == 0 && words[1] == 0 && words[2] == 0 && words[3] == 1_u32.to_be())
+}
+
+/// Asks the rules; a process that has ended waits for nobody. Exported for the reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_judge_connection(slot: u32, labels: u64, now_ns: u64) -> u32 {
+    let Some(scratch) = maps::memory(slot) else {
+        return 0;
+    };
+    let (session, tgid) = (scratch.socket.session, scratch.socket.tgid);
+    judge_again(slot, session, labels, now_ns, tgid);
+    if scratch.judgement.verdict != Verdict::Hold as u8 {
+        return 0;
+    }
+    let alive = match TASKS.get_ptr(tgid) {
+        // SAFETY: the pointer was checked.
+        Some(task) => unsafe { (*task).start_ns == scratch.socket.start_ns },
+        None => false,
+    };
+    if !alive {
+        scratch.judgement.verdict = Verdict::Deny as u8;
+        return 0;
+    }
+    let judgement = scratch.judgement;
+    judge::enter_hold(
+        &mut scratch.held,
+        tgid,
+        scratch.socket.start_ns,
+        now_ns,
+        labels,
+        session,
+        record::CONNECT,
+        fate::REPEATS,
+        &judgement,
+    );
+    0
+}
+
+#[inline(always)]
+fn judge_again(slot: u32, session: u32, labels: u64, now_ns: u64, tgid: u32) {
+    judge::guard_judge(slot, session, labels, now_ns, tgid);
+}
+
+/// Tells what was seen and what was decided. Exported for the reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_tell_name(slot: u32, labels: u64, now_ns: u64) -> u32 {
+    let Some(scratch) = maps::memory(slot) else {
+        return 0;
+    };
+    let verdict = scratch.judgement.verdict;
+    if labels == 0 && verdict == 0 && scratch.seen & seen::HELLO == 0 {
+        return 0;
+    }
+    // A segment that is sent again while a person is asked is no news.
+    if verdict == Verdict::Hold as u8 && scratch.socket.state == connection::HELD {
+        return 0;
+    }
+    let Some(mut entry) = emit::reserve::<NameRecord>(&scratch.judgement) else {
+        return 0;
+    };
+    // SAFETY: every field is written before the record is submitted.
+    let record = unsafe { &mut *entry.as_mut_ptr() };
+    let socket = &scratch.socket;
+    let header = &mut record.header;
+    header.time_ns = now_ns;
+    header.start_ns = socket.start_ns;
+    header.session = socket.session;
+    header.pid = socket.pid;
+    header.tgid = socket.tgid;
+    header.ppid = socket.ppid;
+    header.uid = socket.uid;
+    header.flags = match verdict {
+        v if v == Verdict::Hold as u8 => FLAG_SIGNAL_NEEDED | FLAG_STOPPED,
+        v if v == Verdict::Kill as u8 => FLAG_SIGNAL_NEEDED,
+        _ => 0,
+    };
+    header.kind = record::NAME;
+    header.tier = tier::CGROUP;
+    header.comm = socket.comm;
+    emit::fill_judgement(header, labels, &scratch.judgement);
+    header.latency_ns = emit::since(now_ns);
+    record.addr = socket.addr;
+    record.cookie = scratch.cookie;
+    record.seen = scratch.seen;
+    record.family = socket.family;
+    record.port = socket.port;
+    record.host_len = scratch.host_len;
+    record.pad = 0;
+    record.host = scratch.host;
+    emit::submit(entry, &scratch.judgement, now_ns);
+    0
+}
+
+/// What arrives: answers of name servers are handed to guardd, whoever asked.
+#[cgroup_skb]
+pub fn guard_ingress(ctx: SkBuffContext) -> i32 {
+    let _ = answer(ctx.skb.skb);
+    PASS
+}
+
+#[inline(always)]
+fn answer(skb: *mut __sk_buff) -> Option<()> {
+    let (protocol, at) = transport(skb)?;
+    if protocol != UDP && protocol != TCP {
+        return None;
+    }
+    let ports: [u16; 2] = load(skb, at)?;
+    if u16::from_be(ports[0]) != DOMAIN {
+        return None;
+    }
+    let (seq, from) = if protocol == UDP {
+        (0, at + 8)
+    } else {
+        let segment = segment(skb, at)?;
+        (segment.seq, segment.at)
+    };
+    // SAFETY: readable in this program type.
+    let len = unsafe { (*skb).len };
+    if len <= from {
+        return None;
+    }
+    let config = judge::config()?;
+    with_memory!(config, scratch => {
+        let _ = hand_on(skb, scratch, protocol, u16::from_be(ports[1]), seq, from, len - from);
+        None::<Done>
+    });
+    Some(())
+}
+
+#[inline(always)]
+fn hand_on(
+    skb: *mut __sk_buff,
+    scratch: &mut Scratch,
+    protocol: u8,
+    port: u16,
+    seq: u32,
+    from: u32,
+    whole: u32,
+) -> Option<()> {
+    const HEAD: usize = size_of::<AnswerHeader>();
+    let len = kernel::opaque((whole as u64).min(MAX_ANSWER as u64)) & LENGTH;
+    if len == 0 {
+        return None;
+    }
+    let tail = scratch.tail.as_mut_ptr();
+    // SAFETY: `tail` is aligned to 8 and longer than the header and LENGTH together.
+    unsafe {
+        if bpf_skb_load_bytes(skb.cast(), from, tail.add(HEAD).cast(), len as u32) != 0 {
+            return None;
+        }
+        let header = &mut *tail.cast::<AnswerHeader>();
+        header.time_ns = bpf_ktime_get_ns();
+        header.port = port;
+        header.protocol = protocol as u16;
+        header.seq = seq;
+        header.len = len as u32;
+        header.whole = whole;
+        // SAFETY: readable in this program type.
+        if (*skb).protocol == ETH_P_IP {
+            let addr: u32 = load(skb, 12)?;
+            header.from =
+                core::mem::transmute::<[u32; 4], [u8; 16]>([0, 0, 0xffff_u32.to_be(), addr]);
+        } else {
+            header.from = load(skb, 8)?;
+        }
+        let bytes = core::slice::from_raw_parts(tail.cast_const(), HEAD + len as usize);
+        // Counted before it is handed on: who reads it may already be done with it otherwise.
+        let handed = ANSWERED.get_ptr_mut(answers::HANDED)?;
+        kernel::atomic_add(handed.cast(), 1);
+        let ok = maps::DOMAINS.output::<[u8]>(bytes, 0).is_ok();
+        if !ok {
+            kernel::atomic_add(handed.cast(), -1);
+        }
+        emit::count(class::NAME, ok);
+    }
+    Some(())
+}

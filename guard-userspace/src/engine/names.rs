@@ -1,0 +1,258 @@
+//! Names of hosts: what name servers say goes to the kernel's tables, and what connections say into events.
+
+use std::net::IpAddr;
+
+use guard_common::{
+    Verdict,
+    event::Header,
+    names::{self as kernel_names, Resolved, seen},
+};
+use rustix::process::Signal;
+use serde_json::{Map, Value};
+
+use super::{BATCH, Engine};
+use crate::{
+    clock,
+    event::Kind,
+    kernel::{Connection, NameServerBytes, Said},
+    names::{self, Changed, Taken},
+    process::{self, Id},
+};
+
+/// Processes of a session that are asked for a socket which the one that has connected it has no longer.
+const HEIRS: usize = 64;
+
+impl Engine {
+    /// Reads what name servers have said since, and tells the kernel.
+    pub(super) fn read_answers(&mut self) {
+        let mut messages: Vec<Vec<u8>> = Vec::new();
+        let ring = self.domains.get_mut();
+        let mut read = 0;
+        for _ in 0..BATCH {
+            let Some(item) = ring.next() else { break };
+            read += 1;
+            let Some(part) = NameServerBytes::decode(&item) else {
+                continue;
+            };
+            let cut = (part.bytes.len() as u32) < part.whole;
+            if i32::from(part.protocol) == libc::IPPROTO_TCP {
+                messages.extend(
+                    self.streams
+                        .segment(part.from, part.port, part.seq, part.bytes, cut),
+                );
+            } else {
+                messages.push(part.bytes.to_vec());
+            }
+        }
+        if read == 0 {
+            return;
+        }
+        self.more |= read == BATCH as u64;
+        let now = clock::monotonic_ns();
+        for message in messages {
+            for answer in names::parse(&message) {
+                let (policy, bits) = (&self.policy, &self.bits);
+                let labelled = |name: &str| policy.of_host(name, bits).labels != 0;
+                let changed = self.names.learn(&answer, now, labelled);
+                let generation = self.kernel.tables.generation();
+                self.tell_names(generation, &changed);
+            }
+        }
+        if self.names.forgotten > 0 {
+            let text = format!(
+                "{} addresses with a labelled name were forgotten before their time: more than the table holds",
+                self.names.forgotten
+            );
+            self.problems.insert("names", text);
+        }
+        // After the tables: a connection that waits for this is judged by them.
+        self.answers_read += read;
+        if let Err(error) = self.kernel.tables.answers_read(self.answers_read) {
+            self.problems.insert("names", error.to_string());
+        }
+    }
+
+    /// Brings the kernel's tables of a half of the policy up to date with what is known of addresses.
+    pub(super) fn tell_names(&mut self, generation: u32, changed: &[Changed]) {
+        for Changed { addr, gone } in changed {
+            let bytes = mapped(*addr);
+            for name in gone {
+                let hash = kernel_names::hash(name.as_bytes());
+                self.kernel.tables.drop_resolved(generation, bytes, hash);
+            }
+            let mut hashes = Vec::new();
+            let mut resolved: Option<Resolved> = None;
+            for name in self.names.of(*addr) {
+                hashes.push(kernel_names::hash(name.as_bytes()));
+                let known = self.policy.of_host(name, &self.bits);
+                match &mut resolved {
+                    None => {
+                        resolved = Some(Resolved {
+                            labels: known.labels,
+                            sure: known.labels,
+                            groups: known.groups,
+                        });
+                    }
+                    Some(resolved) => {
+                        let mut all = kernel_names::KnownHost {
+                            labels: resolved.labels,
+                            groups: resolved.groups,
+                        };
+                        all.join(known.labels, known.groups);
+                        resolved.labels = all.labels;
+                        resolved.groups = all.groups;
+                        resolved.sure &= known.labels;
+                    }
+                }
+            }
+            let Some(resolved) = resolved else {
+                self.kernel.tables.drop_resolved(generation, bytes, 0);
+                continue;
+            };
+            let put = self
+                .kernel
+                .tables
+                .put_resolved(generation, bytes, &hashes, resolved);
+            if let Err(error) = put {
+                self.problems.insert("names", error.to_string());
+            }
+        }
+    }
+
+    /// Everything that is known, for another half of the policy: `self.policy` and `self.bits` are its.
+    pub(super) fn tell_all_names(&mut self, generation: u32) {
+        let (policy, bits) = (&self.policy, &self.bits);
+        self.names
+            .relabel(|name| policy.of_host(name, bits).labels != 0);
+        let all: Vec<Changed> = self
+            .names
+            .addresses()
+            .into_iter()
+            .map(|addr| Changed {
+                addr,
+                gone: Vec::new(),
+            })
+            .collect();
+        self.tell_names(generation, &all);
+    }
+
+    /// Forgets what nobody uses any more, from time to time.
+    pub(super) fn sweep_names(&mut self) {
+        let changed = self.names.sweep(clock::monotonic_ns());
+        let generation = self.kernel.tables.generation();
+        self.tell_names(generation, &changed);
+    }
+
+    /// A connection has said whom it is for.
+    pub(super) fn on_name(&mut self, fields: &Header, to: &Connection, said: &Said) {
+        let host = said.host.as_deref().map(names::normal);
+        let known = self.names.latest(to.addr).map(str::to_owned);
+        let nothing_new = host.is_some() && host == known;
+        let mut event = self.event_of(Kind::Connect, fields);
+        if event.labels.is_empty()
+            && fields.verdict == 0
+            && (nothing_new || !self.may_tell_connect())
+        {
+            return;
+        }
+        let mut object = self.place_of(to);
+        if let Some(host) = host {
+            object.insert("host".into(), host.into());
+            object.insert("host_from".into(), "sni".into());
+        }
+        let has = |flag| said.seen & flag != 0;
+        if has(seen::HELLO) {
+            let word = match () {
+                () if !has(seen::SNI) => "none",
+                () if has(seen::AGREES) => "agrees with dns",
+                () if has(seen::CONTRADICTS) => "contradicts dns",
+                () => "not known from dns",
+            };
+            object.insert("sni".into(), word.into());
+        }
+        if has(seen::ECH) {
+            object.insert("ech".into(), true.into());
+        }
+        if has(seen::CUT) {
+            object.insert("cut".into(), true.into());
+        }
+        event.object = Some(object.into());
+        let event = self.tell(event);
+        self.touch(fields, &event);
+        let id = Id::new(fields.tgid, fields.start_ns);
+        match Verdict::from_u8(fields.verdict) {
+            Verdict::Kill => {
+                let _ = process::signal(id, Signal::KILL);
+                self.end_socket(id, fields.session, said.cookie);
+            }
+            Verdict::Deny => self.end_socket(id, fields.session, said.cookie),
+            Verdict::Hold => {
+                self.hold_from(fields, event);
+                for hold in self.holds.values_mut() {
+                    if hold.process == (id.pid, id.start) {
+                        hold.cookie = Some(said.cookie);
+                    }
+                }
+            }
+            Verdict::Allow | Verdict::Flag => {}
+        }
+    }
+
+    /// Where a connection goes, with the name that its address was last given for.
+    pub(super) fn place_of(&self, to: &Connection) -> Map<String, Value> {
+        let family = if i32::from(to.family) == libc::AF_INET {
+            "inet"
+        } else {
+            "inet6"
+        };
+        let protocol = match to.socket_type as i32 {
+            libc::SOCK_STREAM => "stream",
+            libc::SOCK_DGRAM => "datagram",
+            _ => "other",
+        };
+        let mut object = Map::new();
+        object.insert("family".into(), family.into());
+        object.insert("addr".into(), to.addr.to_string().into());
+        object.insert("port".into(), to.port.into());
+        object.insert("type".into(), protocol.into());
+        if let Some(host) = self.names.latest(to.addr) {
+            object.insert("host".into(), host.into());
+            object.insert("host_from".into(), "dns".into());
+        }
+        object
+    }
+
+    /// What the kernel holds back of a connection is to be tried again now.
+    pub(super) fn push_socket(&mut self, id: Id, session: u32, cookie: u64) {
+        // It is tried again within half a second all the same.
+        if let Some(socket) = self.find_socket(id, session, cookie)
+            && let Err(error) = socket.push()
+        {
+            tracing::debug!(%error, "a held connection could not be pushed");
+        }
+    }
+
+    /// Ends a connection, so that its program does not wait for an answer to what never leaves.
+    fn end_socket(&mut self, id: Id, session: u32, cookie: u64) {
+        if let Some(socket) = self.find_socket(id, session, cookie)
+            && let Err(error) = socket.end()
+        {
+            tracing::debug!(%error, "a refused connection could not be ended: nothing of it leaves");
+        }
+    }
+
+    fn find_socket(&self, id: Id, session: u32, cookie: u64) -> Option<Taken> {
+        // Another may have inherited it.
+        let heirs = self.members(session).into_iter().take(HEIRS);
+        std::iter::once(id)
+            .chain(heirs)
+            .find_map(|id| Taken::find(id, cookie).ok().flatten())
+    }
+}
+
+fn mapped(addr: IpAddr) -> [u8; 16] {
+    match addr {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}

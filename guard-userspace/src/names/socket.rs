@@ -1,0 +1,97 @@
+//! Another process's socket, to have it sent what waits or to end it.
+
+use std::{
+    fs, io,
+    os::fd::{AsRawFd as _, OwnedFd},
+};
+
+use rustix::{
+    net::sockopt,
+    process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open},
+};
+
+use crate::process::{self, Id};
+
+/// Descriptors of one process that are looked through.
+const MAX_DESCRIPTORS: usize = 65_536;
+
+/// A descriptor of somebody's socket.
+#[derive(Debug)]
+pub struct Taken(OwnedFd);
+
+impl Taken {
+    /// The socket of a process with this cookie (`SO_COOKIE`); `None` where it has no such socket any more.
+    ///
+    /// # Errors
+    /// When the process cannot be looked at.
+    pub fn find(id: Id, cookie: u64) -> io::Result<Option<Self>> {
+        let Some(pid) = i32::try_from(id.pid).ok().and_then(Pid::from_raw) else {
+            return Ok(None);
+        };
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        // The pid may have gone to another since.
+        if process::stat(id.pid).is_none_or(|stat| stat.id != id) {
+            return Ok(None);
+        }
+        for entry in fs::read_dir(format!("/proc/{}/fd", id.pid))?.take(MAX_DESCRIPTORS) {
+            let Ok(entry) = entry else { continue };
+            let is_socket = fs::read_link(entry.path()).is_ok_and(|target| {
+                target
+                    .as_os_str()
+                    .as_encoded_bytes()
+                    .starts_with(b"socket:")
+            });
+            let number = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok());
+            let (true, Some(number)) = (is_socket, number) else {
+                continue;
+            };
+            let Ok(fd) = pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty()) else {
+                continue;
+            };
+            if sockopt::socket_cookie(&fd).is_ok_and(|it| it == cookie) {
+                return Ok(Some(Self(fd)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Has it sent what waits. Turning the delay of small segments off pushes what is pending; the program finds it as
+    /// it was. <https://github.com/torvalds/linux/blob/v6.12/net/ipv4/tcp.c#L3437>
+    ///
+    /// # Errors
+    /// When it is no TCP socket any more.
+    pub fn push(&self) -> io::Result<()> {
+        let nodelay = sockopt::tcp_nodelay(&self.0)?;
+        sockopt::set_tcp_nodelay(&self.0, true)?;
+        sockopt::set_tcp_nodelay(&self.0, nodelay)?;
+        Ok(())
+    }
+
+    /// Ends the connection: the program's next call fails with ECONNRESET, and what has not been sent never is.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn end(&self) -> io::Result<()> {
+        // As in connect(2): an address of this family dissolves the association.
+        let nowhere = libc::sockaddr {
+            sa_family: libc::AF_UNSPEC as libc::sa_family_t,
+            sa_data: [0; 14],
+        };
+        // SAFETY: the address is as long as is said.
+        let result = unsafe {
+            libc::connect(
+                self.0.as_raw_fd(),
+                &raw const nowhere,
+                size_of::<libc::sockaddr>() as libc::socklen_t,
+            )
+        };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+}
