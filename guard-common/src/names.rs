@@ -61,8 +61,8 @@ pub fn hash(name: &[u8]) -> u64 {
     })
 }
 
-/// An address that a name was resolved to, with the [`hash`] of the name; or with 0 for all names of the address
-/// together, which is the entry with a [`Resolved`].
+/// An address that a name was resolved to, with the [`hash`] of the name (the value is a [`KnownHost`]); or with 0 for
+/// all names of the address together, which is the entry with a [`Resolved`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C)]
 pub struct ResolvedKey {
@@ -128,6 +128,10 @@ pub struct Socket {
     pub plain: u8,
     /// How often a segment has waited for guardd to read what name servers have said.
     pub waits: u32,
+    /// Bytes that have been looked at.
+    pub sent: u32,
+    /// Unused.
+    pub pad: u32,
     /// `task->comm`.
     pub comm: [u8; 16],
 }
@@ -145,8 +149,11 @@ pub mod connection {
 /// Bytes of a connection that are looked through for a ClientHello at once. Those of browsers, with a post-quantum key
 /// share, are some 1,800 long. Of a longer one the first part is read.
 pub const MAX_HELLO: usize = 4096;
-/// Segments with data after which a connection that has not sent a ClientHello is taken to send none.
+/// Segments with data, and bytes in them, after which a connection that has not begun a ClientHello is taken to send
+/// none.
 pub const MAX_LOOKED: u16 = 64;
+/// See [`MAX_LOOKED`].
+pub const MAX_SENT: u32 = 16 << 10;
 /// A ClientHello is recognised by so many of its first bytes: record header (5), handshake header (4), version (2).
 pub const HELLO_BEGINS: usize = 11;
 /// How often a segment waits for guardd to read what name servers have said.

@@ -342,6 +342,7 @@ fn watch(
     socket.state = connection::OPEN;
     socket.plain = 0;
     socket.waits = 0;
+    socket.sent = 0;
     socket.comm = kernel::read(thread, &TASK_COMM).unwrap_or([0; 16]);
 }
 

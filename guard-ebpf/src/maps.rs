@@ -120,7 +120,7 @@ pub static RESOLVED: HashMap<ResolvedKey, Resolved> =
     HashMap::with_max_entries(32_768, NO_PREALLOC);
 /// Which names an address was given for.
 #[map]
-pub static NAMED: HashMap<ResolvedKey, u32> = HashMap::with_max_entries(131_072, NO_PREALLOC);
+pub static NAMED: HashMap<ResolvedKey, KnownHost> = HashMap::with_max_entries(131_072, NO_PREALLOC);
 /// With each TCP socket of a session, until it is known whom it is for.
 #[btf_map]
 pub static SOCKETS: SkStorage<Socket> = SkStorage::new();

@@ -29,7 +29,8 @@ use guard_common::{
     matching::{FNV_OFFSET, fnv_step, fold},
     names::{
         AnswerHeader, HELLO_BEGINS, HostKey, KnownHost, MAX_ANSWER, MAX_HELLO, MAX_LOOKED,
-        MAX_WAITS, NameRecord, Resolved, ResolvedKey, Socket, answers, connection, kind, seen,
+        MAX_SENT, MAX_WAITS, NameRecord, Resolved, ResolvedKey, Socket, answers, connection, kind,
+        seen,
     },
     state::{Config, HEARTBEAT_LIMIT_NS, class, fate},
 };
@@ -301,7 +302,11 @@ fn look(
     }
     socket.next = segment.seq.wrapping_add(segment.len);
     socket.looked = socket.looked.saturating_add(1);
-    if becomes == UNDECIDED && socket.looked < MAX_LOOKED {
+    socket.sent = socket.sent.saturating_add(segment.len);
+    // What has begun as a ClientHello ends with it, or with the room for it.
+    let enough = socket.looked >= MAX_LOOKED && socket.sent >= MAX_SENT;
+    let begun = socket.kept >= HELLO_BEGINS as u32;
+    if becomes == UNDECIDED && (begun || !enough) {
         if keep(sk, socket, scratch).is_some() {
             return Some(true);
         }
@@ -715,8 +720,11 @@ pub extern "C" fn guard_named(slot: u32) -> u32 {
             generation,
             pad: 0,
         };
-        if NAMED.get_ptr(key).is_some() {
+        // SAFETY: as for `resolved`.
+        if let Some(known) = unsafe { NAMED.get(key) } {
             found |= seen::AGREES;
+            // It may stand for another name that has labels.
+            scratch.labels |= spared(known, scratch.socket.excepted);
         } else if names.is_some() {
             found |= seen::CONTRADICTS;
         }
@@ -736,8 +744,9 @@ pub extern "C" fn guard_named(slot: u32) -> u32 {
         );
     }
     let unknown = found & (seen::CONTRADICTS | seen::CUT) != 0
-        || (hidden && (names.is_none() || found & seen::ECH != 0));
-    if unknown && !is_loopback(&scratch.socket.addr) {
+        || found & (seen::ECH | seen::AGREES) == seen::ECH
+        || (hidden && names.is_none() && !is_loopback(&scratch.socket.addr));
+    if unknown {
         let key = HostKey {
             hash: 0,
             len: 0,
@@ -761,9 +770,12 @@ pub extern "C" fn guard_named(slot: u32) -> u32 {
         {
             return STAYS;
         }
-        guard_judge_connection(slot, labels, now_ns);
+        judge::guard_judge(slot, scratch.socket.session, labels, now_ns, tgid);
     }
     judge::refused(tgid, now_ns, &mut scratch.judgement);
+    if scratch.judgement.verdict == Verdict::Hold as u8 {
+        guard_hold_connection(slot, labels, now_ns);
+    }
     guard_tell_name(slot, labels, now_ns);
     let verdict = scratch.judgement.verdict;
     if verdict < Verdict::Hold as u8 {
@@ -779,6 +791,7 @@ pub extern "C" fn guard_named(slot: u32) -> u32 {
     STAYS
 }
 
+/// This host, which needs no name to be known.
 #[inline(always)]
 fn is_loopback(addr: &[u8; 16]) -> bool {
     // SAFETY: sixteen bytes are four words.
@@ -788,18 +801,14 @@ fn is_loopback(addr: &[u8; 16]) -> bool {
         || (words[0] == 0 && words[1] == 0 && words[2] == 0 && words[3] == 1_u32.to_be())
 }
 
-/// Asks the rules; a process that has ended waits for nobody. Exported for the reason given at [`kernel`].
+/// Enters a hold; a process that has ended waits for nobody. Exported for the reason given at [`kernel`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn guard_judge_connection(slot: u32, labels: u64, now_ns: u64) -> u32 {
+pub extern "C" fn guard_hold_connection(slot: u32, labels: u64, now_ns: u64) -> u32 {
     let Some(scratch) = maps::memory(slot) else {
         return 0;
     };
     let (session, tgid) = (scratch.socket.session, scratch.socket.tgid);
-    judge_again(slot, session, labels, now_ns, tgid);
-    if scratch.judgement.verdict != Verdict::Hold as u8 {
-        return 0;
-    }
     let alive = match TASKS.get_ptr(tgid) {
         // SAFETY: the pointer was checked.
         Some(task) => unsafe { (*task).start_ns == scratch.socket.start_ns },
@@ -822,11 +831,6 @@ pub extern "C" fn guard_judge_connection(slot: u32, labels: u64, now_ns: u64) ->
         &judgement,
     );
     0
-}
-
-#[inline(always)]
-fn judge_again(slot: u32, session: u32, labels: u64, now_ns: u64, tgid: u32) {
-    judge::guard_judge(slot, session, labels, now_ns, tgid);
 }
 
 /// Tells what was seen and what was decided. Exported for the reason given at [`kernel`].

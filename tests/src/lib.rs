@@ -4,9 +4,11 @@
 //! Everything a test starts carries its [`Place`]'s mark in the environment. When the place goes, no
 //! process with the mark may be left stopped, and none is left running.
 
+pub mod dns;
 pub mod evasion;
 mod events;
 mod guard;
+pub mod hello;
 mod lines;
 mod place;
 mod policy;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use guard_common::{
     Verdict,
     event::Header,
-    names::{self as kernel_names, Resolved, seen},
+    names::{self as kernel_names, KnownHost, Resolved, seen},
 };
 use rustix::process::Signal;
 use serde_json::{Map, Value};
@@ -80,11 +80,16 @@ impl Engine {
                 let hash = kernel_names::hash(name.as_bytes());
                 self.kernel.tables.drop_resolved(generation, bytes, hash);
             }
-            let mut hashes = Vec::new();
+            let mut names: Vec<(u64, KnownHost)> = Vec::new();
             let mut resolved: Option<Resolved> = None;
-            for name in self.names.of(*addr) {
-                hashes.push(kernel_names::hash(name.as_bytes()));
-                let known = self.policy.of_host(name, &self.bits);
+            for (name, via) in self.names.of(*addr) {
+                let mut known = self.policy.of_host(name, &self.bits);
+                for of in via {
+                    let also = self.policy.of_host(of, &self.bits);
+                    known.join(also.labels, also.groups);
+                    names.push((kernel_names::hash(of.as_bytes()), also));
+                }
+                names.push((kernel_names::hash(name.as_bytes()), known));
                 match &mut resolved {
                     None => {
                         resolved = Some(Resolved {
@@ -94,7 +99,7 @@ impl Engine {
                         });
                     }
                     Some(resolved) => {
-                        let mut all = kernel_names::KnownHost {
+                        let mut all = KnownHost {
                             labels: resolved.labels,
                             groups: resolved.groups,
                         };
@@ -112,7 +117,7 @@ impl Engine {
             let put = self
                 .kernel
                 .tables
-                .put_resolved(generation, bytes, &hashes, resolved);
+                .put_resolved(generation, bytes, &names, resolved);
             if let Err(error) = put {
                 self.problems.insert("names", error.to_string());
             }

@@ -70,7 +70,7 @@ pub struct Tables {
     addresses: LpmTrie<MapData, AddressKey, KnownAddress>,
     hosts: HashMap<MapData, HostKey, KnownHost>,
     resolved: HashMap<MapData, ResolvedKey, Resolved>,
-    named: HashMap<MapData, ResolvedKey, u32>,
+    named: HashMap<MapData, ResolvedKey, KnownHost>,
     answered: Array<MapData, u64>,
     markers: HashMap<MapData, EnvKey, u32>,
     rules: Array<MapData, RuleTable>,
@@ -654,7 +654,8 @@ impl Tables {
 
     // --- names ---
 
-    /// Enters what an address was given for by name servers: the hashes of the names, and what they carry.
+    /// Enters what an address was given for by name servers: the hashes of the names with what each
+    /// carries, and what they carry together.
     ///
     /// # Errors
     /// When a table is full.
@@ -662,7 +663,7 @@ impl Tables {
         &mut self,
         generation: u32,
         addr: [u8; 16],
-        names: &[u64],
+        names: &[(u64, KnownHost)],
         resolved: Resolved,
     ) -> Result<(), KernelError> {
         let key = |hash| ResolvedKey {
@@ -671,8 +672,8 @@ impl Tables {
             generation,
             pad: 0,
         };
-        for &hash in names {
-            at("NAMED", self.named.insert(key(hash), 1, 0))?;
+        for (hash, known) in names {
+            at("NAMED", self.named.insert(key(*hash), known, 0))?;
         }
         at("RESOLVED", self.resolved.insert(key(0), resolved, 0))
     }

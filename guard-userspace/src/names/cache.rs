@@ -2,7 +2,7 @@
 //! servers say: an address that no label names goes before one that some label does.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     time::Duration,
 };
@@ -15,15 +15,30 @@ pub const MAX_ADDRESSES: usize = 16_384;
 pub const MAX_NAMES: usize = 65_536;
 /// Names of one address: shared front ends have many.
 const MAX_NAMES_EACH: usize = 128;
+/// Names that one stands for.
+const MAX_VIA: usize = 16;
 /// Programs use an answer for longer than its time: many keep it as long as they run.
 const AT_LEAST: Duration = Duration::from_secs(3600);
 /// And nobody needs it for longer than that.
 const AT_MOST: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Clone, Debug)]
+struct Name {
+    /// Until when it counts, ns of `CLOCK_MONOTONIC`.
+    until: u64,
+    /// Names that it stands for.
+    via: BTreeSet<String>,
+}
+
+impl Name {
+    fn count(&self) -> usize {
+        1 + self.via.len()
+    }
+}
+
+#[derive(Clone, Debug)]
 struct Address {
-    /// Names, and until when each counts, ns of `CLOCK_MONOTONIC`.
-    names: BTreeMap<String, u64>,
+    names: BTreeMap<String, Name>,
     /// The name that was given last.
     latest: String,
     /// Some label has one of its names.
@@ -32,7 +47,15 @@ struct Address {
 
 impl Address {
     fn until(&self) -> u64 {
-        self.names.values().copied().max().unwrap_or_default()
+        self.names
+            .values()
+            .map(|name| name.until)
+            .max()
+            .unwrap_or_default()
+    }
+
+    fn count(&self) -> usize {
+        self.names.values().map(Name::count).sum()
     }
 }
 
@@ -41,7 +64,7 @@ impl Address {
 pub struct Changed {
     /// Which.
     pub addr: IpAddr,
-    /// Names that it has no longer.
+    /// Names that it has no longer, and those that these stood for.
     pub gone: Vec<String>,
 }
 
@@ -65,7 +88,13 @@ impl Names {
     ) -> Vec<Changed> {
         let mut changed = Vec::new();
         if !self.addresses.contains_key(&answer.addr) && self.addresses.len() >= MAX_ADDRESSES
-            || self.count + answer.names.len() > MAX_NAMES
+            || self.count
+                + answer
+                    .names
+                    .values()
+                    .map(|via| 1 + via.len())
+                    .sum::<usize>()
+                > MAX_NAMES
         {
             changed = self.make_room(now_ns);
         }
@@ -79,19 +108,29 @@ impl Names {
                 labelled: false,
             });
         let mut new = false;
-        for name in &answer.names {
-            let full = address.names.len() >= MAX_NAMES_EACH;
-            if let Some(old) = address.names.get_mut(name) {
-                *old = until.max(*old);
-            } else if full && !labelled(name) {
+        for (name, via) in &answer.names {
+            let counts = labelled(name) || via.iter().any(|name| labelled(name));
+            if address.names.len() >= MAX_NAMES_EACH && !counts && !address.names.contains_key(name)
+            {
                 continue;
-            } else {
-                address.names.insert(name.clone(), until);
+            }
+            let known = address.names.entry(name.clone()).or_insert_with(|| {
                 self.count += 1;
                 new = true;
+                Name {
+                    until,
+                    via: BTreeSet::new(),
+                }
+            });
+            known.until = until.max(known.until);
+            for of in via.iter().take(MAX_VIA) {
+                if known.via.len() < MAX_VIA && known.via.insert(of.clone()) {
+                    self.count += 1;
+                    new = true;
+                }
             }
             address.latest.clone_from(name);
-            address.labelled |= labelled(name);
+            address.labelled |= counts;
         }
         if new {
             changed.push(Changed {
@@ -102,10 +141,13 @@ impl Names {
         changed
     }
 
-    /// Names of an address.
-    pub fn of(&self, addr: IpAddr) -> impl Iterator<Item = &str> {
+    /// Names of an address, each with those that it stands for.
+    pub fn of(&self, addr: IpAddr) -> impl Iterator<Item = (&str, &BTreeSet<String>)> {
         let names = self.addresses.get(&addr).map(|address| &address.names);
-        names.into_iter().flatten().map(|(name, _)| name.as_str())
+        names
+            .into_iter()
+            .flatten()
+            .map(|(name, known)| (name.as_str(), &known.via))
     }
 
     /// The name that was last given for an address.
@@ -122,7 +164,8 @@ impl Names {
     /// Which addresses some label names, by another policy.
     pub fn relabel(&mut self, labelled: impl Fn(&str) -> bool) {
         for address in self.addresses.values_mut() {
-            address.labelled = address.names.keys().any(|name| labelled(name));
+            let via = address.names.values().flat_map(|known| &known.via);
+            address.labelled = address.names.keys().chain(via).any(|name| labelled(name));
         }
     }
 
@@ -130,17 +173,17 @@ impl Names {
     pub fn sweep(&mut self, now_ns: u64) -> Vec<Changed> {
         let mut changed = Vec::new();
         for (addr, address) in &mut self.addresses {
-            let gone: Vec<String> = address
-                .names
-                .iter()
-                .filter(|(_, until)| **until <= now_ns)
-                .map(|(name, _)| name.clone())
-                .collect();
+            let mut gone = Vec::new();
+            address.names.retain(|name, known| {
+                if known.until > now_ns {
+                    return true;
+                }
+                gone.push(name.clone());
+                gone.extend(known.via.iter().cloned());
+                false
+            });
             if gone.is_empty() {
                 continue;
-            }
-            for name in &gone {
-                address.names.remove(name);
             }
             self.count -= gone.len();
             if !address.names.contains_key(&address.latest)
@@ -170,12 +213,14 @@ impl Names {
                 break;
             }
             if let Some(address) = self.addresses.remove(&addr) {
-                self.count -= address.names.len();
+                self.count -= address.count();
                 self.forgotten += u64::from(labelled);
-                changed.push(Changed {
-                    addr,
-                    gone: address.names.into_keys().collect(),
-                });
+                let gone = address
+                    .names
+                    .into_iter()
+                    .flat_map(|(name, known)| std::iter::once(name).chain(known.via))
+                    .collect();
+                changed.push(Changed { addr, gone });
             }
         }
         changed
@@ -184,7 +229,7 @@ impl Names {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, net::Ipv4Addr};
+    use std::net::Ipv4Addr;
 
     use super::*;
 
@@ -193,7 +238,10 @@ mod tests {
     fn answer(addr: u32, names: &[&str], ttl: u64) -> Answer {
         Answer {
             addr: Ipv4Addr::from(addr).into(),
-            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            names: names
+                .iter()
+                .map(|name| ((*name).to_owned(), BTreeSet::new()))
+                .collect(),
             ttl: Duration::from_secs(ttl),
         }
     }

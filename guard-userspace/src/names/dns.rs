@@ -22,13 +22,14 @@ const MAX_RECORDS: usize = 256;
 /// Aliases from a name to its address that are followed.
 const MAX_ALIASES: usize = 16;
 
-/// An address, and every name that it was given for.
+/// An address, and the names that it was given for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The address.
     pub addr: IpAddr,
-    /// The name of the record itself, and the names that are aliases of it; in small letters.
-    pub names: BTreeSet<String>,
+    /// Names that were asked for, in small letters, each with the names that it stands for on the way to the address:
+    /// who uses the one talks to the others.
+    pub names: BTreeMap<String, BTreeSet<String>>,
     /// How long it may be used.
     pub ttl: Duration,
 }
@@ -151,7 +152,7 @@ impl Found {
             let ttl = ttl.into_duration();
             let answer = answers.entry(*addr).or_insert_with(|| Answer {
                 addr: *addr,
-                names: BTreeSet::new(),
+                names: BTreeMap::new(),
                 ttl,
             });
             answer.ttl = answer.ttl.max(ttl);
@@ -169,11 +170,30 @@ impl Found {
                 }
                 reached.extend(more);
             }
-            answer.names.extend(reached);
+            // Those that no other of them stands for were asked for; in a circle, all.
+            let inner: BTreeSet<&String> = reached
+                .iter()
+                .filter_map(|name| self.aliases.get(name))
+                .filter(|of| reached.contains(*of))
+                .collect();
+            let circle = inner.len() == reached.len();
+            for name in reached
+                .iter()
+                .filter(|name| circle || !inner.contains(name))
+            {
+                let via = answer.names.entry(name.clone()).or_default();
+                let mut at = name;
+                while let Some(of) = self.aliases.get(at) {
+                    if !via.insert(of.clone()) {
+                        break;
+                    }
+                    at = of;
+                }
+            }
         }
         answers
             .into_values()
-            .filter(|answer| !answer.names.contains(""))
+            .filter(|answer| !answer.names.contains_key(""))
             .collect()
     }
 }
@@ -235,15 +255,15 @@ mod tests {
                 .unwrap();
         });
         let answers = parse(&message);
-        let names: Vec<Vec<&str>> = answers
+        let names: Vec<String> = answers
             .iter()
-            .map(|answer| answer.names.iter().map(String::as_str).collect())
+            .map(|answer| format!("{:?}", answer.names))
             .collect();
         assert_eq!(
             names,
             [
-                vec!["cdn.example.org", "front.example.net", "www.example.com"],
-                vec!["other.example.net"],
+                r#"{"www.example.com": {"cdn.example.org", "front.example.net"}}"#,
+                r#"{"other.example.net": {}}"#,
             ]
         );
         assert_eq!(answers[0].ttl, Duration::from_secs(300));
@@ -276,7 +296,7 @@ mod tests {
         message.extend(data);
         let found: Vec<(String, String)> = parse(&message)
             .into_iter()
-            .map(|answer| (answer.addr.to_string(), answer.names.into_iter().collect()))
+            .map(|answer| (answer.addr.to_string(), answer.names.into_keys().collect()))
             .collect();
         let www = "www.example.com".to_owned();
         assert_eq!(

@@ -76,6 +76,8 @@ fn obey(words: &[&str]) -> Value {
         ["open", how, path] => calls::open(how, path),
         ["reopen", path] => calls::reopen(path),
         ["tcp", to, text] => net::tcp(to, text),
+        ["segments", to, hex @ ..] => net::segments(to, hex),
+        ["mptcp", to, hex] => net::mptcp(to, hex),
         ["tcp-nonblocking", to, text] => net::tcp_nonblocking(to, text),
         ["udp-connected", to, text] => net::udp_connected(to, text),
         ["udp-sendto", to, text] => net::udp_sendto(to, text),

@@ -36,6 +36,69 @@ pub(crate) fn tcp(to: &str, text: &str) -> io::Result<Value> {
     exchange(stream, text)
 }
 
+fn bytes(hex: &str) -> io::Result<Vec<u8>> {
+    (0..hex.len() / 2)
+        .map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16))
+        .collect::<Result<_, _>>()
+        .map_err(io::Error::other)
+}
+
+fn each(mut stream: TcpStream, hex: &[&str]) -> io::Result<Value> {
+    stream.set_read_timeout(Some(ECHO))?;
+    stream.set_nodelay(true)?;
+    let mut echoed = 0;
+    for hex in hex {
+        let sent = bytes(hex)?;
+        stream.write_all(&sent)?;
+        let mut echo = vec![0; sent.len()];
+        stream.read_exact(&mut echo)?;
+        if echo != sent {
+            return Err(io::Error::other("another echo"));
+        }
+        echoed += sent.len();
+    }
+    Ok(json!({ "echoed": echoed }))
+}
+
+/// Bytes in segments: each is sent when the one before has come back.
+pub(crate) fn segments(to: &str, hex: &[&str]) -> io::Result<Value> {
+    each(socket(address(to)?, libc::SOCK_STREAM, true)?, hex)
+}
+
+/// Bytes over MPTCP.
+pub(crate) fn mptcp(to: &str, hex: &str) -> io::Result<Value> {
+    let SocketAddr::V4(to) = address(to)? else {
+        return Err(io::Error::other("IPv4 only"));
+    };
+    // SAFETY: takes numbers.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_MPTCP) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else has.
+    let stream = unsafe { TcpStream::from_raw_fd(fd) };
+    let to = libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: to.port().to_be(),
+        sin_addr: libc::in_addr {
+            s_addr: u32::from(*to.ip()).to_be(),
+        },
+        sin_zero: [0; 8],
+    };
+    // SAFETY: the address is as long as is said.
+    let result = unsafe {
+        libc::connect(
+            fd,
+            (&raw const to).cast(),
+            size_of::<libc::sockaddr_in>() as libc::socklen_t,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    each(stream, &[hex])
+}
+
 /// A `connect` that is waited for with `poll`.
 pub(crate) fn tcp_nonblocking(to: &str, text: &str) -> io::Result<Value> {
     let to = address(to)?;

@@ -1,0 +1,380 @@
+//! Whom a connection is for: names that name servers give, and names that ClientHellos say.
+
+use std::{net::Ipv4Addr, path::PathBuf, process::Command};
+
+use guard_tests::{
+    Guard, Place, Policy,
+    dns::{NameServer, Stands},
+    has_program,
+    hello::{hello, in_records, in_segments, spelled, with_ech, without_name},
+    proc,
+    server::Tcp,
+};
+
+const API: &str = "api.guard-names.test";
+/// As long, and nobody's.
+const OTHER: &str = "www.guard-names.test";
+
+fn policy(then: &str, hosts: &[&str]) -> Policy {
+    Policy::new()
+        .and(&format!("[[label]]\nname = \"infra\"\nhosts = {hosts:?}"))
+        .rule("r", &["infra"], then, "timeout = \"5m\"")
+}
+
+fn send(server: &Tcp, bytes: &[u8]) -> String {
+    format!("segments {} {}", server.addr(), in_segments(bytes, 65_536))
+}
+
+/// Whether the connection was ended under the tool: while it read, or before it wrote.
+fn is_broken(answer: &serde_json::Value) -> bool {
+    [libc::ECONNRESET, libc::EPIPE, libc::ENOTCONN]
+        .iter()
+        .any(|errno| answer["errno"] == *errno)
+}
+
+#[test]
+fn a_denied_name_ends_the_connection_and_not_a_byte_leaves() {
+    let place = Place::new();
+    let server = Tcp::v4();
+    let guard = Guard::new(&place, &policy("deny", &[API]));
+    let mut events = guard.events();
+    let mut tool = guard.tool();
+    let answer = tool.ask(&send(&server, &hello(API, 0)));
+    assert!(is_broken(&answer), "{answer}");
+    assert_eq!(server.reached().bytes, 0);
+    let event = events.wait("the refusal", |e| {
+        e.is_connect("infra", "deny") && e["object"]["host"] == API
+    });
+    assert_eq!(event["object"]["host_from"], "sni");
+    assert_eq!(event["object"]["port"], server.port());
+    assert_eq!(event["rule"], "r");
+    // Everybody else's, and the same program's to somebody else.
+    let length = hello(OTHER, 0).len();
+    let answer = tool.must(&send(&server, &hello(OTHER, 0)));
+    assert_eq!(answer["echoed"], length, "{answer}");
+    guard.stranger().must(&send(&server, &hello(API, 0)));
+}
+
+#[test]
+fn a_held_name_leaves_whole_when_it_is_approved_and_not_at_all_when_it_is_denied() {
+    let place = Place::new();
+    let server = Tcp::v6();
+    let guard = Guard::new(&place, &policy("hold", &["*.guard-names.test"]));
+    let mut tool = guard.tool();
+    let bytes = hello(API, 0);
+    let send = send(&server, &bytes);
+    tool.tell(&send);
+    let hold = guard.hold();
+    assert!(hold["target"].as_str().unwrap().contains(API), "{hold}");
+    proc::wait_stopped(tool.pid());
+    tool.is_silent();
+    assert_eq!(server.reached().bytes, 0);
+    guard.approve(&[]);
+    assert_eq!(tool.answer()["echoed"], bytes.len());
+    assert_eq!(server.reached().bytes, bytes.len() as u64);
+    // An approval is for one connection.
+    tool.tell(&send);
+    guard.deny(&[]);
+    let answer = tool.answer();
+    assert!(is_broken(&answer), "{answer}");
+    assert_eq!(server.reached().bytes, bytes.len() as u64);
+    // But for one that is for a while. (A refusal stands for some seconds, for the same place.)
+    let server = Tcp::v6();
+    let send = self::send(&server, &bytes);
+    tool.tell(&send);
+    guard.approve(&["--for", "1h"]);
+    assert_eq!(tool.answer()["echoed"], bytes.len());
+    assert_eq!(tool.must(&send)["echoed"], bytes.len());
+}
+
+#[test]
+fn a_kill_for_a_name_kills_before_a_byte_leaves() {
+    let place = Place::new();
+    let server = Tcp::v4();
+    let guard = Guard::new(&place, &policy("kill", &[API]));
+    let mut tool = guard.tool();
+    tool.tell(&send(&server, &hello(API, 0)));
+    tool.was_killed();
+    assert_eq!(server.reached().bytes, 0);
+}
+
+#[test]
+fn however_a_client_hello_is_sent_its_name_is_found() {
+    let place = Place::new();
+    let guard = Guard::new(&place, &policy("deny", &[API]));
+    let mut tool = guard.tool();
+    let behind = |first: &str, then: Vec<u8>| [first.as_bytes(), &then].concat();
+    let order = "CONNECT 203.0.113.7:443 HTTP/1.1\r\nHost: 203.0.113.7:443\r\n\r\n";
+    type Way<'a> = (&'a str, Box<dyn Fn(&str) -> Vec<u8> + 'a>, usize);
+    // What is sent, and in segments of how many bytes.
+    let ways: Vec<Way<'_>> = vec![
+        ("as it is", Box::new(|host| hello(host, 0)), 65_536),
+        ("a byte at a time", Box::new(|host| hello(host, 0)), 1),
+        ("in small segments", Box::new(|host| hello(host, 0)), 50),
+        (
+            "in capitals",
+            Box::new(|host| spelled(hello(host, 0), host, &host.to_ascii_uppercase())),
+            65_536,
+        ),
+        (
+            "long, as with a post-quantum key",
+            Box::new(|host| hello(host, 1500)),
+            65_536,
+        ),
+        ("long, in segments", Box::new(|host| hello(host, 1500)), 700),
+        (
+            "in records of 40 bytes",
+            Box::new(|host| in_records(&hello(host, 0), 40)),
+            65_536,
+        ),
+        (
+            "in records of 7 bytes, in odd segments",
+            Box::new(|host| in_records(&hello(host, 0), 7)),
+            33,
+        ),
+        (
+            "behind an order to a proxy",
+            Box::new(|host| behind(order, hello(host, 0))),
+            65_536,
+        ),
+        (
+            "behind it, in segments",
+            Box::new(|host| behind(order, hello(host, 0))),
+            order.len(),
+        ),
+        (
+            "behind a question whether there is TLS (PostgreSQL)",
+            Box::new(|host| behind("\0\0\0\u{8}\u{4}\u{d2}\u{16}\u{2f}", hello(host, 0))),
+            8,
+        ),
+        (
+            "behind a greeting, in odd segments",
+            Box::new(|host| behind("EHLO x\r\nSTARTTLS\r\n", in_records(&hello(host, 0), 100))),
+            7,
+        ),
+        (
+            "behind a hundred segments of something else",
+            Box::new(|host| behind(&"x".repeat(700), hello(host, 0))),
+            7,
+        ),
+    ];
+    for (how, make, size) in ways {
+        let server = Tcp::v4();
+        let bytes = make(API);
+        let what = in_segments(&bytes, size);
+        let answer = tool.ask(&format!("segments {} {what}", server.addr()));
+        assert!(is_broken(&answer), "{how}: {answer}");
+        assert!(server.reached().bytes < bytes.len() as u64, "{how}");
+        // The same for a name that differs in a letter passes.
+        let near = make("apj.guard-names.test");
+        let what = in_segments(&near, size);
+        let answer = tool.ask(&format!("segments {} {what}", server.addr()));
+        assert_eq!(answer["echoed"], near.len(), "{how}: {answer}");
+    }
+}
+
+#[test]
+fn a_connection_that_hides_its_name_is_unknown() {
+    let place = Place::new();
+    let guard = Guard::new(&place, &policy("flag", &["unknown"]));
+    let mut events = guard.events();
+    let server = Tcp::v4();
+    let mut tool = guard.tool();
+    // A name, and this host without one, are no secret.
+    tool.must(&send(&server, &hello(API, 0)));
+    tool.must(&send(&server, &without_name(API)));
+    tool.must(&format!("tcp {} x", server.addr()));
+    tool.must(&send(&server, &with_ech(API)));
+    let event = events.wait("the encrypted one", |e| e.is_connect("infra", "flag"));
+    assert_eq!(event["object"]["ech"], true, "{event:?}");
+    // Longer than what is read.
+    let server = Tcp::v4();
+    tool.must(&send(&server, &hello(API, 6000)));
+    let event = events.wait("the long one", |e| {
+        e.is_connect("infra", "flag") && e["object"]["port"] == server.port()
+    });
+    assert_eq!(event["object"]["cut"], true, "{event:?}");
+}
+
+#[test]
+fn mptcp_says_its_name_too() {
+    let place = Place::new();
+    let server = Tcp::v4();
+    let guard = Guard::new(&place, &policy("deny", &[API]));
+    let mut tool = guard.tool();
+    let what = in_segments(&hello(OTHER, 0), 65_536);
+    let answer = tool.ask(&format!("mptcp {} {what}", server.addr()));
+    if answer["errno"] == libc::EPROTONOSUPPORT || answer["errno"] == libc::ENOPROTOOPT {
+        guard_tests::skipped("this kernel has no MPTCP");
+        return;
+    }
+    assert!(answer.get("errno").is_none(), "{answer}");
+    let before = server.reached().bytes;
+    let what = in_segments(&hello(API, 0), 65_536);
+    let answer = tool.ask(&format!("mptcp {} {what}", server.addr()));
+    assert!(answer["errno"].is_i64(), "{answer}");
+    assert_eq!(server.reached().bytes, before);
+}
+
+#[test]
+fn a_held_name_stays_held_over_a_restart_of_guardd() {
+    let place = Place::new();
+    let server = Tcp::v4();
+    let mut guard = Guard::new(&place, &policy("hold", &[API]));
+    let mut tool = guard.tool();
+    let bytes = hello(API, 0);
+    tool.tell(&send(&server, &bytes));
+    guard.hold();
+    for make_way in [false, true] {
+        if make_way {
+            guard.make_way();
+        } else {
+            guard.kill();
+        }
+        assert_eq!(server.reached().bytes, 0);
+        guard.start();
+        guard.hold();
+        proc::wait_stopped(tool.pid());
+        assert_eq!(server.reached().bytes, 0);
+    }
+    guard.approve(&[]);
+    assert_eq!(tool.answer()["echoed"], bytes.len());
+}
+
+#[test]
+fn a_denied_name_does_not_leave_while_guardd_is_down() {
+    let place = Place::new();
+    let server = Tcp::v4();
+    let mut guard = Guard::new(&place, &policy("deny", &[API]));
+    let mut tool = guard.tool();
+    guard.kill();
+    // Nobody ends the connection now: the tool gives up by itself.
+    let answer = tool.ask(&send(&server, &hello(API, 0)));
+    assert!(answer.get("echoed").is_none(), "{answer}");
+    assert_eq!(server.reached().bytes, 0);
+    tool.must(&send(&server, &hello(OTHER, 0)));
+    guard.start();
+}
+
+/// A command whose names are resolved by `server` alone.
+struct Resolving {
+    script: PathBuf,
+}
+
+impl Resolving {
+    fn by(place: &Place, server: &NameServer) -> Self {
+        let resolv = place.file(
+            "resolv.conf",
+            &format!("nameserver {}\noptions timeout:5\n", server.addr()),
+        );
+        let nsswitch = place.file("nsswitch.conf", "hosts: dns\n");
+        let script = place.script(
+            "resolving",
+            &format!(
+                "#!/bin/sh\nmount --bind {} /etc/resolv.conf && mount --bind {} /etc/nsswitch.conf && exec \"$@\"\n",
+                resolv.display(),
+                nsswitch.display()
+            ),
+        );
+        Self { script }
+    }
+
+    fn run(&self, guard: &Guard, words: &[&str]) -> Command {
+        let mut command = guard.run(&["--agent", "x"], "unshare");
+        command.arg("-m").arg(&self.script).args(words);
+        command
+    }
+}
+
+fn cannot_resolve() -> bool {
+    !["unshare", "curl"].into_iter().all(has_program)
+}
+
+#[test]
+fn a_name_from_a_name_server_is_judged_before_a_byte_of_plain_text_leaves() {
+    if cannot_resolve() {
+        return;
+    }
+    let place = Place::new();
+    let here = Stands::For(Ipv4Addr::LOCALHOST);
+    let alias = || Stands::Alias(API.into());
+    for truncating in [false, true] {
+        let names = [
+            (API, here.clone()),
+            ("alias.guard-names.test", alias()),
+            (
+                "free.guard-other.test",
+                Stands::For(Ipv4Addr::new(127, 0, 0, 2)),
+            ),
+        ];
+        let server = NameServer::new(&names, truncating);
+        let resolving = Resolving::by(&place, &server);
+        let (http, free) = (Tcp::v4(), Tcp::at("127.0.0.2:0"));
+        let guard = Guard::of(&place)
+            .named(if truncating { "by-tcp" } else { "by-udp" })
+            .start(&policy("deny", &[API]));
+        let mut events = guard.events();
+        for host in [API, "alias.guard-names.test"] {
+            let url = format!("http://{host}:{}/", http.port());
+            let status = resolving
+                .run(&guard, &["curl", "-sS", "-m", "20", &url])
+                .status()
+                .unwrap();
+            assert!(!status.success(), "{host}");
+            assert_eq!(http.reached().bytes, 0, "{host}");
+            let event = events.wait("the refusal", |e| e.is_connect("infra", "deny"));
+            assert_eq!(event["object"]["host_from"], "dns", "{event:?}");
+        }
+        // guardd knows the name by now: it falls at the connect itself.
+        let before = http.reached().connections;
+        let url = format!("http://{API}:{}/", http.port());
+        let status = resolving
+            .run(&guard, &["curl", "-sS", "-m", "20", &url])
+            .status()
+            .unwrap();
+        assert!(!status.success());
+        assert_eq!(http.reached().connections, before);
+        // Somebody else's name, at another address.
+        let url = format!("http://free.guard-other.test:{}/", free.port());
+        let _ = resolving
+            .run(&guard, &["curl", "-sS", "-m", "2", &url])
+            .status()
+            .unwrap();
+        assert!(free.reached().bytes > 0);
+        assert_eq!(guard.lost("name"), 0);
+    }
+}
+
+#[test]
+fn of_an_address_with_two_names_the_client_hello_says_which() {
+    if cannot_resolve() {
+        return;
+    }
+    let place = Place::new();
+    let here = Stands::For(Ipv4Addr::LOCALHOST);
+    let server = NameServer::new(&[(API, here.clone()), (OTHER, here)], false);
+    let resolving = Resolving::by(&place, &server);
+    let guard = Guard::new(&place, &policy("deny", &[API]));
+    let mut events = guard.events();
+    let https = Tcp::v4();
+    let curl = |host: &str| {
+        let url = format!("https://{host}:{}/", https.port());
+        let _ = resolving
+            .run(&guard, &["curl", "-skS", "-m", "2", &url])
+            .status()
+            .unwrap();
+    };
+    curl(API);
+    assert_eq!(https.reached().bytes, 0);
+    // An echo is no TLS server, so curl fails; its ClientHello has left.
+    curl(OTHER);
+    let after = https.reached().bytes;
+    // At first the address is the denied one's alone as far as anybody knows; afterwards it is both's.
+    curl(OTHER);
+    assert!(https.reached().bytes > after.min(1), "{after}");
+    curl(API);
+    let event = events.wait("the refusal by its name", |e| {
+        e.is_connect("infra", "deny") && e["object"]["host_from"] == "sni"
+    });
+    assert_eq!(event["object"]["sni"], "agrees with dns", "{event:?}");
+}
