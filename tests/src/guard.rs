@@ -268,6 +268,14 @@ impl Guard {
         })
     }
 
+    /// Whether a held connect has not happened: before Linux 6.1 its handshake begins.
+    pub fn holds_exactly(&self) -> bool {
+        let status = self.json(&["status"]);
+        !status["not_enforced"]
+            .to_string()
+            .contains("hold before the handshake")
+    }
+
     /// Its policy file.
     pub fn policy(&self) -> PathBuf {
         self.dir.join("policy.toml")

@@ -136,6 +136,17 @@ impl Tcp {
             self.addr
         );
     }
+
+    /// Asserts that nothing has reached it of what is held; where the kernel cannot hold a connect before its handshake,
+    /// nothing but that.
+    #[track_caller]
+    pub fn untouched_while_held(&self, guard: &crate::Guard) {
+        if guard.holds_exactly() {
+            self.untouched();
+        } else {
+            assert_eq!(self.reached().bytes, 0, "something reached {}", self.addr);
+        }
+    }
 }
 
 /// UDP.

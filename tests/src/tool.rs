@@ -10,7 +10,7 @@ use std::{
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::{eventually, lines::Lines, proc};
+use crate::{Guard, eventually, lines::Lines, proc};
 
 /// A running tool that answers commands. Dropped, it is killed.
 pub struct Tool {
@@ -120,11 +120,14 @@ impl Tool {
         }
     }
 
-    /// An answer that has come.
-    pub fn try_answer(&self) -> Option<Value> {
-        match self.lines.next(Instant::now()) {
-            Ok(Some(line)) => Some(serde_json::from_str(&line).expect("an answer")),
-            _ => None,
+    /// Asserts that a held connect was refused: it has failed, or the tool was killed where the kernel cannot make a held
+    /// one fail.
+    #[track_caller]
+    pub fn was_refused(&mut self, guard: &Guard) {
+        if guard.holds_exactly() {
+            assert_eq!(self.answer()["errno"], libc::EPERM);
+        } else {
+            self.was_killed();
         }
     }
 

@@ -188,7 +188,8 @@ fn a_socket_file_that_is_held_gets_no_byte_until_it_is_approved() {
     tool.is_silent();
     assert_eq!(server.bytes(), 0);
     guard.approve(&[]);
-    assert_eq!(tool.answer()["echo"], "hello");
+    let answer = tool.answer();
+    assert_eq!(answer["echo"], "hello", "{answer}");
 }
 
 #[test]

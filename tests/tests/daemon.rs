@@ -149,7 +149,7 @@ fn what_two_daemons_hold_goes_on_when_both_have_let_it_go() {
         }
         let next = eventually("a hold, or the tool's answer", || {
             let asks = guards.iter().position(|guard| !guard.holds().is_empty());
-            let answered = || tool.try_answer().map(Next::Answered);
+            let answered = || tool.answered().map(Next::Answered);
             asks.map(Next::Asked).or_else(answered)
         });
         match next {

@@ -57,7 +57,7 @@ impl Scene {
 fn an_approved_connection_is_made_whole_after_all() {
     let mut s = Scene::new("");
     let hold = s.be_held();
-    s.server.untouched();
+    s.server.untouched_while_held(&s.guard);
     assert_eq!(hold["target"], format!("connect {}", s.server.addr()));
     assert_eq!(s.guard.sessions()[0]["state"], "held");
     s.guard.approve(&[]);
@@ -77,8 +77,8 @@ fn an_approval_is_for_one_call() {
     assert_eq!(s.tool.answer()["echo"], "hello");
     s.be_held();
     s.guard.deny(&[]);
-    assert_eq!(s.tool.answer()["errno"], libc::EPERM);
-    assert_eq!(s.server.reached().connections, 1);
+    s.tool.was_refused(&s.guard);
+    assert_eq!(s.server.reached().bytes, "hello".len() as u64);
 }
 
 #[test]
@@ -95,9 +95,9 @@ fn an_approval_does_not_open_the_way_to_elsewhere() {
     // Another address under the same label and rule: nobody was asked about that.
     tool.tell(&format!("tcp {} hello", far.addr()));
     guard.hold();
-    far.untouched();
+    far.untouched_while_held(&guard);
     guard.deny(&[]);
-    assert_eq!(tool.answer()["errno"], libc::EPERM);
+    tool.was_refused(&guard);
 }
 
 #[test]
@@ -105,8 +105,8 @@ fn a_denied_connection_fails_with_eperm_and_reaches_nobody() {
     let mut s = Scene::new("");
     s.be_held();
     s.guard.deny(&["--reason", "not today"]);
-    assert_eq!(s.tool.answer()["errno"], libc::EPERM);
-    s.server.untouched();
+    s.tool.was_refused(&s.guard);
+    s.server.untouched_while_held(&s.guard);
     let answer = s.events.wait("the answer", |e| e.is("answer"));
     assert!(answer.to_string().contains("not today"), "{answer:?}");
     // The program goes on.
@@ -118,7 +118,7 @@ fn a_nonblocking_connect_is_held_and_repeated_too() {
     let mut s = Scene::new("");
     s.connect = s.connect.replace("tcp", "tcp-nonblocking");
     s.be_held();
-    s.server.untouched();
+    s.server.untouched_while_held(&s.guard);
     s.guard.approve(&[]);
     assert_eq!(s.tool.answer()["echo"], "hello");
 }
@@ -128,8 +128,8 @@ fn silence_denies() {
     let mut s = Scene::new("timeout = \"4s\"\non_timeout = \"deny\"");
     let hold = s.be_held();
     assert_eq!(hold["on_timeout"], "deny");
-    assert_eq!(s.tool.answer()["errno"], libc::EPERM);
-    s.server.untouched();
+    s.tool.was_refused(&s.guard);
+    s.server.untouched_while_held(&s.guard);
     assert_eq!(s.guard.holds().len(), 0);
 }
 
@@ -138,7 +138,7 @@ fn silence_kills() {
     let mut s = Scene::new("timeout = \"4s\"\non_timeout = \"kill\"");
     s.be_held();
     s.tool.was_killed();
-    s.server.untouched();
+    s.server.untouched_while_held(&s.guard);
     eventually("no hold waits", || s.guard.holds().is_empty().then_some(()));
 }
 
@@ -161,13 +161,21 @@ fn a_held_open_that_is_denied_never_sees_the_file() {
     let mut tool = guard.tool();
     tool.tell(&format!("open openat {}", secret.display()));
     guard.deny(&[]);
-    if guard.hook("open")["can"].to_string().contains("deny") {
-        assert_eq!(tool.answer()["errno"], libc::EPERM);
-        return;
+    // Where the kernel can make the call fail it does, and where it cannot any more, the process goes.
+    let by_hook = guard.hook("open")["can"].to_string().contains("deny");
+    let answer = eventually("an answer, or the tool's end", || {
+        if tool.is_over() {
+            return Some(None);
+        }
+        tool.answered().map(Some)
+    });
+    match answer {
+        Some(answer) => assert!(by_hook && answer["errno"] == libc::EPERM, "{answer}"),
+        None => {
+            tool.was_killed();
+            tool.said_nothing();
+        }
     }
-    // This tier cannot make the call fail any more, so the process goes.
-    tool.was_killed();
-    tool.said_nothing();
 }
 
 #[test]
@@ -251,7 +259,7 @@ fn a_hold_of_one_process_leaves_the_others_running() {
     s.be_held();
     assert_ne!(proc::state(idle), Some('T'));
     s.guard.deny(&[]);
-    s.tool.answer();
+    s.tool.was_refused(&s.guard);
 }
 
 #[test]
@@ -261,12 +269,16 @@ fn a_held_process_that_is_killed_from_outside_waits_no_more() {
     proc::signal(s.tool.pid(), Signal::KILL);
     s.tool.was_killed();
     eventually("no hold waits", || s.guard.holds().is_empty().then_some(()));
-    s.server.untouched();
+    s.server.untouched_while_held(&s.guard);
 }
 
 #[test]
 fn sigcont_from_outside_does_not_let_a_held_call_through() {
     let mut s = Scene::new("");
+    if !s.guard.holds_exactly() {
+        guard_tests::skipped("a held connect has happened on this kernel: nothing is repeated");
+        return;
+    }
     s.be_held();
     proc::signal(s.tool.pid(), Signal::CONT);
     // The call is repeated and held again.
@@ -349,7 +361,7 @@ fn killing_a_session_kills_what_is_held_too() {
     s.be_held();
     s.guard.must(&["kill", &session]);
     s.tool.was_killed();
-    s.server.untouched();
+    s.server.untouched_while_held(&s.guard);
     eventually("no hold waits", || s.guard.holds().is_empty().then_some(()));
 }
 
@@ -378,8 +390,8 @@ fn a_held_connection_can_be_denied_after_a_reload() {
     s.be_held();
     s.guard.must(&["policy", "reload"]);
     s.guard.deny(&[]);
-    assert_eq!(s.tool.answer()["errno"], libc::EPERM);
-    s.server.untouched();
+    s.tool.was_refused(&s.guard);
+    s.server.untouched_while_held(&s.guard);
 }
 
 #[test]
