@@ -12,6 +12,8 @@ pub mod kind {
     pub const EXACT: u16 = 0;
     /// Its end behind a dot: `*.example.com`.
     pub const SUFFIX: u16 = 1;
+    /// All of it but one part, `ec2.*.example.com`: [`around`] of what is before and behind.
+    pub const MIDDLE: u16 = 3;
     /// That there is none, or none that could be relied on (`unknown`); hash and length are 0.
     pub const UNKNOWN: u16 = 2;
 }
@@ -59,6 +61,28 @@ pub fn hash(name: &[u8]) -> u64 {
     name.iter().rev().fold(FNV_OFFSET, |hash, byte| {
         fnv_step(hash, byte.to_ascii_lowercase())
     })
+}
+
+/// Hash of what is before one part of a name and of what is behind it, both without the dots beside it: [`hash`] of
+/// what is behind, and the same from the first byte to the last of what is before.
+#[inline(always)]
+pub const fn around(before: u64, behind: u64) -> u64 {
+    crate::matching::fold(behind, before)
+}
+
+/// The beginning of a name, hashed from its first byte on, for [`around`].
+pub fn beginning(name: &[u8]) -> u64 {
+    name.iter().fold(FNV_OFFSET, |hash, byte| {
+        fnv_step(hash, byte.to_ascii_lowercase())
+    })
+}
+
+/// Bits of [`crate::state::Config::names`].
+pub mod asked {
+    /// Some label has names.
+    pub const NAMES: u32 = 1;
+    /// Some of them leave a part open ([`super::kind::MIDDLE`]).
+    pub const MIDDLE: u32 = 2;
 }
 
 /// An address that a name was resolved to, with the [`hash`] of the name (the value is a [`KnownHost`]); or with 0 for

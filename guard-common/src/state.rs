@@ -229,7 +229,8 @@ pub struct Config {
     pub observe: u32,
     /// Report every fork on the machine, while guardd reads /proc.
     pub trace_forks: u32,
-    /// Not 0: some label has names of hosts, so connections are looked at until they have said whom they are for.
+    /// Set of [`crate::names::asked`]. Not 0: some label has names of hosts, so connections are looked at until they have
+    /// said whom they are for.
     pub names: u32,
     /// Until then guardd looks at the activity ring by itself, ns of `CLOCK_MONOTONIC`: records need
     /// not wake it.

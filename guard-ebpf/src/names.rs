@@ -29,8 +29,8 @@ use guard_common::{
     matching::{FNV_OFFSET, fnv_step, fold},
     names::{
         AnswerHeader, HELLO_BEGINS, HostKey, KnownHost, MAX_ANSWER, MAX_HELLO, MAX_LOOKED,
-        MAX_SENT, MAX_WAITS, NameRecord, Resolved, ResolvedKey, Socket, answers, connection, kind,
-        seen,
+        MAX_SENT, MAX_WAITS, NameRecord, Resolved, ResolvedKey, Socket, answers, around, asked,
+        connection, kind, seen,
     },
     state::{Config, HEARTBEAT_LIMIT_NS, class, fate},
 };
@@ -564,6 +564,7 @@ pub extern "C" fn guard_host(slot: u32, generation: u32) -> u32 {
     };
     scratch.labels = 0;
     scratch.hash = FNV_OFFSET;
+    scratch.count = 0;
     let mut len = scratch.host_len;
     // A last dot makes no other name of it.
     if len > 1 && name_byte(scratch, len - 1) == b'.' {
@@ -575,7 +576,14 @@ pub extern "C" fn guard_host(slot: u32, generation: u32) -> u32 {
         }
         let byte = name_byte(scratch, len.wrapping_sub(i + 1));
         if byte == b'.' && i != 0 {
-            add_labels(scratch, i, kind::SUFFIX, generation);
+            add_labels(scratch, scratch.hash, i, kind::SUFFIX, generation);
+            // What is behind each dot, from the last on.
+            let dot = path::forget(&scratch.count);
+            if dot < 32 {
+                scratch.components[dot as usize & 31] = scratch.hash;
+                scratch.prefix[dot as usize & 31] = i as u64;
+            }
+            scratch.count = dot.wrapping_add(1);
         }
         let small = if byte.is_ascii_uppercase() {
             byte | 0x20
@@ -584,7 +592,58 @@ pub extern "C" fn guard_host(slot: u32, generation: u32) -> u32 {
         };
         scratch.hash = fnv_step(scratch.hash, small);
     }
-    add_labels(scratch, len, kind::EXACT, generation);
+    add_labels(scratch, scratch.hash, len, kind::EXACT, generation);
+    let open = judge::config().is_some_and(|config| config.names & asked::MIDDLE != 0);
+    if open {
+        guard_host_around(slot, len, generation);
+    }
+    0
+}
+
+/// Labels of names that leave one part open, for a name of `len` bytes of which [`guard_host`] has noted what is behind
+/// each dot. Exported for the reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_host_around(slot: u32, len: u32, generation: u32) -> u32 {
+    let Some(scratch) = maps::memory(slot) else {
+        return 0;
+    };
+    scratch.word = FNV_OFFSET;
+    // Dots that are still to come. Of more than there is room for, the first ones were not noted.
+    scratch.index = scratch.count;
+    for i in 0..255u32 {
+        if i >= kernel::opaque(len as u64) as u32 {
+            break;
+        }
+        let byte = name_byte(scratch, i);
+        if byte == b'.' {
+            let left = path::forget(&scratch.index);
+            if left < 2 {
+                break;
+            }
+            // The part behind this dot is left out: what is behind the next one, which is two before the count.
+            let next = left.wrapping_sub(2);
+            scratch.index = left.wrapping_sub(1);
+            if next < 32 {
+                let behind = scratch.components[next as usize & 31];
+                let size = scratch.prefix[next as usize & 31] as u32;
+                let hash = around(scratch.word, behind);
+                add_labels(
+                    scratch,
+                    hash,
+                    size.wrapping_add(i),
+                    kind::MIDDLE,
+                    generation,
+                );
+            }
+        }
+        let small = if byte.is_ascii_uppercase() {
+            byte | 0x20
+        } else {
+            byte
+        };
+        scratch.word = fnv_step(scratch.word, small);
+    }
     0
 }
 
@@ -596,9 +655,9 @@ fn name_byte(scratch: &Scratch, at: u32) -> u8 {
 }
 
 #[inline(always)]
-fn add_labels(scratch: &mut Scratch, len: u32, kind: u16, generation: u32) {
+fn add_labels(scratch: &mut Scratch, hash: u64, len: u32, kind: u16, generation: u32) {
     let key = HostKey {
-        hash: scratch.hash,
+        hash,
         len,
         kind,
         generation: generation as u16,

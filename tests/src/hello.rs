@@ -26,19 +26,27 @@ pub fn hello(host: &str, more: usize) -> Vec<u8> {
 
 /// The same without the extension that names the host: it gets a number that nobody knows.
 pub fn without_name(host: &str) -> Vec<u8> {
-    let mut bytes = hello(host, 0);
-    let at = find(&bytes, host.as_bytes());
-    // Type, length, length of the list, type of the name, its length: 2 + 2 + 2 + 1 + 2 bytes before it.
-    bytes[at - 9..at - 7].copy_from_slice(&0x4a4a_u16.to_be_bytes());
-    bytes
+    renumbered(hello(host, 0), 0, 0x4a4a)
 }
 
-/// The same, and an encrypted ClientHello beside the name: the last extension becomes one.
+/// The same, and an encrypted ClientHello beside the name: extended_master_secret, which may be missed, becomes one.
 pub fn with_ech(host: &str) -> Vec<u8> {
-    let mut bytes = hello(host, 0);
-    // session_ticket or extended_master_secret, which are there and may be missed.
-    let at = find(&bytes, &[0, 23, 0, 0]);
-    bytes[at..at + 2].copy_from_slice(&0xfe0d_u16.to_be_bytes());
+    renumbered(hello(host, 0), 23, 0xfe0d)
+}
+
+/// With another number for one of its extensions (RFC 8446, 4.1.2 and 4.2).
+fn renumbered(mut bytes: Vec<u8>, from: u16, to: u16) -> Vec<u8> {
+    let word = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+    // Headers of record and handshake, version, random; session, cipher suites, compression; their length.
+    let mut at = 5 + 4 + 2 + 32;
+    at += 1 + usize::from(bytes[at]);
+    at += 2 + usize::from(word(at));
+    at += 1 + usize::from(bytes[at]);
+    at += 2;
+    while word(at) != from {
+        at += 4 + usize::from(word(at + 2));
+    }
+    bytes[at..at + 2].copy_from_slice(&to.to_be_bytes());
     bytes
 }
 

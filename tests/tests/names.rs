@@ -174,6 +174,35 @@ fn however_a_client_hello_is_sent_its_name_is_found() {
 }
 
 #[test]
+fn names_are_matched_by_their_parts() {
+    let place = Place::new();
+    let hosts = [
+        "*.sub.guard-names.test",
+        "ec2.*.guard-names.test",
+        "exact.test",
+    ];
+    let guard = Guard::new(&place, &policy("deny", &hosts));
+    let mut tool = guard.tool();
+    for (host, denied) in [
+        ("a.sub.guard-names.test", true),
+        ("a.b.sub.guard-names.test", true),
+        ("sub.guard-names.test", false),
+        ("xsub.guard-names.test", false),
+        ("ec2.us-east-1.guard-names.test", true),
+        ("ec2.a.b.guard-names.test", false),
+        ("ec2.guard-names.test", false),
+        ("x.ec2.a.guard-names.test", false),
+        ("exact.test", true),
+        ("an.exact.test", false),
+        ("exact.test.org", false),
+    ] {
+        let server = Tcp::v4();
+        let answer = tool.ask(&send(&server, &hello(host, 0)));
+        assert_eq!(is_broken(&answer), denied, "{host}: {answer}");
+    }
+}
+
+#[test]
 fn a_connection_that_hides_its_name_is_unknown() {
     let place = Place::new();
     let guard = Guard::new(&place, &policy("flag", &["unknown"]));

@@ -560,7 +560,7 @@ impl Tables {
             config.env_bloom[generation as usize] = bloom;
             config.written = tables.written;
             config.followed = tables.followed;
-            config.names = u32::from(!tables.hosts.is_empty());
+            config.names = tables.asked;
             config.observe = observe.into();
             config.generation = generation;
         })

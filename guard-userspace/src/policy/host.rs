@@ -16,6 +16,8 @@ pub enum HostPattern {
     Exact(String),
     /// Every name that ends in a dot and this.
     Suffix(String),
+    /// Every name that begins with the one and a dot, ends in a dot and the other, and has one part between.
+    Middle(String, String),
     /// None, or none that could be relied on.
     Unknown,
 }
@@ -28,24 +30,32 @@ impl HostPattern {
             Self::Suffix(suffix) => name
                 .strip_suffix(suffix.as_str())
                 .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+            Self::Middle(before, behind) => name
+                .strip_prefix(before.as_str())
+                .and_then(|rest| rest.strip_prefix('.'))
+                .and_then(|rest| rest.strip_suffix(behind.as_str()))
+                .and_then(|rest| rest.strip_suffix('.'))
+                .is_some_and(|part| !part.is_empty() && !part.contains('.')),
             Self::Unknown => false,
         }
     }
 
     /// Its key in the kernel's table.
     pub(super) fn key(&self, generation: u8) -> HostKey {
-        let (kind, text) = match self {
-            Self::Exact(text) => (kind::EXACT, text.as_str()),
-            Self::Suffix(text) => (kind::SUFFIX, text.as_str()),
-            Self::Unknown => (kind::UNKNOWN, ""),
+        let whole = |text: &str| (names::hash(text.as_bytes()), text.len() as u32);
+        let (kind, (hash, len)) = match self {
+            Self::Exact(text) => (kind::EXACT, whole(text)),
+            Self::Suffix(text) => (kind::SUFFIX, whole(text)),
+            Self::Middle(before, behind) => {
+                let (behind, len) = whole(behind);
+                let hash = names::around(names::beginning(before.as_bytes()), behind);
+                (kind::MIDDLE, (hash, len + before.len() as u32))
+            }
+            Self::Unknown => (kind::UNKNOWN, (0, 0)),
         };
         HostKey {
-            hash: if kind == kind::UNKNOWN {
-                0
-            } else {
-                names::hash(text.as_bytes())
-            },
-            len: text.len() as u32,
+            hash,
+            len,
             kind,
             generation: generation.into(),
         }
@@ -58,7 +68,8 @@ pub(super) fn parse(text: &str) -> Result<HostPattern, Mistake> {
         text: text.into(),
         reason,
     };
-    let form = "expected a name like api.example.com or *.example.com, or \"unknown\"";
+    let form =
+        "expected a name like api.example.com, *.example.com or api.*.example.com, or \"unknown\"";
     if text == UNKNOWN {
         return Ok(HostPattern::Unknown);
     }
@@ -81,9 +92,13 @@ pub(super) fn parse(text: &str) -> Result<HostPattern, Mistake> {
         None => (false, lower.as_str()),
     };
     let name = name.strip_suffix('.').unwrap_or(name);
-    if name.contains('*') {
+    let middle = if suffix { None } else { name.split_once(".*.") };
+    if name
+        .replacen(".*.", "..", usize::from(middle.is_some()))
+        .contains('*')
+    {
         return Err(bad(format!(
-            "\"*\" stands only at the beginning and for whole parts: {form}"
+            "\"*\" stands for whole parts: for any number of them at the beginning, or for one inside: {form}"
         )));
     }
     if !name.is_ascii() {
@@ -98,6 +113,12 @@ pub(super) fn parse(text: &str) -> Result<HostPattern, Mistake> {
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
     };
+    if let Some((before, behind)) = middle {
+        if name.len() > MAX_HOST || !before.split('.').chain(behind.split('.')).all(part) {
+            return Err(bad(form.into()));
+        }
+        return Ok(HostPattern::Middle(before.into(), behind.into()));
+    }
     if name.len() > MAX_HOST || !name.split('.').all(part) {
         return Err(bad(form.into()));
     }
@@ -136,6 +157,17 @@ mod tests {
                 .unwrap()
                 .matches("x.api.example.com")
         );
+        let middle = parse("ec2.*.Example.com").unwrap();
+        for (name, is) in [
+            ("ec2.us-east-1.example.com", true),
+            ("ec2.a.b.example.com", false),
+            ("ec2..example.com", false),
+            ("ec2.example.com", false),
+            ("xec2.a.example.com", false),
+            ("ec2.a.xexample.com", false),
+        ] {
+            assert_eq!(middle.matches(name), is, "{name}");
+        }
         assert_eq!(parse("unknown"), Ok(HostPattern::Unknown));
     }
 
@@ -149,6 +181,10 @@ mod tests {
             ("example.com:443", "a port"),
             ("a*.example.com", "whole parts"),
             ("*", "whole parts"),
+            ("a.*.*.example.com", "whole parts"),
+            ("*.a.*.example.com", "whole parts"),
+            ("a.*", "whole parts"),
+            ("a.*x.example.com", "whole parts"),
             ("müller.de", "ASCII"),
             ("", "expected a name"),
             ("a..b", "expected a name"),

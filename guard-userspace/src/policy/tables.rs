@@ -13,7 +13,7 @@ use guard_common::{
         PATTERN_ANCHOR_ROOT, PATTERN_ANY_FINAL, PATTERN_EXCLUDE, PATTERN_GAP, PATTERN_PARTS,
         PATTERN_UNDER, Pattern, bloom_bit, component, domain, env_word, fnv, fnv_reversed, kind,
     },
-    names::{HostKey, KnownHost},
+    names::{HostKey, KnownHost, asked},
     rule::{NO_LIMIT, RULE_OBSERVE, RULE_SCOPE_SESSION, Rule as KernelRule},
     state::{Acts, BLOOM_WORDS, Names, RuleTable},
 };
@@ -23,6 +23,7 @@ use super::{
     address::Address,
     glob::{Anchor, Component, Last, PathGlob},
     homes::Search,
+    host::HostPattern,
     interpreter,
 };
 
@@ -45,6 +46,8 @@ pub struct Tables {
     pub addresses: Vec<(u32, AddressKey, KnownAddress)>,
     /// Names of hosts.
     pub hosts: Vec<(HostKey, KnownHost)>,
+    /// Of these, [`guard_common::names::asked`].
+    pub asked: u32,
     /// The rules.
     pub rules: RuleTable,
     /// System calls.
@@ -123,6 +126,7 @@ impl Policy {
             patterns: layout.patterns,
             addresses: self.addresses(generation, bits),
             hosts: self.hosts(generation, bits),
+            asked: self.asked(),
             rules: self.rule_table(bits),
             acts: self.acts(bits),
             written: self
@@ -202,9 +206,15 @@ impl Policy {
         known.unwrap_or_default()
     }
 
-    /// Whether some label has names of hosts.
-    pub fn has_hosts(&self) -> bool {
-        self.groups.iter().any(|group| !group.hosts.is_empty())
+    fn asked(&self) -> u32 {
+        let hosts = self.groups.iter().flat_map(|group| &group.hosts);
+        hosts.fold(0, |asked, host| {
+            asked
+                | match host {
+                    HostPattern::Middle(..) => asked::NAMES | asked::MIDDLE,
+                    _ => asked::NAMES,
+                }
+        })
     }
 
     fn acts(&self, bits: &LabelBits) -> Acts {
