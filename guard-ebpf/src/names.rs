@@ -38,7 +38,7 @@ use guard_common::{
 use crate::{
     emit,
     judge::{self, Done, Judgement},
-    kernel,
+    kernel::{self, Address},
     maps::{
         self, ANSWERED, HELD, HOSTS, KEPT, NAMED, RESOLVED, SOCKETS, Scratch, TASKS, with_memory,
     },
@@ -49,6 +49,8 @@ use crate::{
 const PASS: i32 = 1;
 const DROP: i32 = 0;
 
+/// Bytes before those of a name server.
+const ANSWER_HEAD: usize = size_of::<AnswerHeader>();
 /// What becomes of a segment: it leaves, and the connection is of no more interest.
 const DECIDED: u32 = 0;
 /// It leaves, and some of it may be the beginning of a ClientHello.
@@ -148,6 +150,59 @@ fn load<T: Copy>(skb: *mut __sk_buff, at: u32) -> Option<T> {
             size_of::<T>() as u32,
         );
         (done == 0).then(|| value.assume_init())
+    }
+}
+
+/// Copies `len` bytes of a packet, from its byte `from` on, to `tail` behind its first `at` bytes. A function of its
+/// own, as are the two below: kernels before 5.16 forget the bounds of a word that was kept on the stack meanwhile, so
+/// bounds are checked right before the helper wants to see them. Returns 0 when they were copied.
+#[inline(never)]
+fn load_to_tail(skb: *mut __sk_buff, from: u32, tail: *mut u8, at: u64, len: u64) -> i64 {
+    let (at, len) = (kernel::opaque(at) & LENGTH, kernel::opaque(len) & LENGTH);
+    if len == 0 {
+        return -1;
+    }
+    // SAFETY: `tail` is longer than twice LENGTH.
+    unsafe { bpf_skb_load_bytes(skb.cast(), from, tail.add(at as usize).cast(), len as u32) }
+}
+
+/// Copies `len` bytes from elsewhere in kernel memory to `tail` behind its first `at` bytes.
+#[inline(never)]
+fn copy_to_tail(tail: *mut u8, at: u64, from: Address, len: u64) -> i64 {
+    let (at, len) = (kernel::opaque(at) & LENGTH, kernel::opaque(len) & LENGTH);
+    if len == 0 {
+        return -1;
+    }
+    // SAFETY: as above; the helper checks the source, and copies from its beginning.
+    unsafe {
+        bpf_probe_read_kernel(
+            tail.add(at as usize).cast(),
+            len as u32,
+            from as *const c_void,
+        )
+    }
+}
+
+/// Copies `len` bytes, no more than [`LENGTH`], to what is kept with a socket; or no more than 255 to a name.
+#[inline(never)]
+fn copy_to(to: *mut u8, from: Address, len: u64, most: u64) -> i64 {
+    let len = kernel::opaque(len) & most;
+    if len == 0 {
+        return -1;
+    }
+    // SAFETY: there is room for `most` bytes; the helper checks the source.
+    unsafe { bpf_probe_read_kernel(to.cast(), len as u32, from as *const c_void) }
+}
+
+/// Hands an answer's header and `len` bytes behind it to guardd, from the beginning of `tail`.
+#[inline(never)]
+fn hand_out(tail: *const u8, len: u64) -> i64 {
+    let len = kernel::opaque(len) & LENGTH;
+    // SAFETY: `tail` is longer than the header and LENGTH together.
+    let bytes = unsafe { core::slice::from_raw_parts(tail, ANSWER_HEAD + len as usize) };
+    match maps::DOMAINS.output::<[u8]>(bytes, 0) {
+        Ok(()) => 0,
+        Err(error) => error as i64,
     }
 }
 
@@ -270,26 +325,12 @@ fn look(
             bpf_sk_storage_get(map_of(&KEPT), sk.cast(), core::ptr::null_mut(), 0).cast::<u8>()
         };
         if !from.is_null() {
-            // SAFETY: `tail` is longer than LENGTH, and so is what is kept.
-            unsafe { bpf_probe_read_kernel(tail.cast(), kept as u32, from.cast()) };
+            copy_to_tail(tail, 0, from as Address, kept);
         }
     }
     let room = MAX_HELLO as u64 - 1 - kept;
     let fits = (segment.len as u64).min(room);
-    let fits = kernel::opaque(fits) & LENGTH;
-    if fits == 0 {
-        return None;
-    }
-    // SAFETY: `tail` is longer than twice LENGTH.
-    let loaded = unsafe {
-        bpf_skb_load_bytes(
-            skb.cast(),
-            segment.at,
-            tail.add(kept as usize).cast(),
-            fits as u32,
-        )
-    };
-    if loaded != 0 {
+    if load_to_tail(skb, segment.at, tail, kept, fits) != 0 {
         return None;
     }
     scratch.socket = *socket;
@@ -346,7 +387,7 @@ fn keep(sk: *mut bpf_sock, socket: &mut Socket, scratch: &mut Scratch) -> Option
             return None;
         }
         let from = scratch.tail.as_ptr().add(at as usize);
-        bpf_probe_read_kernel(to.cast(), len as u32, from.cast());
+        copy_to(to, from as Address, len, LENGTH);
     }
     Some(())
 }
@@ -459,15 +500,10 @@ pub extern "C" fn guard_join_record(slot: u32, len: u32, join: u32) -> u32 {
         let to = path::forget(&scratch.depth) as u64 & LENGTH;
         let source = kernel::opaque(body as u64) & LENGTH;
         let tail = scratch.tail.as_mut_ptr();
-        // SAFETY: `tail` is longer than twice LENGTH; bytes only move towards its beginning, and the helper copies
-        // from there.
-        unsafe {
-            bpf_probe_read_kernel(
-                tail.add(to as usize).cast(),
-                there as u32,
-                tail.add(source as usize).cast(),
-            );
-        }
+        // Bytes only move towards the beginning, and the helper copies from there.
+        // SAFETY: `tail` is longer than LENGTH.
+        let from = unsafe { tail.add(source as usize) };
+        copy_to_tail(tail, to, from as Address, there);
     }
     scratch.depth = scratch.depth.wrapping_add(there as u32);
     scratch.index = body.wrapping_add(size);
@@ -531,14 +567,9 @@ pub extern "C" fn guard_read_extensions(slot: u32, end: u32) -> u32 {
                 let from = kernel::opaque(at.wrapping_add(5) as u64) & MASK;
                 let bytes = kernel::opaque(name as u64) & 255;
                 let tail = scratch.tail.as_ptr();
-                // SAFETY: `host` has 256 bytes; `tail` is longer than MASK and 255 together.
-                unsafe {
-                    bpf_probe_read_kernel(
-                        scratch.host.as_mut_ptr().cast(),
-                        bytes as u32,
-                        tail.add(from as usize).cast(),
-                    );
-                }
+                // SAFETY: `tail` is longer than MASK.
+                let from = unsafe { tail.add(from as usize) };
+                copy_to(scratch.host.as_mut_ptr(), from as Address, bytes, 255);
                 scratch.host_len = bytes as u32;
                 scratch.seen |= seen::SNI;
             }
@@ -989,17 +1020,16 @@ fn hand_on(
     from: u32,
     whole: u32,
 ) -> Option<()> {
-    const HEAD: usize = size_of::<AnswerHeader>();
     let len = kernel::opaque((whole as u64).min(MAX_ANSWER as u64)) & LENGTH;
     if len == 0 {
         return None;
     }
     let tail = scratch.tail.as_mut_ptr();
+    if load_to_tail(skb, from, tail, ANSWER_HEAD as u64, len) != 0 {
+        return None;
+    }
     // SAFETY: `tail` is aligned to 8 and longer than the header and LENGTH together.
     unsafe {
-        if bpf_skb_load_bytes(skb.cast(), from, tail.add(HEAD).cast(), len as u32) != 0 {
-            return None;
-        }
         let header = &mut *tail.cast::<AnswerHeader>();
         header.time_ns = bpf_ktime_get_ns();
         header.port = port;
@@ -1015,11 +1045,10 @@ fn hand_on(
         } else {
             header.from = load(skb, 8)?;
         }
-        let bytes = core::slice::from_raw_parts(tail.cast_const(), HEAD + len as usize);
         // Counted before it is handed on: who reads it may already be done with it otherwise.
         let handed = ANSWERED.get_ptr_mut(answers::HANDED)?;
         kernel::atomic_add(handed.cast(), 1);
-        let ok = maps::DOMAINS.output::<[u8]>(bytes, 0).is_ok();
+        let ok = hand_out(tail, len) == 0;
         if !ok {
             kernel::atomic_add(handed.cast(), -1);
         }
