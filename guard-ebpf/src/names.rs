@@ -158,10 +158,12 @@ fn load<T: Copy>(skb: *mut __sk_buff, at: u32) -> Option<T> {
 /// bounds are checked right before the helper wants to see them. Returns 0 when they were copied.
 #[inline(never)]
 fn load_to_tail(skb: *mut __sk_buff, from: u32, tail: *mut u8, at: u64, len: u64) -> i64 {
-    let (at, len) = (kernel::opaque(at) & LENGTH, kernel::opaque(len) & LENGTH);
     if len == 0 {
         return -1;
     }
+    // Those kernels also learn nothing from the comparison above, and no helper loads 0 bytes.
+    let len = (kernel::opaque(len.wrapping_sub(1)) & LENGTH) + 1;
+    let at = kernel::opaque(at) & LENGTH;
     // SAFETY: `tail` is longer than twice LENGTH.
     unsafe { bpf_skb_load_bytes(skb.cast(), from, tail.add(at as usize).cast(), len as u32) }
 }

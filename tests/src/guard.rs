@@ -276,6 +276,14 @@ impl Guard {
             .contains("hold before the handshake")
     }
 
+    /// Whether held opens and unix connects are repeated when they are approved: before Linux 5.15 they are not.
+    pub fn repeats(&self) -> bool {
+        let status = self.json(&["status"]);
+        !status["not_enforced"]
+            .to_string()
+            .contains("bpf_task_pt_regs")
+    }
+
     /// Its policy file.
     pub fn policy(&self) -> PathBuf {
         self.dir.join("policy.toml")

@@ -106,7 +106,7 @@ fn another_user_may_not_answer() {
     assert_eq!(guard.holds().len(), 1);
     server.untouched_while_held(&guard);
     guard.deny(&[]);
-    held.answer();
+    held.was_refused(&guard);
 }
 
 #[test]

@@ -21,22 +21,40 @@ fn policy(then: &str, hosts: &[&str]) -> Policy {
         .rule("r", &["infra"], then, "timeout = \"5m\"")
 }
 
+/// A guard that names connections here; where it cannot, it says why.
+fn guarding(place: &Place, policy: &Policy) -> Guard {
+    let guard = Guard::new(place, policy);
+    serves(&guard);
+    guard
+}
+
+fn serves(guard: &Guard) {
+    for watched in ["names", "dns"] {
+        let hook = guard.hook(watched);
+        assert_eq!(hook["tier"], "cgroup", "{hook}");
+    }
+}
+
 fn send(server: &Tcp, bytes: &[u8]) -> String {
     format!("segments {} {}", server.addr(), in_segments(bytes, 65_536))
 }
 
 /// Whether the connection was ended under the tool: while it read, or before it wrote.
 fn is_broken(answer: &serde_json::Value) -> bool {
-    [libc::ECONNRESET, libc::EPIPE, libc::ENOTCONN]
-        .iter()
-        .any(|errno| answer["errno"] == *errno)
+    let at_its_end = answer["error"]
+        .as_str()
+        .is_some_and(|error| error.contains("whole buffer"));
+    at_its_end
+        || [libc::ECONNRESET, libc::EPIPE, libc::ENOTCONN]
+            .iter()
+            .any(|errno| answer["errno"] == *errno)
 }
 
 #[test]
 fn a_denied_name_ends_the_connection_and_not_a_byte_leaves() {
     let place = Place::new();
     let server = Tcp::v4();
-    let guard = Guard::new(&place, &policy("deny", &[API]));
+    let guard = guarding(&place, &policy("deny", &[API]));
     let mut events = guard.events();
     let mut tool = guard.tool();
     let answer = tool.ask(&send(&server, &hello(API, 0)));
@@ -59,7 +77,7 @@ fn a_denied_name_ends_the_connection_and_not_a_byte_leaves() {
 fn a_held_name_leaves_whole_when_it_is_approved_and_not_at_all_when_it_is_denied() {
     let place = Place::new();
     let server = Tcp::v6();
-    let guard = Guard::new(&place, &policy("hold", &["*.guard-names.test"]));
+    let guard = guarding(&place, &policy("hold", &["*.guard-names.test"]));
     let mut tool = guard.tool();
     let bytes = hello(API, 0);
     let send = send(&server, &bytes);
@@ -91,7 +109,7 @@ fn a_held_name_leaves_whole_when_it_is_approved_and_not_at_all_when_it_is_denied
 fn a_kill_for_a_name_kills_before_a_byte_leaves() {
     let place = Place::new();
     let server = Tcp::v4();
-    let guard = Guard::new(&place, &policy("kill", &[API]));
+    let guard = guarding(&place, &policy("kill", &[API]));
     let mut tool = guard.tool();
     tool.tell(&send(&server, &hello(API, 0)));
     tool.was_killed();
@@ -101,7 +119,7 @@ fn a_kill_for_a_name_kills_before_a_byte_leaves() {
 #[test]
 fn however_a_client_hello_is_sent_its_name_is_found() {
     let place = Place::new();
-    let guard = Guard::new(&place, &policy("deny", &[API]));
+    let guard = guarding(&place, &policy("deny", &[API]));
     let mut tool = guard.tool();
     let behind = |first: &str, then: Vec<u8>| [first.as_bytes(), &then].concat();
     let order = "CONNECT 203.0.113.7:443 HTTP/1.1\r\nHost: 203.0.113.7:443\r\n\r\n";
@@ -181,7 +199,7 @@ fn names_are_matched_by_their_parts() {
         "ec2.*.guard-names.test",
         "exact.test",
     ];
-    let guard = Guard::new(&place, &policy("deny", &hosts));
+    let guard = guarding(&place, &policy("deny", &hosts));
     let mut tool = guard.tool();
     for (host, denied) in [
         ("a.sub.guard-names.test", true),
@@ -205,7 +223,7 @@ fn names_are_matched_by_their_parts() {
 #[test]
 fn a_connection_that_hides_its_name_is_unknown() {
     let place = Place::new();
-    let guard = Guard::new(&place, &policy("flag", &["unknown"]));
+    let guard = guarding(&place, &policy("flag", &["unknown"]));
     let mut events = guard.events();
     let server = Tcp::v4();
     let mut tool = guard.tool();
@@ -229,7 +247,7 @@ fn a_connection_that_hides_its_name_is_unknown() {
 fn mptcp_says_its_name_too() {
     let place = Place::new();
     let server = Tcp::v4();
-    let guard = Guard::new(&place, &policy("deny", &[API]));
+    let guard = guarding(&place, &policy("deny", &[API]));
     let mut tool = guard.tool();
     let what = in_segments(&hello(OTHER, 0), 65_536);
     let answer = tool.ask(&format!("mptcp {} {what}", server.addr()));
@@ -249,7 +267,7 @@ fn mptcp_says_its_name_too() {
 fn a_held_name_stays_held_over_a_restart_of_guardd() {
     let place = Place::new();
     let server = Tcp::v4();
-    let mut guard = Guard::new(&place, &policy("hold", &[API]));
+    let mut guard = guarding(&place, &policy("hold", &[API]));
     let mut tool = guard.tool();
     let bytes = hello(API, 0);
     tool.tell(&send(&server, &bytes));
@@ -274,7 +292,7 @@ fn a_held_name_stays_held_over_a_restart_of_guardd() {
 fn a_denied_name_does_not_leave_while_guardd_is_down() {
     let place = Place::new();
     let server = Tcp::v4();
-    let mut guard = Guard::new(&place, &policy("deny", &[API]));
+    let mut guard = guarding(&place, &policy("deny", &[API]));
     let mut tool = guard.tool();
     guard.kill();
     // Nobody ends the connection now: the tool gives up by itself.
@@ -342,6 +360,7 @@ fn a_name_from_a_name_server_is_judged_before_a_byte_of_plain_text_leaves() {
         let guard = Guard::of(&place)
             .named(if truncating { "by-tcp" } else { "by-udp" })
             .start(&policy("deny", &[API]));
+        serves(&guard);
         let mut events = guard.events();
         for host in [API, "alias.guard-names.test"] {
             let url = format!("http://{host}:{}/", http.port());
@@ -383,7 +402,7 @@ fn of_an_address_with_two_names_the_client_hello_says_which() {
     let here = Stands::For(Ipv4Addr::LOCALHOST);
     let server = NameServer::new(&[(API, here.clone()), (OTHER, here)], false);
     let resolving = Resolving::by(&place, &server);
-    let guard = Guard::new(&place, &policy("deny", &[API]));
+    let guard = guarding(&place, &policy("deny", &[API]));
     let mut events = guard.events();
     let https = Tcp::v4();
     let curl = |host: &str| {

@@ -70,11 +70,27 @@ impl Taken {
         Ok(())
     }
 
-    /// Ends the connection: the program's next call fails with ECONNRESET, and what has not been sent never is.
+    /// Ends the connection, and what has not been sent never is. A call that waits for it, and each that comes, fails
+    /// with ECONNRESET; or finds its end, on kernels that do not take a connection from somebody who waits for it
+    /// (5.10 among them).
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn end(&self) -> io::Result<()> {
+        match self.disconnect() {
+            // <https://github.com/torvalds/linux/commit/4faeee0cf8a5d88d63cdbc3bab124fb0e6aed08c>
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                // Whoever waits is woken, and finds the end.
+                rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both)?;
+                // Whether it has gone by now or not: nothing is sent.
+                let _ = self.disconnect();
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn disconnect(&self) -> io::Result<()> {
         // As in connect(2): an address of this family dissolves the association.
         let nowhere = libc::sockaddr {
             sa_family: libc::AF_UNSPEC as libc::sa_family_t,

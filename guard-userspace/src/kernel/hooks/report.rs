@@ -142,6 +142,14 @@ impl Hooks {
         if let Some(why) = &self.not_pinned {
             lines.push(format!("anything while guardd is down: {why}"));
         }
+        if !self.helpers.task_regs {
+            lines.push(
+                "repeating a held open or unix connect: this kernel does not tell which call it is in (no \
+                 bpf_task_pt_regs; 5.15 has it), so a held open has happened when it is answered (deny kills), and a \
+                 held unix connect has failed"
+                    .to_owned(),
+            );
+        }
         if !self.helpers.set_retval {
             lines.push(
                 "hold before the handshake, and deny of a held connect (it is killed): this kernel has no \
