@@ -111,7 +111,9 @@ fn an_open_that_is_held_gives_nothing_until_it_is_approved() {
 
 #[test]
 fn a_denied_open_falls_back_to_kill_and_status_says_so() {
-    let mut s = Scene::new(|policy| policy.rule("r", &["secret"], "deny", ""));
+    let mut s = Scene::with(&["--tier", "tracepoint"], Policy::new(), |policy| {
+        policy.rule("r", &["secret"], "deny", "")
+    });
     s.tool.tell(&s.open());
     s.tool.was_killed();
     s.events.wait("the kill", |e| {
@@ -129,7 +131,9 @@ fn a_denied_open_falls_back_to_kill_and_status_says_so() {
 
 #[test]
 fn a_denied_open_falls_back_to_what_the_rule_says() {
-    let mut s = Scene::new(|policy| policy.rule("r", &["secret"], "deny", "fallback = \"flag\""));
+    let mut s = Scene::with(&["--tier", "tracepoint"], Policy::new(), |policy| {
+        policy.rule("r", &["secret"], "deny", "fallback = \"flag\"")
+    });
     assert_eq!(s.tool.must(&s.open())["text"], "hunter2");
     s.events.wait("the flag", |e| e.is_open("secret", "flag"));
 }

@@ -24,7 +24,7 @@ use super::{
     mount_point,
     preempt::Preemption,
     sys::{self, Refused},
-    trampoline::{Loader, Order, prove},
+    trampoline::{Loader, Order, attaches_again, prove},
     watched::{Attach, FEATURES, Feature, HOOKS, Hook, Tier},
 };
 
@@ -94,6 +94,8 @@ pub struct Hooks {
     notes: Vec<(Feature, String)>,
     /// In which order the kernel runs what is attached to one function.
     order: Order,
+    /// What was taken off a function can be attached again; otherwise it stays where it is.
+    attaches_again: bool,
     /// Where attachments are pinned.
     pins: Option<PathBuf>,
     /// Why they are not.
@@ -203,6 +205,11 @@ impl Hooks {
                 "a held connection begins its handshake (no bpf_set_retval here; kernel 6.1 has it)".into(),
             ));
         }
+        let attaches_again = proofs
+            .iter()
+            .find(|(_, proof)| proof.is_ok())
+            .and_then(|(tier, _)| tier.kind())
+            .is_none_or(|kind| attaches_again(kind, btf));
         let order = match proofs.get(&Tier::ModifyReturn) {
             Some(Ok(order)) => *order,
             _ => Order::NewestFirst,
@@ -212,6 +219,7 @@ impl Hooks {
             helpers,
             notes,
             order,
+            attaches_again,
             pins: None,
             not_pinned: None,
             also_not: Vec::new(),
@@ -389,7 +397,11 @@ impl Hooks {
             .filter(|(hook, _)| !matches!(hook.attach, Attach::Scheduler(_)))
             .collect();
         order.sort_by_key(cgroups_first);
-        for (_, state) in order {
+        let again = self.attaches_again;
+        for (_, state) in order
+            .into_iter()
+            .filter(|(hook, _)| again || !matches!(hook.attach, Attach::Security(..)))
+        {
             state.links.drain(..).for_each(Link::end);
         }
     }
@@ -421,7 +433,9 @@ impl Hooks {
     /// Whether the hooks on calls are attached.
     pub fn calls_attached(&self) -> bool {
         HOOKS.iter().zip(&self.states).any(|(hook, state)| {
-            !state.links.is_empty() && !matches!(hook.attach, Attach::Scheduler(_))
+            let stays = matches!(hook.attach, Attach::Scheduler(_))
+                || !self.attaches_again && matches!(hook.attach, Attach::Security(..));
+            !state.links.is_empty() && !stays
         })
     }
 }

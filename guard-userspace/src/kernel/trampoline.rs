@@ -187,6 +187,18 @@ pub(super) fn prove(kind: Kind, btf: &Btf) -> Result<Order, String> {
     }
 }
 
+/// Whether a program of a kind can be attached again once it was taken off. Before Linux 5.13 it cannot.
+/// <https://github.com/torvalds/linux/commit/f3a95075549e0e5c36db922caf86847db7a35403>
+pub(super) fn attaches_again(kind: Kind, btf: &Btf) -> bool {
+    let Ok(program) = refusing(kind, libc::EPERM, btf) else {
+        return false;
+    };
+    sys::attach(&program).is_ok_and(|link| {
+        drop(link);
+        sys::attach(&program).is_ok()
+    })
+}
+
 /// A program that refuses this thread's opens, and nobody else's.
 fn refusing(kind: Kind, error: i32, btf: &Btf) -> Result<OwnedFd, String> {
     // SAFETY: neither call has a precondition.

@@ -34,6 +34,16 @@ impl Hooks {
         notes.extend(of().filter_map(|(hook, state)| {
             Some(format!("{}: {}", hook.name(), state.problem.as_ref()?))
         }));
+        if !self.attaches_again
+            && let Some((hook, _)) =
+                of().find(|(hook, _)| matches!(hook.attach, Attach::Security(..)))
+        {
+            notes.push(format!(
+                "once attached to {} it stays there without a session too: this kernel attaches a program only once \
+                 (5.13 does again)",
+                hook.name()
+            ));
+        }
         notes.dedup();
         let attached = of().any(|(hook, state)| match hook.attach {
             Attach::With(other, _) => self
