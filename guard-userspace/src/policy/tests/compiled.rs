@@ -27,6 +27,41 @@ fn the_built_in_policy_parses_and_compiles() {
 }
 
 #[test]
+fn the_built_in_policy_tells_control_planes_from_their_neighbours() {
+    let policy = Policy::built_in();
+    let bits = LabelBits::assign(None, &policy).unwrap();
+    let of = |host: &str| bits.names(policy.of_host(host, &bits).labels).join(" ");
+    for (host, labels) in [
+        ("backboard.railway.com", "infra"),
+        ("myapp.up.railway.app", ""),
+        ("ec2.eu-central-1.amazonaws.com", "infra"),
+        ("rds.us-east-1.api.aws", "infra"),
+        ("iam.amazonaws.com", "infra"),
+        ("0ab1.gr7.eu-west-1.eks.amazonaws.com", "infra"),
+        ("bucket.s3.eu-central-1.amazonaws.com", ""),
+        ("s3.amazonaws.com", ""),
+        ("bedrock-runtime.us-east-1.amazonaws.com", "model-api"),
+        ("dynamodb.us-east-1.amazonaws.com", ""),
+        ("compute.googleapis.com", "infra"),
+        ("storage.googleapis.com", ""),
+        ("generativelanguage.googleapis.com", "model-api"),
+        ("management.azure.com", "infra"),
+        ("myapp.azurewebsites.net", ""),
+        ("abc-dns-1.hcp.westeurope.azmk8s.io", "infra"),
+        ("api.github.com", "code-host-api"),
+        ("github.com", ""),
+        ("registry.npmjs.org", "registry"),
+        ("api.stripe.com", "business-service"),
+        ("docs.stripe.com", ""),
+        ("api.anthropic.com", "model-api"),
+        ("dns.google", "encrypted-dns"),
+        ("www.google.com", ""),
+    ] {
+        assert_eq!(of(host), labels, "{host}");
+    }
+}
+
+#[test]
 fn a_rule_is_laid_out_with_its_defaults() {
     let policy = policy(
         "[[label]]\nname = \"a\"\nfiles = [\"x\"]\n[[label]]\nname = \"b\"\nfiles = [\"y\"]\n\
