@@ -14,11 +14,15 @@ use std::{
 
 use guard::{
     journal::Journal,
-    kernel::{Offsets, Record, btf},
+    kernel::{NameServerBytes, Offsets, Record, btf},
+    names,
     policy::{Policy, Source},
     wire::{Reply, Request},
 };
-use guard_common::event::{CallRecord, ConnectRecord, Header, PathHeader};
+use guard_common::{
+    event::{CallRecord, ConnectRecord, Header, PathHeader},
+    names::{AnswerHeader, NameRecord},
+};
 
 /// No input of these sizes may take a parser longer.
 const SLOW: Duration = Duration::from_secs(10);
@@ -31,11 +35,40 @@ struct Target {
     run: fn(&[u8]),
 }
 
-const TARGETS: [Target; 6] = [
+const TARGETS: [Target; 8] = [
     Target {
         name: "record",
         seeds: record_seeds,
         run: |data| drop(Record::decode(data)),
+    },
+    Target {
+        name: "dns",
+        seeds: || {
+            // An answer with an alias, an address and an HTTPS record (RFC 1035, 4.1; RFC 9460).
+            let mut message =
+                b"\0\x01\x81\x80\0\x01\0\x03\0\0\0\0\x01a\x04test\0\0\x01\0\x01".to_vec();
+            message.extend(b"\xc0\x0c\0\x05\0\x01\0\0\0\x3c\0\x04\x01b\xc0\x0e");
+            message.extend(b"\xc0\x24\0\x01\0\x01\0\0\0\x3c\0\x04\xcb\0\x71\x07");
+            message
+                .extend(b"\xc0\x24\0\x41\0\x01\0\0\0\x3c\0\x0b\0\x01\0\0\x04\0\x04\xcb\0\x71\x07");
+            vec![message]
+        },
+        run: |data| drop(names::parse(data)),
+    },
+    Target {
+        name: "name-server",
+        seeds: || vec![vec![0; size_of::<AnswerHeader>() + 40]],
+        run: |data| {
+            let Some(part) = NameServerBytes::decode(data) else {
+                return;
+            };
+            let mut streams = names::Streams::default();
+            for piece in part.bytes.chunks(7) {
+                for message in streams.segment(part.from, part.port, part.seq, piece, false) {
+                    drop(names::parse(&message));
+                }
+            }
+        },
     },
     Target {
         name: "btf",
@@ -119,6 +152,7 @@ fn record_seeds() -> Vec<Vec<u8>> {
         (3, size_of::<ConnectRecord>()),
         (4, size_of::<Header>()),
         (8, size_of::<CallRecord>()),
+        (9, size_of::<NameRecord>()),
     ] {
         let mut seed = vec![0u8; size];
         seed[kind_at] = kind;

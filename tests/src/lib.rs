@@ -14,6 +14,7 @@ mod place;
 mod policy;
 pub mod proc;
 pub mod server;
+pub mod tls;
 mod tool;
 
 use std::{

@@ -1,14 +1,19 @@
 //! Whom a connection is for: names that name servers give, and names that ClientHellos say.
 
-use std::{net::Ipv4Addr, path::PathBuf, process::Command};
+use std::{
+    net::Ipv4Addr,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
 use guard_tests::{
     Guard, Place, Policy,
     dns::{NameServer, Stands},
-    has_program,
+    eventually, has_program,
     hello::{hello, in_records, in_segments, spelled, with_ech, without_name},
     proc,
     server::Tcp,
+    tls::TlsServer,
 };
 
 const API: &str = "api.guard-names.test";
@@ -309,6 +314,21 @@ struct Resolving {
 }
 
 impl Resolving {
+    /// The names are this host's, by `/etc/hosts`: no name server is asked.
+    fn here(place: &Place, names: &[&str]) -> Self {
+        let hosts = place.file("hosts", &format!("127.0.0.1 {}\n", names.join(" ")));
+        let nsswitch = place.file("nsswitch.conf", "hosts: files\n");
+        let script = place.script(
+            "resolving",
+            &format!(
+                "#!/bin/sh\nmount --bind {} /etc/hosts && mount --bind {} /etc/nsswitch.conf && exec \"$@\"\n",
+                hosts.display(),
+                nsswitch.display()
+            ),
+        );
+        Self { script }
+    }
+
     fn by(place: &Place, server: &NameServer) -> Self {
         let resolv = place.file(
             "resolv.conf",
@@ -425,4 +445,174 @@ fn of_an_address_with_two_names_the_client_hello_says_which() {
         e.is_connect("infra", "deny") && e["object"]["host_from"] == "sni"
     });
     assert_eq!(event["object"]["sni"], "agrees with dns", "{event:?}");
+}
+
+/// Programs that people really use, and how they are told to fetch `url`, trusting `ca`.
+fn clients(url: &str, ca: &str) -> Vec<(&'static str, Vec<String>)> {
+    const URLLIB: &str = "import ssl,sys,urllib.request as r\n\
+        r.urlopen(sys.argv[1], context=ssl.create_default_context(cafile=sys.argv[2])).read()";
+    const REQUESTS: &str = "import sys,requests\nrequests.get(sys.argv[1], verify=sys.argv[2])";
+    const HTTPS: &str = "require('https').get(process.argv[1], {ca: require('fs').readFileSync(process.argv[2])}, \
+        r => { r.resume(); r.on('end', () => process.exit(0)) }).on('error', () => process.exit(1))";
+    const FETCH: &str = "fetch(process.argv[1]).then(r => r.text()).then(() => process.exit(0), () => process.exit(1))";
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let authority = url.trim_start_matches("https://").trim_end_matches('/');
+    let extra = format!("NODE_EXTRA_CA_CERTS={ca}");
+    vec![
+        (
+            "curl",
+            words(&["curl", "-sS", "-m", "100", "--cacert", ca, url]),
+        ),
+        (
+            "wget",
+            words(&[
+                "wget",
+                "-q",
+                "-O",
+                "/dev/null",
+                "--tries=1",
+                "--ca-certificate",
+                ca,
+                url,
+            ]),
+        ),
+        (
+            "openssl",
+            words(&["openssl", "s_client", "-connect", authority]),
+        ),
+        (
+            "git",
+            words(&[
+                "env",
+                &format!("GIT_SSL_CAINFO={ca}"),
+                "git",
+                "ls-remote",
+                url,
+            ]),
+        ),
+        ("python3 urllib", words(&["python3", "-c", URLLIB, url, ca])),
+        (
+            "python3 requests",
+            words(&["python3", "-c", REQUESTS, url, ca]),
+        ),
+        ("node https", words(&["node", "-e", HTTPS, url, ca])),
+        (
+            "node fetch",
+            words(&["env", &extra, "node", "-e", FETCH, url]),
+        ),
+        (
+            "kubectl",
+            words(&[
+                "kubectl",
+                "--server",
+                url,
+                "--certificate-authority",
+                ca,
+                "get",
+                "--raw",
+                "/",
+            ]),
+        ),
+        (
+            "aws",
+            words(&[
+                "env",
+                "AWS_ACCESS_KEY_ID=made-up",
+                "AWS_SECRET_ACCESS_KEY=made-up",
+                "AWS_MAX_ATTEMPTS=1",
+                "AWS_DEFAULT_REGION=us-east-1",
+                "aws",
+                "--endpoint-url",
+                url,
+                "--ca-bundle",
+                ca,
+                "sts",
+                "get-caller-identity",
+            ]),
+        ),
+    ]
+}
+
+#[test]
+fn real_clients_are_stopped_before_their_client_hello_leaves_and_others_pass() {
+    if !has_program("unshare") {
+        return;
+    }
+    let place = Place::new();
+    let ca = place.path("ca.pem");
+    let server = TlsServer::new(&[API, OTHER], &ca);
+    let resolving = Resolving::here(&place, &[API, OTHER]);
+    let guard = guarding(&place, &policy("hold", &[API]));
+    let urls = [API, OTHER].map(|host| format!("https://{host}:{}/", server.port()));
+    let of = |url: &str| clients(url, ca.to_str().unwrap());
+    let mut tried = 0;
+    for ((client, held), (_, free)) in of(&urls[0]).into_iter().zip(of(&urls[1])) {
+        let mut parts = client.split(' ');
+        let program = parts.next().unwrap();
+        let module = parts.next().filter(|_| program == "python3");
+        let can = place
+            .command("sh")
+            .args([
+                "-c",
+                &match module {
+                    Some(module) => format!(
+                        "python3 -c 'import {}'",
+                        module.replace("urllib", "urllib.request")
+                    ),
+                    None => format!("{program} --version || {program} version --client"),
+                },
+            ])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        if !can.success() {
+            guard_tests::skipped_in_part(&format!("{client} is not installed here"));
+            continue;
+        }
+        tried += 1;
+        let start = |words: &[String]| {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            resolving
+                .run(&guard, &words)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap()
+        };
+        // Another name passes unharmed.
+        let before = server.reached();
+        start(&free).wait().unwrap();
+        let after = server.reached();
+        assert_eq!(after.handshakes, before.handshakes + 1, "{client}");
+        // A held one: nothing reaches the server, however often the client tries.
+        let mut child = start(&held);
+        let mut refused = 0;
+        eventually(&format!("{client} gives up"), || {
+            if let Some(hold) = guard.holds().first() {
+                assert!(hold["target"].to_string().contains(API), "{client}: {hold}");
+                guard.must(&["deny", hold["id"].as_str().unwrap()]);
+                refused += 1;
+            }
+            child.try_wait().unwrap()
+        });
+        assert!(refused > 0, "{client} was not held");
+        assert_eq!(server.reached(), after, "{client}");
+        // And an approved one arrives whole.
+        let mut child = start(&held);
+        guard.approve(&[]);
+        eventually(&format!("{client} is through"), || {
+            child.try_wait().unwrap()
+        });
+        let approved = server.reached();
+        assert_eq!(approved.handshakes, after.handshakes + 1, "{client}");
+        let more = approved.application > after.application;
+        assert_eq!(
+            more,
+            client != "openssl",
+            "{client}: {after:?} {approved:?}"
+        );
+    }
+    assert!(tried > 0, "no client is installed here");
 }
