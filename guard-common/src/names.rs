@@ -124,6 +124,8 @@ pub struct Socket {
     pub judged: u64,
     /// Hash of address and port.
     pub object: u64,
+    /// What a person is asked about, as in [`crate::state::Held::object`].
+    pub held: u64,
     /// IPv6 or v4-mapped address of the peer.
     pub addr: [u8; 16],
     /// The session.

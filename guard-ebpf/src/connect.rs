@@ -335,6 +335,7 @@ fn watch(
     socket.pid = pid;
     socket.ppid = kernel::parent_of(thread).unwrap_or(0);
     socket.uid = bpf_get_current_uid_gid() as u32;
+    socket.held = 0;
     socket.kept = 0;
     socket.port = port;
     socket.family = family;

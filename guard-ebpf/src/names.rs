@@ -301,6 +301,10 @@ fn leaves(skb: *mut __sk_buff, sk: *mut bpf_sock, socket: &mut Socket) -> Option
         // It has been seen, and sent, before.
         return None;
     }
+    // What is sent again may be cut into smaller segments than it was when it was judged, and the first would pass.
+    if socket.state == connection::HELD && waits(socket) {
+        return Some(false);
+    }
     let config = judge::config()?;
     let mut leaves = true;
     with_memory!(config, scratch => {
@@ -308,6 +312,16 @@ fn leaves(skb: *mut __sk_buff, sk: *mut bpf_sock, socket: &mut Socket) -> Option
         None::<Done>
     });
     Some(leaves)
+}
+
+/// Whether a person has yet to answer for this connection.
+#[inline(always)]
+fn waits(socket: &Socket) -> bool {
+    match HELD.get_ptr(socket.tgid) {
+        // SAFETY: the pointer was checked.
+        Some(held) => unsafe { (*held).object == socket.held },
+        None => false,
+    }
 }
 
 #[inline(always)]
@@ -721,6 +735,9 @@ pub extern "C" fn guard_look(slot: u32, len: u32) -> u32 {
     };
     scratch.seen = 0;
     scratch.host_len = 0;
+    if scratch.socket.state == connection::HELD && guard_refuse(slot) == STAYS {
+        return STAYS;
+    }
     let start = guard_find_hello(slot, len);
     if start == NO_HELLO {
         let begins =
@@ -756,6 +773,26 @@ pub extern "C" fn guard_look(slot: u32, len: u32) -> u32 {
         return STAYS;
     }
     DECIDED
+}
+
+/// Refuses a connection that was held, if a person has said so: whatever part of it comes first. Exported for the reason
+/// given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_refuse(slot: u32) -> u32 {
+    let Some(scratch) = maps::memory(slot) else {
+        return DECIDED;
+    };
+    // SAFETY: the helper has no precondition.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    scratch.judgement = Judgement::new(true, scratch.socket.held);
+    judge::refused(scratch.socket.tgid, now_ns, &mut scratch.judgement);
+    if scratch.judgement.verdict != Verdict::Deny as u8 {
+        return DECIDED;
+    }
+    guard_tell_name(slot, 0, now_ns);
+    scratch.socket.state = connection::REFUSED;
+    STAYS
 }
 
 /// The rest of a ClientHello cannot be kept: judged as one that names nobody. Exported for the reason given at
@@ -876,6 +913,7 @@ pub extern "C" fn guard_named(slot: u32) -> u32 {
         return DECIDED;
     }
     scratch.socket.state = if verdict == Verdict::Hold as u8 {
+        scratch.socket.held = object;
         connection::HELD
     } else {
         connection::REFUSED

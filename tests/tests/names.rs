@@ -1,6 +1,7 @@
 //! Whom a connection is for: names that name servers give, and names that ClientHellos say.
 
 use std::{
+    fs,
     net::Ipv4Addr,
     path::PathBuf,
     process::{Command, Stdio},
@@ -108,6 +109,47 @@ fn a_held_name_leaves_whole_when_it_is_approved_and_not_at_all_when_it_is_denied
     guard.approve(&["--for", "1h"]);
     assert_eq!(tool.answer()["echoed"], bytes.len());
     assert_eq!(tool.must(&send)["echoed"], bytes.len());
+}
+
+#[test]
+fn a_held_name_does_not_leave_in_smaller_pieces() {
+    let place = Place::new();
+    let server = Tcp::v4();
+    let guard = guarding(&place, &policy("hold", &[API]));
+    let mut tool = guard.tool();
+    let bytes = hello(API, 1500);
+    let what = in_segments(&bytes, 65_536);
+    for approved in [false, true] {
+        let before = server.reached().bytes;
+        // TCP tries again by segments of this size.
+        tool.tell(&format!("segments-of 600 {} {what}", server.addr()));
+        guard.hold();
+        let peer = format!(":{:04X} ", server.port());
+        eventually("TCP has tried again", || {
+            // Local and remote address, state, queues, timer, retransmissions, uid, probes that were sent.
+            let sockets = fs::read_to_string("/proc/net/tcp").unwrap();
+            let line = sockets.lines().find(|line| {
+                line.split_whitespace()
+                    .nth(2)
+                    .is_some_and(|at| format!("{at} ").ends_with(&peer))
+                    && line.split_whitespace().nth(3) == Some("01")
+            })?;
+            let probes: u32 = line.split_whitespace().nth(8)?.parse().ok()?;
+            (probes > 1).then_some(())
+        });
+        assert_eq!(server.reached().bytes, before);
+        if approved {
+            guard.approve(&[]);
+            assert_eq!(tool.answer()["echoed"], bytes.len());
+        } else {
+            guard.deny(&[]);
+            let answer = tool.answer();
+            assert!(is_broken(&answer), "{answer}");
+            assert_eq!(server.reached().bytes, before);
+            // A refusal stands for some seconds, for the same process.
+            tool = guard.tool();
+        }
+    }
 }
 
 #[test]
@@ -559,7 +601,9 @@ fn real_clients_are_stopped_before_their_client_hello_leaves_and_others_pass() {
                         "python3 -c 'import {}'",
                         module.replace("urllib", "urllib.request")
                     ),
-                    None => format!("{program} --version || {program} version --client"),
+                    None => format!(
+                        "{program} --version || {program} version --client || {program} version"
+                    ),
                 },
             ])
             .stdout(Stdio::null())

@@ -60,42 +60,34 @@ fn each(mut stream: TcpStream, hex: &[&str]) -> io::Result<Value> {
     Ok(json!({ "echoed": echoed }))
 }
 
-/// Bytes in segments: each is sent when the one before has come back.
-pub(crate) fn segments(to: &str, hex: &[&str]) -> io::Result<Value> {
-    each(socket(address(to)?, libc::SOCK_STREAM, true)?, hex)
+/// Bytes in segments: each is sent when the one before has come back. `most`: TCP_MAXSEG.
+pub(crate) fn segments(to: &str, hex: &[&str], most: Option<libc::c_int>) -> io::Result<Value> {
+    let to = address(to)?;
+    let Some(most) = most else {
+        return each(socket(to, libc::SOCK_STREAM, true)?, hex);
+    };
+    let stream = socket(to, libc::SOCK_STREAM, false)?;
+    // SAFETY: the option is an int.
+    let set = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_MAXSEG,
+            (&raw const most).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if set != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    connect(&stream, to)?;
+    each(stream, hex)
 }
 
 /// Bytes over MPTCP.
 pub(crate) fn mptcp(to: &str, hex: &str) -> io::Result<Value> {
-    let SocketAddr::V4(to) = address(to)? else {
-        return Err(io::Error::other("IPv4 only"));
-    };
-    // SAFETY: takes numbers.
-    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_MPTCP) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a new descriptor that nobody else has.
-    let stream = unsafe { TcpStream::from_raw_fd(fd) };
-    let to = libc::sockaddr_in {
-        sin_family: libc::AF_INET as libc::sa_family_t,
-        sin_port: to.port().to_be(),
-        sin_addr: libc::in_addr {
-            s_addr: u32::from(*to.ip()).to_be(),
-        },
-        sin_zero: [0; 8],
-    };
-    // SAFETY: the address is as long as is said.
-    let result = unsafe {
-        libc::connect(
-            fd,
-            (&raw const to).cast(),
-            size_of::<libc::sockaddr_in>() as libc::socklen_t,
-        )
-    };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    let stream = of_kind(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_MPTCP)?;
+    connect(&stream, address(to)?)?;
     each(stream, &[hex])
 }
 
@@ -121,57 +113,66 @@ pub(crate) fn tcp_nonblocking(to: &str, text: &str) -> io::Result<Value> {
 }
 
 /// A socket, connected if `connect`. `std` would hide whether `connect` was interrupted.
-fn socket(to: SocketAddr, kind: libc::c_int, connect: bool) -> io::Result<TcpStream> {
+fn socket(to: SocketAddr, kind: libc::c_int, connected: bool) -> io::Result<TcpStream> {
     let family = if to.is_ipv4() {
         libc::AF_INET
     } else {
         libc::AF_INET6
     };
+    let stream = of_kind(family, kind, 0)?;
+    if connected {
+        connect(&stream, to)?;
+    }
+    Ok(stream)
+}
+
+fn of_kind(family: libc::c_int, kind: libc::c_int, protocol: libc::c_int) -> io::Result<TcpStream> {
     // SAFETY: takes numbers.
-    let fd = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, 0) };
+    let fd = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
-    let stream = unsafe { TcpStream::from_raw_fd(fd) };
-    if connect {
-        let result = match to {
-            SocketAddr::V4(to) => {
-                let raw = libc::sockaddr_in {
-                    sin_family: libc::AF_INET as libc::sa_family_t,
-                    sin_port: to.port().to_be(),
-                    sin_addr: libc::in_addr {
-                        s_addr: u32::from(*to.ip()).to_be(),
-                    },
-                    sin_zero: [0; 8],
-                };
-                let len = size_of_val(&raw) as libc::socklen_t;
-                // SAFETY: a valid address of that length.
-                unsafe { libc::connect(fd, (&raw const raw).cast(), len) }
-            }
-            SocketAddr::V6(to) => {
-                let raw = libc::sockaddr_in6 {
-                    sin6_family: libc::AF_INET6 as libc::sa_family_t,
-                    sin6_port: to.port().to_be(),
-                    sin6_flowinfo: 0,
-                    sin6_addr: libc::in6_addr {
-                        s6_addr: to.ip().octets(),
-                    },
-                    sin6_scope_id: to.scope_id(),
-                };
-                let len = size_of_val(&raw) as libc::socklen_t;
-                // SAFETY: a valid address of that length.
-                unsafe { libc::connect(fd, (&raw const raw).cast(), len) }
-            }
-        };
-        if result < 0 {
-            let error = io::Error::last_os_error();
-            if error.raw_os_error() != Some(libc::EINPROGRESS) {
-                return Err(error);
-            }
+    Ok(unsafe { TcpStream::from_raw_fd(fd) })
+}
+
+/// One call; of a socket that does not wait, success means that it has begun.
+fn connect(stream: &TcpStream, to: SocketAddr) -> io::Result<()> {
+    let fd = stream.as_raw_fd();
+    let result = match to {
+        SocketAddr::V4(to) => {
+            let raw = libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: to.port().to_be(),
+                sin_addr: libc::in_addr {
+                    s_addr: u32::from(*to.ip()).to_be(),
+                },
+                sin_zero: [0; 8],
+            };
+            let len = size_of_val(&raw) as libc::socklen_t;
+            // SAFETY: a valid address of that length.
+            unsafe { libc::connect(fd, (&raw const raw).cast(), len) }
         }
+        SocketAddr::V6(to) => {
+            let raw = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                sin6_port: to.port().to_be(),
+                sin6_flowinfo: 0,
+                sin6_addr: libc::in6_addr {
+                    s6_addr: to.ip().octets(),
+                },
+                sin6_scope_id: to.scope_id(),
+            };
+            let len = size_of_val(&raw) as libc::socklen_t;
+            // SAFETY: a valid address of that length.
+            unsafe { libc::connect(fd, (&raw const raw).cast(), len) }
+        }
+    };
+    let error = io::Error::last_os_error();
+    if result < 0 && error.raw_os_error() != Some(libc::EINPROGRESS) {
+        return Err(error);
     }
-    Ok(stream)
+    Ok(())
 }
 
 fn local(to: SocketAddr) -> &'static str {
