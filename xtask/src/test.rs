@@ -148,36 +148,38 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     }
     if !args.unit {
-        for program in test_programs()? {
-            let name = program.name;
-            let mut command = sudo::command(
-                &program.executable.to_string_lossy(),
-                &program.executable,
-                [(workspace::BIN_DIR_VAR, bin_dir.as_os_str())],
-            )?;
-            command
-                // As cargo does it, so that a test finds its fixtures either way.
-                .current_dir(workspace::root().join("tests"))
-                .args(["--test-threads", &args.test_threads.to_string()])
-                .args(&args.filter)
-                .args(&args.rest);
-            say("test", format!("end-to-end: {name}"));
-            if let Err(error) = run_tests(&mut command, timeout, &mut tally) {
-                failures.push(format!("{name}: {error:#}"));
+        let programs = test_programs()?;
+        let with_guests = !args.no_vm && args.filter.is_none() && args.rest.is_empty();
+        // The tests on this kernel wait more than they compute, and an emulated processor computes all the time.
+        thread::scope(|scope| {
+            let guests = with_guests.then(|| scope.spawn(in_guests));
+            for program in programs {
+                let name = program.name;
+                let mut command = sudo::command(
+                    &program.executable.to_string_lossy(),
+                    &program.executable,
+                    [(workspace::BIN_DIR_VAR, bin_dir.as_os_str())],
+                )?;
+                command
+                    // As cargo does it, so that a test finds its fixtures either way.
+                    .current_dir(workspace::root().join("tests"))
+                    .args(["--test-threads", &args.test_threads.to_string()])
+                    .args(&args.filter)
+                    .args(&args.rest);
+                say("test", format!("end-to-end: {name}"));
+                if let Err(error) = run_tests(&mut command, timeout, &mut tally) {
+                    failures.push(format!("{name}: {error:#}"));
+                }
             }
-        }
-    }
-
-    if !args.unit && !args.no_vm && args.filter.is_none() && args.rest.is_empty() {
-        match vm::Laboratory::prepare(&[]) {
-            Ok(lab) => failures.extend(lab.run_all(&vm::sample(), &mut tally)?),
-            // Without the archive's kernels nothing can be said of other kernels than this one; everything
-            // else has been tried.
-            Err(error) => {
-                say("test", format!("virtual machines: skipped: {error:#}"));
-                tally.ignored += vm::sample().len() as u64;
+            if let Some(guests) = guests {
+                let (of_guests, failed) = guests
+                    .join()
+                    .unwrap_or_else(|_| bail!("the virtual machines' thread has panicked"))?;
+                tally.join(&of_guests);
+                failures.extend(failed);
             }
-        }
+            anyhow::Ok(())
+        })?;
     }
 
     for failure in &failures {
@@ -195,6 +197,23 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("test: no test ran: are there any in the workspace?");
     }
     Ok(())
+}
+
+/// What came of the sample of other kernels.
+fn in_guests() -> Result<(Tally, Vec<String>)> {
+    let mut tally = Tally::default();
+    let guests = vm::sample();
+    let failures = match vm::Laboratory::prepare(&[]) {
+        Ok(lab) => lab.run_all(&guests, &mut tally)?,
+        // Without the archive's kernels nothing can be said of other kernels than this one; everything
+        // else has been tried.
+        Err(error) => {
+            say("test", format!("virtual machines: skipped: {error:#}"));
+            tally.ignored += guests.len() as u64;
+            Vec::new()
+        }
+    };
+    Ok((tally, failures))
 }
 
 /// A compiled end-to-end test program.
