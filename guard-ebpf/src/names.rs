@@ -1023,6 +1023,13 @@ pub fn guard_ingress(ctx: SkBuffContext) -> i32 {
 
 #[inline(always)]
 fn answer(skb: *mut __sk_buff) -> Option<()> {
+    // The peer of the socket that it is for, big endian; 0 where it has none, as a resolver's that asks several. That
+    // alone tells nearly everything that arrives from what name servers say.
+    // SAFETY: readable in this program type, for which there always is a socket.
+    let peer = unsafe { core::ptr::read_volatile(&raw const (*skb).remote_port) };
+    if peer != 0 && peer as u16 != DOMAIN.to_be() && (peer >> 16) as u16 != DOMAIN.to_be() {
+        return None;
+    }
     let (protocol, at) = transport(skb)?;
     if protocol != UDP && protocol != TCP {
         return None;
