@@ -49,6 +49,8 @@ const SYSCALLS: [&str; 18] = [
 ];
 /// Attach types of connect4, connect6, sendmsg4, sendmsg6.
 const SOCKET_ADDRESS: [u32; 4] = [10, 11, 14, 15];
+/// Attach types of packets that arrive, and that leave.
+const PACKETS: [u32; 2] = [0, 1];
 
 // Numbers of bpf(2) and perf_event_open(2):
 // <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/bpf.h>
@@ -58,6 +60,7 @@ const BPF_RAW_TRACEPOINT_OPEN: u32 = 17;
 const BPF_LINK_CREATE: u32 = 28;
 const BPF_LINK_GET_NEXT_ID: u32 = 31;
 const BPF_PROG_TYPE_TRACEPOINT: u32 = 5;
+const BPF_PROG_TYPE_CGROUP_SKB: u32 = 8;
 const BPF_PROG_TYPE_CGROUP_SOCK_ADDR: u32 = 18;
 const BPF_PROG_TYPE_TRACING: u32 = 26;
 const BPF_TRACE_RAW_TP: u32 = 23;
@@ -124,9 +127,11 @@ impl Loader {
         programs.push(program);
         let cgroup =
             File::open(&self.cgroup).with_context(|| format!("{}", self.cgroup.display()))?;
-        for kind in SOCKET_ADDRESS {
-            // 1: the call goes on.
-            let program = load(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, kind, 0, 1)
+        let addresses = SOCKET_ADDRESS.map(|kind| (BPF_PROG_TYPE_CGROUP_SOCK_ADDR, kind));
+        let packets = PACKETS.map(|kind| (BPF_PROG_TYPE_CGROUP_SKB, kind));
+        for (program_type, kind) in addresses.into_iter().chain(packets) {
+            // 1: the call, or the packet, goes on.
+            let program = load(program_type, kind, 0, 1)
                 .context("loading an empty program for the root cgroup")?;
             let link = create_link(&program, cgroup.as_raw_fd(), kind)
                 .context("attaching to the root cgroup")?;
