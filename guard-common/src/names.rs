@@ -12,7 +12,7 @@ pub mod kind {
     pub const EXACT: u16 = 0;
     /// Its end behind a dot: `*.example.com`.
     pub const SUFFIX: u16 = 1;
-    /// All of it but one part, `ec2.*.example.com`: [`around`] of what is before and behind.
+    /// All of it but one part, `ec2.*.example.com`: [`super::around`] of what is before and behind.
     pub const MIDDLE: u16 = 3;
     /// That there is none, or none that could be relied on (`unknown`); hash and length are 0.
     pub const UNKNOWN: u16 = 2;
@@ -156,8 +156,9 @@ pub struct Socket {
     pub waits: u32,
     /// Bytes that have been looked at.
     pub sent: u32,
-    /// Unused.
-    pub pad: u32,
+    /// How many answers of name servers had been handed to guardd when it was connected, the lowest 32 bits: the name that
+    /// it was connected for is in one of these.
+    pub handed: u32,
     /// `task->comm`.
     pub comm: [u8; 16],
 }

@@ -344,6 +344,7 @@ fn watch(
     socket.plain = 0;
     socket.waits = 0;
     socket.sent = 0;
+    socket.handed = names::handed();
     socket.comm = kernel::read(thread, &TASK_COMM).unwrap_or([0; 16]);
 }
 

@@ -306,7 +306,8 @@ fn leaves(skb: *mut __sk_buff, sk: *mut bpf_sock, socket: &mut Socket) -> Option
         return Some(false);
     }
     let config = judge::config()?;
-    let mut leaves = true;
+    // Without memory to look at it with, it is tried again.
+    let mut leaves = false;
     with_memory!(config, scratch => {
         leaves = look(skb, sk, socket, scratch, &segment).unwrap_or(true);
         None::<Done>
@@ -808,18 +809,32 @@ pub extern "C" fn guard_cut(slot: u32) -> u32 {
     guard_named(slot)
 }
 
-/// Whether guardd has yet to read what name servers have said.
+/// Answers of name servers that were handed to guardd so far.
 #[inline(always)]
-fn answers_wait(config: &Config, now_ns: u64) -> bool {
+pub fn handed() -> u32 {
+    match ANSWERED.get(answers::HANDED) {
+        // SAFETY: a reference is valid for reads; volatile, since others write.
+        Some(handed) => unsafe { core::ptr::read_volatile(handed) as u32 },
+        None => 0,
+    }
+}
+
+/// Whether guardd has yet to read what name servers had said when a socket was connected.
+#[inline(always)]
+fn answers_wait(socket: &Socket, config: &Config, now_ns: u64) -> bool {
     if now_ns.wrapping_sub(config.heartbeat_ns) > HEARTBEAT_LIMIT_NS {
         return false;
     }
-    let (Some(handed), Some(read)) = (ANSWERED.get(answers::HANDED), ANSWERED.get(answers::READ))
-    else {
-        return false;
-    };
-    // SAFETY: references are valid for reads; volatile, since others write.
-    unsafe { core::ptr::read_volatile(handed) != core::ptr::read_volatile(read) }
+    match ANSWERED.get(answers::READ) {
+        // SAFETY: as above.
+        Some(read) => unsafe {
+            socket
+                .handed
+                .wrapping_sub(core::ptr::read_volatile(read) as u32) as i32
+                > 0
+        },
+        None => false,
+    }
 }
 
 /// Judges the connection in `scratch.socket` by what was seen of its name. Gives [`STAYS`] or [`DECIDED`]. Exported for
@@ -832,7 +847,7 @@ pub extern "C" fn guard_named(slot: u32) -> u32 {
     };
     // SAFETY: the helper has no precondition.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    if scratch.socket.waits < MAX_WAITS && answers_wait(config, now_ns) {
+    if scratch.socket.waits < MAX_WAITS && answers_wait(&scratch.socket, config, now_ns) {
         scratch.socket.waits += 1;
         return STAYS;
     }
