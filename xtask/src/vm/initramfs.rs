@@ -105,6 +105,7 @@ pub(super) fn build(
     );
     // For tests that have names resolved by their own name server, mounted over these.
     tree.file("etc/resolv.conf", Vec::new());
+    tree.file("etc/hosts", Vec::new());
     tree.file("etc/nsswitch.conf", b"hosts: files dns\n".to_vec());
     tree.file("etc/group", b"root:x:0:\nnogroup:x:65534:\n".to_vec());
     let quoted: Vec<String> = test_args.iter().map(|arg| quoted(arg)).collect();

@@ -14,8 +14,12 @@ use std::{
 
 use serde_json::{Value, json};
 
-/// How long an echo may take. A server that never got the text never answers.
-const ECHO: Duration = Duration::from_secs(10);
+/// How long an echo may take. A server that never got the text never answers. Longer where the processor is emulated.
+fn limit() -> Duration {
+    let patience = std::env::var(guard_tests::PATIENCE_VAR).ok();
+    let seconds = patience.and_then(|text| text.parse().ok()).unwrap_or(20);
+    Duration::from_secs(seconds / 2)
+}
 
 fn address(text: &str) -> io::Result<SocketAddr> {
     text.parse()
@@ -32,7 +36,7 @@ fn exchange(mut stream: impl Read + Write, text: &str) -> io::Result<Value> {
 /// A blocking `connect`, one call: an interrupted one is not repeated here.
 pub(crate) fn tcp(to: &str, text: &str) -> io::Result<Value> {
     let stream = socket(address(to)?, libc::SOCK_STREAM, true)?;
-    stream.set_read_timeout(Some(ECHO))?;
+    stream.set_read_timeout(Some(limit()))?;
     exchange(stream, text)
 }
 
@@ -44,7 +48,7 @@ fn bytes(hex: &str) -> io::Result<Vec<u8>> {
 }
 
 fn each(mut stream: TcpStream, hex: &[&str]) -> io::Result<Value> {
-    stream.set_read_timeout(Some(ECHO))?;
+    stream.set_read_timeout(Some(limit()))?;
     stream.set_nodelay(true)?;
     let mut echoed = 0;
     for hex in hex {
@@ -108,7 +112,7 @@ pub(crate) fn tcp_nonblocking(to: &str, text: &str) -> io::Result<Value> {
         return Err(error);
     }
     stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(ECHO))?;
+    stream.set_read_timeout(Some(limit()))?;
     exchange(stream, text)
 }
 
@@ -201,7 +205,7 @@ pub(crate) fn udp_sendto(to: &str, text: &str) -> io::Result<Value> {
 }
 
 fn datagram_echo(socket: &UdpSocket, text: &str) -> io::Result<Value> {
-    socket.set_read_timeout(Some(ECHO))?;
+    socket.set_read_timeout(Some(limit()))?;
     let mut echo = vec![0; text.len()];
     let (n, _) = socket.recv_from(&mut echo)?;
     Ok(json!({ "echo": String::from_utf8_lossy(&echo[..n]) }))
