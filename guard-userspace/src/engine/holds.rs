@@ -112,6 +112,7 @@ impl Engine {
         flags: u32,
         judged_in: u32,
         event: Event,
+        cookie: Option<u64>,
     ) {
         let id = Id::new(tgid, held.start_ns);
         if flags & FLAG_SIGNAL_NEEDED != 0 {
@@ -146,7 +147,7 @@ impl Engine {
             rule_index: held.rule,
             fate: held.fate,
             whole_session: scope_session,
-            cookie: None,
+            cookie,
             event,
         };
         let mut told = self.event_for(Kind::Hold, Some(hold.session));
@@ -183,7 +184,7 @@ impl Engine {
             event.time = clock::rfc3339_at(held.time_ns);
             event.tgid = Some(tgid);
             self.describe_process(&mut event, tgid, held.start_ns);
-            self.take_up_hold(tgid, &held, 0, 0, event);
+            self.take_up_hold(tgid, &held, 0, 0, event, None);
         }
     }
 

@@ -191,14 +191,7 @@ impl Engine {
                 self.end_socket(id, fields.session, said.cookie);
             }
             Verdict::Deny => self.end_socket(id, fields.session, said.cookie),
-            Verdict::Hold => {
-                self.hold_from(fields, event);
-                for hold in self.holds.values_mut() {
-                    if hold.process == (id.pid, id.start) {
-                        hold.cookie = Some(said.cookie);
-                    }
-                }
-            }
+            Verdict::Hold => self.hold_from(fields, event, Some(said.cookie)),
             Verdict::Allow | Verdict::Flag => {}
         }
     }
@@ -242,7 +235,7 @@ impl Engine {
         if let Some(socket) = self.find_socket(id, session, cookie)
             && let Err(error) = socket.end()
         {
-            tracing::debug!(%error, "a refused connection could not be ended: nothing of it leaves");
+            tracing::warn!(%error, "a refused connection could not be ended: nothing of it leaves, and its program waits");
         }
     }
 

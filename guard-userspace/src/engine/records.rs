@@ -2,6 +2,13 @@
 
 use std::{collections::BTreeSet, path::Path};
 
+use guard_common::{
+    Verdict,
+    event::{self as record, FLAG_GATED, FLAG_STOPPED, Header, kind, tier},
+    state::{Held, act, fate, own},
+};
+use rustix::process::Signal;
+
 use super::{Engine, Known, holds::object_of};
 use crate::{
     clock,
@@ -10,12 +17,6 @@ use crate::{
     mask,
     process::{self, Id},
 };
-use guard_common::{
-    Verdict,
-    event::{self as record, FLAG_GATED, FLAG_STOPPED, Header, kind, tier},
-    state::{Held, act, fate, own},
-};
-use rustix::process::Signal;
 
 impl Engine {
     /// An event with what every record has.
@@ -211,7 +212,7 @@ impl Engine {
                 self.kernel.tables.drop_waiting(id.pid);
                 let event = self.tell(event);
                 self.touch(fields, &event);
-                self.take_up_hold(id.pid, &held, 0, judged.judged_in, event);
+                self.take_up_hold(id.pid, &held, 0, judged.judged_in, event, None);
             }
             _ => {
                 let event = self.tell(event);
@@ -261,7 +262,7 @@ impl Engine {
         event.object = Some(object.into());
         let event = self.tell(event);
         self.touch(fields, &event);
-        self.hold_from(fields, event);
+        self.hold_from(fields, event, None);
     }
 
     pub(super) fn on_connect(&mut self, fields: &Header, to: &Connection) {
@@ -275,7 +276,7 @@ impl Engine {
         if fields.flags & record::FLAG_SIGNAL_NEEDED != 0 && fields.verdict == Verdict::Kill as u8 {
             let _ = process::signal(Id::new(fields.tgid, fields.start_ns), Signal::KILL);
         }
-        self.hold_from(fields, event);
+        self.hold_from(fields, event, None);
     }
 
     pub(super) fn on_call(&mut self, fields: &Header, act: u32, target: u32, number: u64) {
@@ -306,10 +307,10 @@ impl Engine {
         event.object = Some(object.into());
         let event = self.tell(event);
         self.touch(fields, &event);
-        self.hold_from(fields, event);
+        self.hold_from(fields, event, None);
     }
 
-    pub(super) fn hold_from(&mut self, fields: &Header, event: Event) {
+    pub(super) fn hold_from(&mut self, fields: &Header, event: Event, cookie: Option<u64>) {
         if fields.verdict != Verdict::Hold as u8 {
             return;
         }
@@ -320,7 +321,7 @@ impl Engine {
             .into_iter()
             .find(|(tgid, held)| *tgid == fields.tgid && held.start_ns == fields.start_ns);
         if let Some((tgid, held)) = held {
-            self.take_up_hold(tgid, &held, fields.flags, fields.judged_in, event);
+            self.take_up_hold(tgid, &held, fields.flags, fields.judged_in, event, cookie);
         }
     }
 
