@@ -143,6 +143,8 @@ pub struct Engine {
     streams: Streams,
     /// Answers of theirs that were read.
     answers_read: u64,
+    /// When names that nobody uses any more were last forgotten.
+    names_swept_ns: u64,
     journal: Journal,
     policy: Policy,
     /// As the kernel has them now.
@@ -272,6 +274,7 @@ impl Engine {
             names: Names::default(),
             streams: Streams::default(),
             answers_read: 0,
+            names_swept_ns: 0,
             journal,
             policy,
             tables,

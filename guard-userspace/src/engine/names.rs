@@ -1,6 +1,6 @@
 //! Names of hosts: what name servers say goes to the kernel's tables, and what connections say into events.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use guard_common::{
     Verdict,
@@ -21,6 +21,9 @@ use crate::{
 
 /// Processes of a session that are asked for a socket which the one that has connected it has no longer.
 const HEIRS: usize = 64;
+
+/// How often names that nobody uses any more are forgotten: each counts for an hour at least.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 impl Engine {
     /// Reads what name servers have said since, and tells the kernel.
@@ -143,7 +146,12 @@ impl Engine {
 
     /// Forgets what nobody uses any more, from time to time.
     pub(super) fn sweep_names(&mut self) {
-        let changed = self.names.sweep(clock::monotonic_ns());
+        let now = clock::monotonic_ns();
+        if now - self.names_swept_ns < SWEEP_EVERY.as_nanos() as u64 {
+            return;
+        }
+        self.names_swept_ns = now;
+        let changed = self.names.sweep(now);
         let generation = self.kernel.tables.generation();
         self.tell_names(generation, &changed);
     }

@@ -296,7 +296,7 @@ impl Hooks {
         // links get the lower ones, which are kept free for them meanwhile.
         let mut kept: Vec<File> = Vec::new();
         for hook in HOOKS {
-            if matches!(hook.attach, Attach::Cgroup | Attach::Packets(_)) {
+            if hook.is_on_cgroup() {
                 kept.extend(File::open("/dev/null"));
             }
         }
@@ -314,10 +314,7 @@ impl Hooks {
     ) -> Result<(), KernelError> {
         let by_tracepoint = self.tier(Feature::Open) == Some(Tier::Tracepoint);
         for (hook, state) in HOOKS.iter().zip(&mut self.states) {
-            if !state.loaded
-                || !state.links.is_empty()
-                || matches!(hook.attach, Attach::Cgroup | Attach::Packets(_)) != cgroups
-            {
+            if !state.loaded || !state.links.is_empty() || hook.is_on_cgroup() != cgroups {
                 continue;
             }
             if matches!(hook.attach, Attach::Packets(_)) && !wanted.names {
@@ -388,9 +385,7 @@ impl Hooks {
     }
 
     pub(super) fn detach_calls(&mut self) {
-        let cgroups_first = |(hook, _): &(&Hook, &mut State)| {
-            !matches!(hook.attach, Attach::Cgroup | Attach::Packets(_))
-        };
+        let cgroups_first = |(hook, _): &(&Hook, &mut State)| !hook.is_on_cgroup();
         let mut order: Vec<(&Hook, &mut State)> = HOOKS
             .iter()
             .zip(&mut self.states)

@@ -226,6 +226,11 @@ impl Hook {
         }
     }
 
+    /// Whether its program is attached to the root cgroup.
+    pub(super) const fn is_on_cgroup(&self) -> bool {
+        matches!(self.attach, Attach::Cgroup | Attach::Packets(_))
+    }
+
     /// The kind of program it is, if guardd loads it itself.
     pub(super) const fn kind(&self) -> Option<Kind> {
         match self.attach {
