@@ -23,6 +23,11 @@ pub mod kind {
     pub const CALL: u8 = 8;
     /// Whom a connection is for. [`crate::names::NameRecord`].
     pub const NAME: u8 = 9;
+    /// A process is about to speak over TLS to a host that some label asks about, and its library is not tapped.
+    /// [`crate::names::NameRecord`]; the segment waits.
+    pub const TAP: u8 = 10;
+    /// What a process is about to say. [`crate::requests::WriteHeader`], in a ring of its own.
+    pub const REQUEST: u8 = 11;
 }
 
 /// Which mechanism saw the call.
@@ -41,8 +46,10 @@ pub mod tier {
     pub const MODIFY_RETURN: u8 = 6;
     /// Programs at the entry of these functions, which see and cannot refuse.
     pub const FENTRY: u8 = 7;
+    /// Probes in a process's TLS library.
+    pub const UPROBE: u8 = 8;
     /// Their names in events, by number.
-    pub const NAMES: [&str; 8] = [
+    pub const NAMES: [&str; 9] = [
         "",
         "tracepoint",
         "tp_btf",
@@ -51,6 +58,7 @@ pub mod tier {
         "lsm",
         "modify-return",
         "fentry",
+        "uprobe",
     ];
 }
 

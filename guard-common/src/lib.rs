@@ -12,6 +12,7 @@ pub mod event;
 pub mod matching;
 pub mod names;
 pub mod offsets;
+pub mod requests;
 pub mod rule;
 pub mod state;
 
@@ -24,9 +25,12 @@ mod pod {
         };
     }
 
-    use crate::{matching as m, names as n, rule as r, state as s};
+    use crate::{matching as m, names as n, requests as q, rule as r, state as s};
 
     pod!(
+        q::StreamKey,
+        q::StreamState,
+        q::Tapped,
         s::Task,
         s::Session,
         s::LeaseKey,

@@ -40,6 +40,8 @@ pub struct KnownHost {
     pub labels: u64,
     /// Groups whose exception spares a program these labels.
     pub groups: u64,
+    /// Not 0: some label asks what a request to it says.
+    pub asked: u64,
 }
 
 impl KnownHost {
@@ -83,6 +85,10 @@ pub mod asked {
     pub const NAMES: u32 = 1;
     /// Some of them leave a part open ([`super::kind::MIDDLE`]).
     pub const MIDDLE: u32 = 2;
+    /// Some label asks what requests say.
+    pub const REQUESTS: u32 = 4;
+    /// Of any host.
+    pub const ANY_HOST: u32 = 8;
 }
 
 /// An address that a name was resolved to, with the [`hash`] of the name (the value is a [`KnownHost`]); or with 0 for
@@ -110,6 +116,8 @@ pub struct Resolved {
     pub sure: u64,
     /// Groups whose exception spares a program these labels.
     pub groups: u64,
+    /// Not 0: some label asks what a request to one of its names says.
+    pub asked: u64,
 }
 
 /// What is kept with a socket of a session until it is known whom it talks to.
@@ -159,6 +167,10 @@ pub struct Socket {
     /// How many answers of name servers had been handed to guardd when it was connected, the lowest 32 bits: the name that
     /// it was connected for is in one of these.
     pub handed: u32,
+    /// How often a segment has waited for guardd to tap the process's TLS library.
+    pub taps: u32,
+    /// Sequence number up to which what it says was handed to guardd; counts in state [`connection::READ`].
+    pub told: u32,
     /// `task->comm`.
     pub comm: [u8; 16],
 }
@@ -171,6 +183,8 @@ pub mod connection {
     pub const HELD: u8 = 1;
     /// Nothing leaves any more.
     pub const REFUSED: u8 = 2;
+    /// It speaks HTTP without TLS: guardd reads what it says before it leaves.
+    pub const READ: u8 = 3;
 }
 
 /// Bytes of a connection that are looked through for a ClientHello at once. Those of browsers, with a post-quantum key
@@ -185,6 +199,9 @@ pub const MAX_SENT: u32 = 16 << 10;
 pub const HELLO_BEGINS: usize = 11;
 /// How often a segment waits for guardd to read what name servers have said.
 pub const MAX_WAITS: u32 = 4;
+/// How often one waits for guardd to tap the process's TLS library: a retry comes after 200 ms and more, and guardd
+/// needs some milliseconds.
+pub const MAX_TAPS: u32 = 6;
 
 /// What was seen of a name; flags of a [`NameRecord`].
 pub mod seen {

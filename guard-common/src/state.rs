@@ -6,7 +6,7 @@ use crate::{MAX_LABELS, MAX_RULES, rule::Rule};
 
 /// Version of the tables' layout and meaning. A guardd takes the tables of an earlier one over only where it is
 /// the same: change it with any of the structures below.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// A process (thread group) that belongs to a session. Key: its tgid in the initial pid namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -259,6 +259,8 @@ pub mod fate {
     pub const REPEATS: u8 = 1;
     /// It has failed.
     pub const FAILED: u8 = 2;
+    /// The process stands before it, and does it when it goes on.
+    pub const BEFORE: u8 = 3;
 }
 
 /// Places in [`Config::tiers`].
@@ -383,10 +385,13 @@ pub mod class {
     pub const FACT: u32 = 3;
     /// What name servers have said.
     pub const NAME: u32 = 4;
+    /// What processes are about to say over TLS or HTTP.
+    pub const REQUEST: u32 = 5;
     /// How many there are.
-    pub const COUNT: u32 = 5;
+    pub const COUNT: u32 = 6;
     /// Their names in `lost` events, by number.
-    pub const NAMES: [&str; COUNT as usize] = ["lineage", "verdict", "activity", "fact", "name"];
+    pub const NAMES: [&str; COUNT as usize] =
+        ["lineage", "verdict", "activity", "fact", "name", "request"];
 }
 
 /// Per class and per CPU.

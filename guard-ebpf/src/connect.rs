@@ -344,6 +344,8 @@ fn watch(
     socket.plain = 0;
     socket.waits = 0;
     socket.sent = 0;
+    socket.taps = 0;
+    socket.told = 0;
     socket.handed = names::handed();
     socket.comm = kernel::read(thread, &TASK_COMM).unwrap_or([0; 16]);
 }

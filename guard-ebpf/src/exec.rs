@@ -31,7 +31,7 @@ use crate::{
         TASK_SIGNAL,
     },
     lineage,
-    maps::{self, CRITICAL, SESSIONS, Scratch, WAITING, with_memory},
+    maps::{self, CRITICAL, SESSIONS, Scratch, TAPPED, WAITING, with_memory},
     open,
     path::{self, Place},
 };
@@ -594,7 +594,7 @@ fn report_agent(
 
 /// Stops the current process until guardd has looked at it, if guardd is there to look.
 #[inline(always)]
-fn stop_for_guardd(config: &Config, tgid: u32, start_ns: u64, now_ns: u64) -> bool {
+pub fn stop_for_guardd(config: &Config, tgid: u32, start_ns: u64, now_ns: u64) -> bool {
     if now_ns.saturating_sub(config.heartbeat_ns) > HEARTBEAT_LIMIT_NS {
         return false;
     }
@@ -703,6 +703,8 @@ fn in_session(
             }
         }
     }
+    // Another program has another library.
+    let _ = TAPPED.remove(&tgid);
     lineage::enforce_posture(entry.session);
     if names & COMMAND != 0 {
         scratch.head.header.flags |= FLAG_GATED;

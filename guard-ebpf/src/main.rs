@@ -21,6 +21,7 @@ mod names;
 mod open;
 mod own;
 mod path;
+mod requests;
 
 #[cfg(not(test))]
 #[panic_handler]

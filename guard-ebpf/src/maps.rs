@@ -16,6 +16,7 @@ use guard_common::{
         NameKey, Pattern,
     },
     names::{HostKey, KnownHost, MAX_HELLO, Resolved, ResolvedKey, Socket, answers},
+    requests::{StreamKey, StreamState, Tapped, Writing},
     rule::{Progress, ProgressKey},
     state::{
         Acts, Answer, AnswerKey, Config, Connecting, Counter, Following, Held, LeaseKey, Names,
@@ -127,6 +128,21 @@ pub static SOCKETS: SkStorage<Socket> = SkStorage::new();
 /// With such a socket, bytes that may be the beginning of a ClientHello.
 #[btf_map]
 pub static KEPT: SkStorage<[u8; MAX_HELLO]> = SkStorage::new();
+/// With a socket whose plain HTTP guardd reads: the sequence number up to which it may leave, and whether all may.
+#[btf_map]
+pub static CLEARED: SkStorage<[u32; 2]> = SkStorage::new();
+/// Processes whose TLS library guardd has looked for: tgid → [`Tapped`].
+#[map]
+pub static TAPPED: HashMap<u32, Tapped> = HashMap::with_max_entries(16_384, NO_PREALLOC);
+/// Their TLS connections. The least recently used makes room: it is looked at again.
+#[map]
+pub static STREAMS: LruHashMap<StreamKey, StreamState> = LruHashMap::with_max_entries(16_384, 0);
+/// pid_tgid → the write that the thread is in.
+#[map]
+pub static WRITING: LruHashMap<u64, Writing> = LruHashMap::with_max_entries(8_192, 0);
+/// What they are about to say.
+#[map]
+pub static REQUESTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 /// What name servers say.
 #[map]
 pub static DOMAINS: RingBuf = RingBuf::with_byte_size(256 << 10, 0);
@@ -244,6 +260,8 @@ pub struct Scratch {
     pub host_len: u32,
     /// What was seen, a set of [`guard_common::names::seen`].
     pub seen: u32,
+    /// Not 0: some label asks what is said to this host.
+    pub asked: u64,
     /// How long the verdict took.
     pub latency_ns: u32,
     /// Which slot this is.

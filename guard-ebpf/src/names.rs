@@ -29,7 +29,7 @@ use guard_common::{
     matching::{FNV_OFFSET, fnv_step, fold},
     names::{
         AnswerHeader, HELLO_BEGINS, HostKey, KnownHost, MAX_ANSWER, MAX_HELLO, MAX_LOOKED,
-        MAX_SENT, MAX_WAITS, NameRecord, Resolved, ResolvedKey, Socket, answers, around, asked,
+        MAX_SENT, MAX_TAPS, MAX_WAITS, NameRecord, Resolved, ResolvedKey, Socket, answers, around, asked,
         connection, kind, seen,
     },
     state::{Config, HEARTBEAT_LIMIT_NS, class, fate},
@@ -40,9 +40,9 @@ use crate::{
     judge::{self, Done, Judgement},
     kernel::{self, Address},
     maps::{
-        self, ANSWERED, HELD, HOSTS, KEPT, NAMED, RESOLVED, SOCKETS, Scratch, TASKS, with_memory,
+        self, ANSWERED, CRITICAL, HELD, HOSTS, KEPT, NAMED, RESOLVED, SOCKETS, Scratch, TASKS, with_memory,
     },
-    path,
+    path, requests,
 };
 
 /// What a cgroup program returns for a packet.
@@ -124,18 +124,18 @@ pub fn resolved(addr: &[u8; 16], generation: u32) -> Option<&'static Resolved> {
 
 /// The map as helpers want it: the type's own methods serve `connect`'s context only.
 #[inline(always)]
-const fn map_of<T>(map: &'static SkStorage<T>) -> *mut c_void {
+pub const fn map_of<T>(map: &'static SkStorage<T>) -> *mut c_void {
     core::ptr::from_ref(map).cast_mut().cast()
 }
 
 /// Where the bytes of the stream are in a packet.
-struct Segment {
+pub struct Segment {
     /// Sequence number of the first.
-    seq: u32,
+    pub seq: u32,
     /// Their place.
-    at: u32,
+    pub at: u32,
     /// How many.
-    len: u32,
+    pub len: u32,
 }
 
 #[inline(always)]
@@ -297,6 +297,16 @@ fn leaves(skb: *mut __sk_buff, sk: *mut bpf_sock, socket: &mut Socket) -> Option
     if socket.state == connection::REFUSED {
         return Some(false);
     }
+    if socket.state == connection::READ {
+        // A person is asked about what it has begun.
+        if waits(socket) {
+            return Some(false);
+        }
+        match requests::read_ahead(skb, sk, socket, &segment) {
+            None if socket.state == connection::OPEN => {}
+            done => return done,
+        }
+    }
     if socket.looked != 0 && (segment.seq.wrapping_sub(socket.next) as i32) < 0 {
         // It has been seen, and sent, before.
         return None;
@@ -355,6 +365,11 @@ fn look(
     scratch.cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
     let becomes = guard_look(scratch.slot, (kept + fits) as u32);
     *socket = scratch.socket;
+    if socket.state == connection::READ {
+        // From its first byte on, whatever of it was seen just now.
+        socket.told = segment.seq;
+        return requests::read_ahead(skb, sk, socket, segment);
+    }
     if becomes == STAYS {
         return Some(false);
     }
@@ -713,6 +728,7 @@ fn add_labels(scratch: &mut Scratch, hash: u64, len: u32, kind: u16, generation:
     // SAFETY: written by userspace, in the half that is not in force.
     if let Some(known) = unsafe { HOSTS.get(key) } {
         scratch.labels |= spared(known, scratch.socket.excepted);
+        scratch.asked |= known.asked;
     }
 }
 
@@ -749,6 +765,14 @@ pub extern "C" fn guard_look(slot: u32, len: u32) -> u32 {
                     return STAYS;
                 }
                 scratch.socket.plain = 1;
+                // The first byte of a method, or a line's end that servers skip before one.
+                let first = byte(scratch, 0) as u8;
+                let asks = judge::config()
+                    .is_some_and(|config| config.names & asked::REQUESTS != 0);
+                if asks && (first.is_ascii_alphabetic() || first == b'\r' || first == b'\n') {
+                    scratch.socket.state = connection::READ;
+                    return STAYS;
+                }
             }
             // A proxy may get its orders first, or a server be asked whether it speaks TLS at all.
             let kept = len.min(HELLO_BEGINS as u32 - 1);
@@ -854,6 +878,7 @@ pub extern "C" fn guard_named(slot: u32) -> u32 {
     let generation = config.generation & 1;
     let names = resolved(&scratch.socket.addr, generation);
     scratch.labels = 0;
+    scratch.asked = (config.names & asked::ANY_HOST) as u64;
     scratch.hash = 0;
     let mut found = scratch.seen;
     if found & seen::SNI != 0 {
@@ -869,10 +894,15 @@ pub extern "C" fn guard_named(slot: u32) -> u32 {
             found |= seen::AGREES;
             // It may stand for another name that has labels.
             scratch.labels |= spared(known, scratch.socket.excepted);
+            scratch.asked |= known.asked;
         } else if names.is_some() {
             found |= seen::CONTRADICTS;
         }
         scratch.seen = found;
+    }
+    if let Some(names) = names {
+        // Whoever answers at an address for one name may do so for the others.
+        scratch.asked |= names.asked;
     }
     let mut labels = scratch.labels;
     // Nobody has said which of the address's names it is.
@@ -883,6 +913,7 @@ pub extern "C" fn guard_named(slot: u32) -> u32 {
             &KnownHost {
                 labels: names.labels,
                 groups: names.groups,
+                asked: 0,
             },
             scratch.socket.excepted,
         );
@@ -920,12 +951,14 @@ pub extern "C" fn guard_named(slot: u32) -> u32 {
     if scratch.judgement.verdict == Verdict::Hold as u8 {
         guard_hold_connection(slot, labels, now_ns);
     }
-    guard_tell_name(slot, labels, now_ns);
     let verdict = scratch.judgement.verdict;
+    if scratch.socket.taps == 0 || labels != 0 || verdict != 0 {
+        guard_tell_name(slot, labels, now_ns);
+    }
     if verdict < Verdict::Hold as u8 {
         scratch.socket.judged |= labels;
         scratch.socket.state = connection::OPEN;
-        return DECIDED;
+        return guard_wait_for_tap(slot, now_ns);
     }
     scratch.socket.state = if verdict == Verdict::Hold as u8 {
         scratch.socket.held = object;
@@ -933,6 +966,37 @@ pub extern "C" fn guard_named(slot: u32) -> u32 {
     } else {
         connection::REFUSED
     };
+    STAYS
+}
+
+/// Has a connection wait whose requests some label asks about, until guardd has looked for its process's TLS library.
+/// Exported for the reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_wait_for_tap(slot: u32, now_ns: u64) -> u32 {
+    let (Some(config), Some(scratch)) = (judge::config(), maps::memory(slot)) else {
+        return DECIDED;
+    };
+    let socket = &mut scratch.socket;
+    if scratch.asked == 0
+        || scratch.seen & seen::HELLO == 0
+        || socket.taps >= MAX_TAPS
+        || now_ns.wrapping_sub(config.heartbeat_ns) > HEARTBEAT_LIMIT_NS
+        || requests::is_tapped(socket.tgid, socket.start_ns)
+    {
+        return DECIDED;
+    }
+    socket.taps += 1;
+    let Some(mut entry) = CRITICAL.reserve::<NameRecord>(0) else {
+        emit::count(class::REQUEST, false);
+        return STAYS;
+    };
+    // SAFETY: every field is written before the record is submitted.
+    let record = unsafe { &mut *entry.as_mut_ptr() };
+    scratch.judgement = Judgement::new(true, 0);
+    fill_name(record, scratch, record::TAP, 0, now_ns);
+    entry.submit(0);
+    emit::count(class::REQUEST, true);
     STAYS
 }
 
@@ -998,6 +1062,18 @@ pub extern "C" fn guard_tell_name(slot: u32, labels: u64, now_ns: u64) -> u32 {
     };
     // SAFETY: every field is written before the record is submitted.
     let record = unsafe { &mut *entry.as_mut_ptr() };
+    fill_name(record, scratch, record::NAME, labels, now_ns);
+    record.header.flags |= match verdict {
+        v if v == Verdict::Hold as u8 => FLAG_SIGNAL_NEEDED | FLAG_STOPPED,
+        v if v == Verdict::Kill as u8 => FLAG_SIGNAL_NEEDED,
+        _ => 0,
+    };
+    emit::submit(entry, &scratch.judgement, now_ns);
+    0
+}
+
+#[inline(always)]
+fn fill_name(record: &mut NameRecord, scratch: &Scratch, kind: u8, labels: u64, now_ns: u64) {
     let socket = &scratch.socket;
     let header = &mut record.header;
     header.time_ns = now_ns;
@@ -1007,12 +1083,8 @@ pub extern "C" fn guard_tell_name(slot: u32, labels: u64, now_ns: u64) -> u32 {
     header.tgid = socket.tgid;
     header.ppid = socket.ppid;
     header.uid = socket.uid;
-    header.flags = match verdict {
-        v if v == Verdict::Hold as u8 => FLAG_SIGNAL_NEEDED | FLAG_STOPPED,
-        v if v == Verdict::Kill as u8 => FLAG_SIGNAL_NEEDED,
-        _ => 0,
-    };
-    header.kind = record::NAME;
+    header.flags = 0;
+    header.kind = kind;
     header.tier = tier::CGROUP;
     header.comm = socket.comm;
     emit::fill_judgement(header, labels, &scratch.judgement);
@@ -1025,8 +1097,6 @@ pub extern "C" fn guard_tell_name(slot: u32, labels: u64, now_ns: u64) -> u32 {
     record.host_len = scratch.host_len;
     record.pad = 0;
     record.host = scratch.host;
-    emit::submit(entry, &scratch.judgement, now_ns);
-    0
 }
 
 /// What arrives: answers of name servers are handed to guardd, whoever asked.

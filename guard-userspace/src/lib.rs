@@ -8,6 +8,7 @@ pub mod clock;
 pub mod doctor;
 pub mod engine;
 pub mod event;
+pub mod http;
 pub mod journal;
 pub mod kernel;
 pub mod mask;
@@ -16,6 +17,7 @@ pub mod policy;
 pub mod process;
 pub mod sentinel;
 pub mod server;
+pub mod tls;
 pub mod units;
 pub mod wire;
 

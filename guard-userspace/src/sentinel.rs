@@ -174,7 +174,7 @@ pub fn run(state_dir: &Path, pins: &Path, guardd: u32) -> anyhow::Result<()> {
             // them is left, nothing could refuse the call: refusing means killing.
             let refuse = Verdict::from_u8(entry.on_timeout) > Verdict::Flag;
             let fails = Verdict::from_u8(entry.on_timeout) == Verdict::Deny
-                && entry.fate != fate::HAPPENED
+                && matches!(entry.fate, fate::REPEATS | fate::FAILED)
                 && pins.exists();
             let key = if refuse {
                 AnswerKey::refusal(pid)

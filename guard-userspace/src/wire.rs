@@ -379,6 +379,9 @@ pub struct SessionDetail {
     pub facts: Vec<FactInfo>,
     /// The last events, oldest first.
     pub timeline: Vec<Event>,
+    /// Processes whose requests could not be read, a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub untapped: Vec<String>,
 }
 
 /// A hold that waits for a person.

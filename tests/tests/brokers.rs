@@ -147,6 +147,13 @@ fn a_window_that_a_session_opens_in_a_running_tmux_belongs_to_it() {
         .status()
         .unwrap();
     assert!(started.success());
+    // It has begun before the session comes; what the server still starts then would be taken for the session's.
+    let theirs = eventually("the first window", || {
+        place.processes().into_iter().find(|pid| {
+            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            command.starts_with(b"sleep\x00600\0")
+        })
+    });
     let script = place.script(
         "window",
         &format!("#!/bin/sh\n{show} > {}\necho over >> {0}\n", out.display()),
@@ -170,9 +177,5 @@ fn a_window_that_a_session_opens_in_a_running_tmux_belongs_to_it() {
         text.contains("over").then_some(())
     });
     // What was there before is nobody's.
-    let theirs = place.processes().into_iter().find(|pid| {
-        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        command.starts_with(b"sleep\x00600\0")
-    });
-    assert_eq!(guard.session_of(theirs.expect("the first window")), None);
+    assert_eq!(guard.session_of(theirs), None);
 }

@@ -337,15 +337,10 @@ impl Stage {
                 ));
             }
             Outcome::Stopped if has => {
-                // On a kernel that preempts, programs of the tiers below the first can be left out by the kernel; then
-                // guard must say so.
-                let status = self.guard.json(&["status"]);
-                let left_out = status["degraded"].to_string().contains("not judged");
-                if self.tier != "lsm" && left_out {
-                    let what = format!("{}: {}: the kernel left it out", self.tier, technique.id);
-                    skipped_in_part(&format!("{what}: {}", status["degraded"]));
+                if self.left_out(technique) {
                     return Ok(());
                 }
+                let status = self.guard.json(&["status"]);
                 return Err(format!(
                     "it got: {said} ({}) {} {}",
                     output.status, status["degraded"], status["counters"]
@@ -362,8 +357,22 @@ impl Stage {
         });
         match told {
             Some(_) => Ok(()),
+            None if self.left_out(technique) => Ok(()),
             None => Err(format!("nothing was told of it: {said} {err}")),
         }
+    }
+
+    /// On a kernel that preempts, programs of the tiers below the first can be left out by the kernel; then guard must
+    /// say so.
+    fn left_out(&self, technique: &Technique) -> bool {
+        let status = self.guard.json(&["status"]);
+        let left_out =
+            self.tier != "lsm" && status["degraded"].to_string().contains("not judged");
+        if left_out {
+            let what = format!("{}: {}: the kernel left it out", self.tier, technique.id);
+            skipped_in_part(&format!("{what}: {}", status["degraded"]));
+        }
+        left_out
     }
 
     /// Nothing that a technique has done may have let the held process go, or guardd end.

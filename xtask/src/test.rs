@@ -150,9 +150,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if !args.unit {
         let programs = test_programs()?;
         let with_guests = !args.no_vm && args.filter.is_none() && args.rest.is_empty();
+        let room = vm::Room::default();
         // The tests on this kernel wait more than they compute, and an emulated processor computes all the time.
         thread::scope(|scope| {
-            let guests = with_guests.then(|| scope.spawn(in_guests));
+            let room = &room;
+            let guests = with_guests.then(|| scope.spawn(|| in_guests(room)));
+            // However this ends, nobody waits for it.
+            let _over = Over(room);
             for program in programs {
                 let name = program.name;
                 let mut command = sudo::command(
@@ -171,6 +175,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                     failures.push(format!("{name}: {error:#}"));
                 }
             }
+            room.make();
             if let Some(guests) = guests {
                 let (of_guests, failed) = guests
                     .join()
@@ -199,12 +204,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Makes room for a second virtual machine when it goes out of scope.
+struct Over<'a>(&'a vm::Room);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.make();
+    }
+}
+
 /// What came of the sample of other kernels.
-fn in_guests() -> Result<(Tally, Vec<String>)> {
+fn in_guests(room: &vm::Room) -> Result<(Tally, Vec<String>)> {
     let mut tally = Tally::default();
     let guests = vm::sample();
     let failures = match vm::Laboratory::prepare(&[]) {
-        Ok(lab) => lab.run_all(&guests, &mut tally)?,
+        Ok(lab) => lab.run_all(&guests, &mut tally, room)?,
         // Without the archive's kernels nothing can be said of other kernels than this one; everything
         // else has been tried.
         Err(error) => {

@@ -210,6 +210,7 @@ impl Engine {
             facts: std::collections::BTreeMap::new(),
             trail: std::collections::VecDeque::new(),
             evidence: std::collections::VecDeque::new(),
+            untapped: std::collections::VecDeque::new(),
         };
         if let Err(error) = self.enter(&session) {
             return Err(self.not_begun(&session.agent, &error.to_string()));

@@ -64,6 +64,9 @@ pub struct Hold {
     /// The socket whose first bytes wait, by its cookie.
     #[serde(default)]
     pub cookie: Option<u64>,
+    /// Of such a socket's requests, the sequence number up to which they may leave then.
+    #[serde(default)]
+    pub clears: Option<u32>,
     /// The event of the call.
     pub event: Event,
 }
@@ -148,6 +151,7 @@ impl Engine {
             fate: held.fate,
             whole_session: scope_session,
             cookie,
+            clears: None,
             event,
         };
         let mut told = self.event_for(Kind::Hold, Some(hold.session));
@@ -266,6 +270,9 @@ impl Engine {
             Outcome::TimedOut | Outcome::Stopping => Verdict::from_u8(hold.on_timeout),
         };
         let done = match wanted {
+            Verdict::Deny if hold.fate == fate::BEFORE && !self.refuse_request(&hold) => {
+                Verdict::Kill
+            }
             Verdict::Deny if hold.fate != fate::HAPPENED => Verdict::Deny,
             // What has not happened then is the program's next instruction.
             Verdict::Deny => Verdict::Kill,
@@ -288,6 +295,9 @@ impl Engine {
         self.kernel.tables.drop_held(process.pid);
         self.kernel.tables.drop_waiting(process.pid);
         self.holds.remove(&id);
+        if let (Verdict::Allow, Some(cookie), Some(upto)) = (done, hold.cookie, hold.clears) {
+            self.clear_socket(process, hold.session, cookie, upto, false);
+        }
         let signalled = if done == Verdict::Kill {
             process::signal(process, Signal::KILL)
         } else {
@@ -326,7 +336,7 @@ impl Engine {
         }
         Ok(match done {
             Verdict::Kill => format!("h-{id} {word}: pid {} was killed", process.pid),
-            Verdict::Deny if hold.cookie.is_some() => format!(
+            Verdict::Deny if hold.cookie.is_some() || hold.fate == fate::BEFORE => format!(
                 "h-{id} {word}: the connection of pid {} is ended",
                 process.pid
             ),
@@ -338,11 +348,28 @@ impl Engine {
         })
     }
 
+    /// Ends the connection that a held request was for, before its process goes on into it.
+    fn refuse_request(&mut self, hold: &Hold) -> bool {
+        if let Some(cookie) = hold.cookie {
+            return self.end_socket(hold.process_id(), hold.session, cookie);
+        }
+        let host = hold
+            .event
+            .object
+            .as_ref()
+            .and_then(|object| object.get("host"))
+            .and_then(|host| host.as_str())
+            .map(str::to_owned);
+        let hosts: Vec<String> = host.into_iter().collect();
+        self.end_connections(hold.process_id(), hold.session, &hosts) > 0
+    }
+
     /// Leaves the answer for a call that will be repeated: it must be there before the process runs, or
     /// the call is held again. Any other call has been judged once and for all, and an answer to it would
     /// be one to the next call.
     fn place_answer(&mut self, hold: &Hold, done: Verdict) -> Result<(), Refusal> {
         let key = match done {
+            _ if hold.fate == fate::BEFORE => return Ok(()),
             Verdict::Deny => AnswerKey::refusal(hold.process.0),
             Verdict::Allow if hold.fate == fate::REPEATS => match self.rule_index(&hold.rule) {
                 Some(rule) => AnswerKey {
@@ -509,6 +536,24 @@ pub(super) fn target_of(event: &Event) -> String {
             (_, _, Some(path)) => format!("connect {path}"),
             _ => "connect".into(),
         },
+        Kind::Request => {
+            let words = ["method", "host", "path"].map(|key| text(key).unwrap_or_default());
+            let [method, host, path] = words;
+            let field = object
+                .and_then(|object| object.get("graphql"))
+                .and_then(|graphql| Some((graphql.get("type")?, graphql.get("field")?)))
+                .and_then(|(kind, field)| Some((kind.as_str()?, field.as_str()?)));
+            let mut line = format!("request {method} {host}{path}");
+            if let Some((kind, field)) = field {
+                line.push_str(&format!(" {kind} {field}"));
+            }
+            for key in ["mcp", "aws", "kube", "target"] {
+                if let Some(value) = text(key) {
+                    line.push_str(&format!(" {value}"));
+                }
+            }
+            line
+        }
         Kind::Open => text("path").map_or_else(|| "open".into(), |path| format!("open {path}")),
         Kind::Signal | Kind::Call => {
             let call = text("call").unwrap_or_default();

@@ -3,6 +3,7 @@
 //! to a process goes through the kernel's tables first and a signal second, in that order.
 
 mod adopt;
+mod content;
 mod exceptions;
 mod families;
 mod holds;
@@ -15,6 +16,7 @@ mod reload;
 mod requests;
 mod running;
 mod session;
+mod taps;
 mod views;
 
 use std::{
@@ -45,6 +47,7 @@ use crate::{
     names::{Names, Streams},
     policy::{AgentMatcher, CommandMatcher, Homes, LabelBits, Mode, Policy, PolicyError, Tables},
     process::{self, Id},
+    tls::Libraries,
 };
 
 /// Events that a slow listener may fall behind before it has to read them from the journal.
@@ -138,6 +141,12 @@ pub struct Engine {
     critical: AsyncFd<RingBuf<MapData>>,
     activity: AsyncFd<RingBuf<MapData>>,
     domains: AsyncFd<RingBuf<MapData>>,
+    said: AsyncFd<RingBuf<MapData>>,
+    /// Connections whose requests are read.
+    talks: content::Talks,
+    /// Processes whose TLS library was looked for.
+    taps: HashMap<u32, taps::Tapped>,
+    libraries: Libraries,
     /// What name servers have said.
     names: Names,
     streams: Streams,
@@ -271,6 +280,10 @@ impl Engine {
             critical: watch(rings.critical)?,
             activity: watch(rings.activity)?,
             domains: watch(rings.domains)?,
+            said: watch(rings.said)?,
+            talks: content::Talks::default(),
+            taps: HashMap::new(),
+            libraries: Libraries::default(),
             names: Names::default(),
             streams: Streams::default(),
             answers_read: 0,
@@ -360,6 +373,10 @@ impl Engine {
                     if let Ok(mut guard) = guard { guard.clear_ready(); }
                     self.read_answers();
                 }
+                guard = self.said.readable_mut() => {
+                    if let Ok(mut guard) = guard { guard.clear_ready(); }
+                    self.drain();
+                }
                 guard = self.critical.readable_mut() => {
                     if let Ok(mut guard) = guard { guard.clear_ready(); }
                     self.drain();
@@ -431,6 +448,7 @@ impl Engine {
         for record in records {
             self.handle(record);
         }
+        self.read_requests();
     }
 
     /// Promises the kernel to look at the activity ring again, as long as something comes. The last
@@ -472,6 +490,8 @@ impl Engine {
             } => self.on_path(&fields, path.as_deref(), ino, dev, flags),
             Record::Connect { fields, to } => self.on_connect(&fields, &to),
             Record::Name { fields, to, said } => self.on_name(&fields, &to, &said),
+            Record::Tap { fields, to, said } => self.on_tap(&fields, &to, &said),
+            Record::Write(write) => self.on_write(*write),
             Record::Call {
                 fields,
                 act,
@@ -526,6 +546,7 @@ impl Engine {
         }
         self.detach_when_idle();
         self.sweep_names();
+        self.sweep_taps();
         // Facts are in the journal already; this keeps what a restart has to replay short, and the list
         // of processes young.
         if self.dirty && clock::monotonic_ns() - self.saved_ns > SAVE_EVERY.as_nanos() as u64 {

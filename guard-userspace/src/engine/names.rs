@@ -55,7 +55,10 @@ impl Engine {
         for message in messages {
             for answer in names::parse(&message) {
                 let (policy, bits) = (&self.policy, &self.bits);
-                let labelled = |name: &str| policy.of_host(name, bits).labels != 0;
+                let labelled = |name: &str| {
+                    let known = policy.of_host(name, bits);
+                    known.labels != 0 || known.asked != 0
+                };
                 let changed = self.names.learn(&answer, now, labelled);
                 let generation = self.kernel.tables.generation();
                 self.tell_names(generation, &changed);
@@ -90,6 +93,7 @@ impl Engine {
                 for of in via {
                     let also = self.policy.of_host(of, &self.bits);
                     known.join(also.labels, also.groups);
+                    known.asked |= also.asked;
                     names.push((kernel_names::hash(of.as_bytes()), also));
                 }
                 names.push((kernel_names::hash(name.as_bytes()), known));
@@ -99,17 +103,20 @@ impl Engine {
                             labels: known.labels,
                             sure: known.labels,
                             groups: known.groups,
+                            asked: known.asked,
                         });
                     }
                     Some(resolved) => {
                         let mut all = KnownHost {
                             labels: resolved.labels,
                             groups: resolved.groups,
+                            asked: 0,
                         };
                         all.join(known.labels, known.groups);
                         resolved.labels = all.labels;
                         resolved.groups = all.groups;
                         resolved.sure &= known.labels;
+                        resolved.asked |= known.asked;
                     }
                 }
             }
@@ -131,7 +138,10 @@ impl Engine {
     pub(super) fn tell_all_names(&mut self, generation: u32) {
         let (policy, bits) = (&self.policy, &self.bits);
         self.names
-            .relabel(|name| policy.of_host(name, bits).labels != 0);
+            .relabel(|name| {
+            let known = policy.of_host(name, bits);
+            known.labels != 0 || known.asked != 0
+        });
         let all: Vec<Changed> = self
             .names
             .addresses()
@@ -159,6 +169,9 @@ impl Engine {
     /// A connection has said whom it is for.
     pub(super) fn on_name(&mut self, fields: &Header, to: &Connection, said: &Said) {
         let host = said.host.as_deref().map(names::normal);
+        if let (Some(host), Some(tapped)) = (&host, self.taps.get_mut(&fields.tgid)) {
+            tapped.meets(said.cookie, host.clone());
+        }
         let known = self.names.latest(to.addr).map(str::to_owned);
         let nothing_new = host.is_some() && host == known;
         let mut event = self.event_of(Kind::Connect, fields);
@@ -198,7 +211,9 @@ impl Engine {
                 let _ = process::signal(id, Signal::KILL);
                 self.end_socket(id, fields.session, said.cookie);
             }
-            Verdict::Deny => self.end_socket(id, fields.session, said.cookie),
+            Verdict::Deny => {
+                self.end_socket(id, fields.session, said.cookie);
+            }
             Verdict::Hold => self.hold_from(fields, event, Some(said.cookie)),
             Verdict::Allow | Verdict::Flag => {}
         }
@@ -239,15 +254,18 @@ impl Engine {
     }
 
     /// Ends a connection, so that its program does not wait for an answer to what never leaves.
-    fn end_socket(&mut self, id: Id, session: u32, cookie: u64) {
-        if let Some(socket) = self.find_socket(id, session, cookie)
-            && let Err(error) = socket.end()
-        {
-            tracing::warn!(%error, "a refused connection could not be ended: nothing of it leaves, and its program waits");
+    pub(super) fn end_socket(&mut self, id: Id, session: u32, cookie: u64) -> bool {
+        let Some(socket) = self.find_socket(id, session, cookie) else {
+            return false;
+        };
+        if let Err(error) = socket.end() {
+            tracing::warn!(%error, "a refused connection could not be ended");
+            return false;
         }
+        true
     }
 
-    fn find_socket(&self, id: Id, session: u32, cookie: u64) -> Option<Taken> {
+    pub(super) fn find_socket(&self, id: Id, session: u32, cookie: u64) -> Option<Taken> {
         // Another may have inherited it.
         let heirs = self.members(session).into_iter().take(HEIRS);
         std::iter::once(id)

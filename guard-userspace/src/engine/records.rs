@@ -94,6 +94,7 @@ impl Engine {
         let exe_text = exe.map(|path| path.to_string_lossy().into_owned());
         let id = Id::new(fields.tgid, fields.start_ns);
         self.forget_some();
+        self.untap(fields.tgid);
         self.known.insert(
             fields.tgid,
             Known {

@@ -297,7 +297,7 @@ impl Engine {
             Request::PolicyShow => Ok(Reply::Policy {
                 source: self.policy.source.to_string(),
                 text: self.policy.text.clone(),
-                not_enforced: self.policy.not_enforced(),
+                not_enforced: Vec::new(),
             }),
             Request::PolicyReload => {
                 self.may_decide(peer, "policy reload")?;

@@ -86,6 +86,9 @@ pub struct Session {
     pub trail: VecDeque<(u64, Vec<String>)>,
     /// The last events with labels.
     pub evidence: VecDeque<Event>,
+    /// Processes whose requests could not be read, a line each; the last ones.
+    #[serde(default)]
+    pub untapped: VecDeque<String>,
 }
 
 impl Session {

@@ -29,8 +29,8 @@ impl Engine {
                 self.journal.unwritten()
             ));
         }
-        let mut not_enforced = self.policy.not_enforced();
-        not_enforced.extend(self.kernel.hooks.not_enforced());
+        let mut not_enforced = self.kernel.hooks.not_enforced();
+        not_enforced.extend(self.untapped());
         Status {
             state: if degraded.is_empty() {
                 "ok".into()
@@ -135,6 +135,7 @@ impl Engine {
                 })
                 .collect(),
             timeline,
+            untapped: session.untapped.iter().cloned().collect(),
         }
     }
 

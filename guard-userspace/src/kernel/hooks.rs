@@ -11,7 +11,7 @@ use std::{
 use aya::{
     Btf, Ebpf,
     programs::{
-        CgroupAttachMode, CgroupSkb, CgroupSockAddr, ProgramError, ProgramType, TracePoint,
+        CgroupAttachMode, CgroupSkb, CgroupSockAddr, ProgramError, ProgramType, TracePoint, UProbe,
         links::FdLink,
     },
     sys::{BpfHelper, is_helper_supported},
@@ -328,7 +328,10 @@ impl Hooks {
             if hook.feature == Feature::IoUring && !by_tracepoint {
                 continue;
             }
-            if matches!(hook.attach, Attach::Scheduler(_) | Attach::With(..)) {
+            if matches!(
+                hook.attach,
+                Attach::Scheduler(_) | Attach::With(..) | Attach::Library
+            ) {
                 continue;
             }
             if matches!(hook.attach, Attach::Security(..)) {
@@ -518,6 +521,7 @@ fn load_program(ebpf: &mut Ebpf, hook: &Hook) -> Result<Option<OwnedFd>, Program
         }
         Attach::Cgroup => <&mut CgroupSockAddr>::try_from(program)?.load()?,
         Attach::Packets(_) => <&mut CgroupSkb>::try_from(program)?.load()?,
+        Attach::Library => <&mut UProbe>::try_from(program)?.load()?,
         // Loaded by others.
         Attach::Scheduler(_) | Attach::Security(..) | Attach::With(..) => {}
     }

@@ -14,6 +14,7 @@ mod preempt;
 mod records;
 mod sys;
 mod tables;
+mod taps;
 mod trampoline;
 mod watched;
 
@@ -31,9 +32,11 @@ pub use btf::Offsets;
 pub use hooks::Hooks;
 pub use inject::Judged;
 pub use neighbours::Neighbours;
-pub use records::{Connection, Fields, NameServerBytes, Record, Said};
+pub use records::{Connection, Fields, NameServerBytes, Record, Said, Write};
 pub use tables::{Counters, Lineage, Tables};
 pub use watched::{FEATURES, Feature, Tier};
+
+use crate::tls::Library;
 
 /// What can go wrong between userspace and the kernel.
 #[derive(Debug, thiserror::Error)]
@@ -147,6 +150,8 @@ pub struct Kernel {
     inject: inject::Injector,
     #[cfg(feature = "kernel-log")]
     log: log::Lines,
+    /// Probes in processes.
+    taps: taps::Attached,
     /// Keeps programs and links alive.
     ebpf: Ebpf,
 }
@@ -159,6 +164,8 @@ pub struct Rings {
     pub activity: RingBuf<MapData>,
     /// What name servers say.
     pub domains: RingBuf<MapData>,
+    /// What processes are about to say.
+    pub said: RingBuf<MapData>,
 }
 
 impl Kernel {
@@ -189,6 +196,7 @@ impl Kernel {
             critical: ring(&mut ebpf, "CRITICAL")?,
             activity: ring(&mut ebpf, "ACTIVITY")?,
             domains: ring(&mut ebpf, "DOMAINS")?,
+            said: ring(&mut ebpf, "REQUESTS")?,
         };
         let tables = Tables::take(&mut ebpf, settings.lineage_size, hooks.numbers())?;
         if let Some(own) = &pins {
@@ -208,6 +216,7 @@ impl Kernel {
             inject,
             #[cfg(feature = "kernel-log")]
             log: log::Lines::new(&mut ebpf),
+            taps: taps::Attached::new(),
             ebpf,
         };
         Ok((kernel, rings))
@@ -231,6 +240,24 @@ impl Kernel {
             names: self.tables.names_in_force(),
         };
         self.hooks.attach_calls(&mut self.ebpf, wanted)
+    }
+
+    /// Puts probes into the TLS libraries of a process; says how many.
+    ///
+    /// # Errors
+    /// Why some could not be put.
+    pub fn tap(&mut self, pid: u32, libraries: &[Library]) -> Result<usize, String> {
+        self.taps.tap(&mut self.ebpf, pid, libraries)
+    }
+
+    /// Takes them off.
+    pub fn untap(&mut self, pid: u32) {
+        self.taps.untap(pid);
+    }
+
+    /// Processes that have some.
+    pub fn tapped(&self) -> usize {
+        self.taps.count()
     }
 
     /// What earlier guardds have left in the kernel.
@@ -349,7 +376,7 @@ fn load_object(
     loader.override_global("CAN_READ_REGS", &regs, true);
     // What they hold is kept with sockets. A connection of which nothing has left yet is looked at by the next guardd too.
     if let Some(pins) = pins {
-        for table in ["SOCKETS", "KEPT"] {
+        for table in ["SOCKETS", "KEPT", "CLEARED"] {
             loader.map_pin_path(table, pins.shared(table));
         }
     }

@@ -11,6 +11,7 @@ use std::{
 use guard_common::{
     event::{CallRecord, ConnectRecord, FLAG_TRUNCATED, Header, PathHeader, kind},
     names::{AnswerHeader, NameRecord},
+    requests::WriteHeader,
 };
 
 /// See socket(2).
@@ -58,6 +59,48 @@ pub struct NameServerBytes<'a> {
     pub bytes: &'a [u8],
     /// How much there was.
     pub whole: u32,
+}
+
+/// What a process is about to say over one connection.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// Common fields.
+    pub fields: Fields,
+    /// The library's object for the connection, or the socket's cookie.
+    pub conn: u64,
+    /// Where in the stream it begins: bytes, or TCP's sequence number.
+    pub at: u64,
+    /// Where it is in the process's memory, or 0.
+    pub from: u64,
+    /// How long it is.
+    pub len: u64,
+    /// One of [`guard_common::requests::via`].
+    pub via: u32,
+    /// The peer, where there is no TLS.
+    pub peer: IpAddr,
+    /// The connection has ended, and nothing is said.
+    pub ends: bool,
+    /// What was copied of it.
+    pub bytes: Vec<u8>,
+}
+
+impl Write {
+    /// Decodes one entry of the ring of what is said.
+    pub fn decode(data: &[u8]) -> Option<Self> {
+        let head: WriteHeader = read(data)?;
+        let bytes = data[size_of::<WriteHeader>()..].get(..head.copied as usize)?;
+        (head.header.kind == kind::REQUEST).then(|| Self {
+            fields: head.header,
+            conn: head.conn,
+            at: head.at,
+            from: head.from,
+            len: head.len,
+            via: head.via,
+            peer: unmapped(head.peer),
+            ends: head.ends != 0,
+            bytes: bytes.to_vec(),
+        })
+    }
 }
 
 impl<'a> NameServerBytes<'a> {
@@ -132,6 +175,17 @@ pub enum Record {
         /// What it said.
         said: Said,
     },
+    /// A connection that waits for its process's TLS library to be tapped.
+    Tap {
+        /// Common fields.
+        fields: Fields,
+        /// Where to.
+        to: Connection,
+        /// What it said.
+        said: Said,
+    },
+    /// What a process is about to say, and no room was for a copy of it.
+    Write(Box<Write>),
     /// Agent, empty session, fork: nothing but the common fields.
     Bare(Fields),
 }
@@ -168,24 +222,27 @@ impl Record {
                     },
                 })
             }
-            kind::NAME => {
+            kind::NAME | kind::TAP => {
                 let record: NameRecord = read(data)?;
                 let host = record.host.get(..record.host_len as usize)?;
-                Some(Self::Name {
-                    fields,
-                    to: Connection {
-                        addr: unmapped(record.addr),
-                        port: record.port,
-                        family: record.family,
-                        socket_type: SOCK_STREAM,
-                    },
-                    said: Said {
-                        cookie: record.cookie,
-                        seen: record.seen,
-                        host: (!host.is_empty()).then(|| host.to_vec()),
-                    },
+                let to = Connection {
+                    addr: unmapped(record.addr),
+                    port: record.port,
+                    family: record.family,
+                    socket_type: SOCK_STREAM,
+                };
+                let said = Said {
+                    cookie: record.cookie,
+                    seen: record.seen,
+                    host: (!host.is_empty()).then(|| host.to_vec()),
+                };
+                Some(if fields.kind == kind::TAP {
+                    Self::Tap { fields, to, said }
+                } else {
+                    Self::Name { fields, to, said }
                 })
             }
+            kind::REQUEST => Write::decode(data).map(|write| Self::Write(Box::new(write))),
             kind::EXEC | kind::OPEN | kind::CONNECT => {
                 let head: PathHeader = read(data)?;
                 let tail = &data[size_of::<PathHeader>()..];
@@ -222,7 +279,9 @@ impl Record {
             | Self::Connect { fields, .. }
             | Self::Call { fields, .. }
             | Self::Name { fields, .. }
+            | Self::Tap { fields, .. }
             | Self::Bare(fields) => fields,
+            Self::Write(write) => &write.fields,
         }
     }
 }

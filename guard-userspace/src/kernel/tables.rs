@@ -13,7 +13,9 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key},
+    maps::{
+        Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, SkStorage, lpm_trie::Key,
+    },
 };
 use guard_common::{
     MAX_PATTERNS,
@@ -22,6 +24,7 @@ use guard_common::{
         Pattern, env_bit, inode_slot,
     },
     names::{HostKey, KnownHost, Resolved, ResolvedKey, answers},
+    requests::{StreamKey, StreamState, Tapped},
     rule::{Progress, ProgressKey},
     state::{
         Acts, Answer, AnswerKey, Config, Counter, Held, LeaseKey, Names, OwnFile, RuleTable,
@@ -30,7 +33,7 @@ use guard_common::{
 };
 
 use super::{KernelError, Neighbours, neighbours};
-use crate::{policy, process};
+use crate::{names::Taken, policy, process};
 
 /// Handed over and lost, by class.
 pub type Counters = [Counter; class::COUNT as usize];
@@ -72,6 +75,9 @@ pub struct Tables {
     resolved: HashMap<MapData, ResolvedKey, Resolved>,
     named: HashMap<MapData, ResolvedKey, KnownHost>,
     answered: Array<MapData, u64>,
+    tapped: HashMap<MapData, u32, Tapped>,
+    streams: HashMap<MapData, StreamKey, StreamState>,
+    cleared: SkStorage<MapData, [u32; 2]>,
     markers: HashMap<MapData, EnvKey, u32>,
     rules: Array<MapData, RuleTable>,
     acts: Array<MapData, Acts>,
@@ -164,6 +170,9 @@ impl Tables {
             resolved: take!(ebpf, "RESOLVED"),
             named: take!(ebpf, "NAMED"),
             answered: take!(ebpf, "ANSWERED"),
+            tapped: take!(ebpf, "TAPPED"),
+            streams: take!(ebpf, "STREAMS"),
+            cleared: take!(ebpf, "CLEARED"),
             markers: take!(ebpf, "MARKERS"),
             rules: take!(ebpf, "RULES"),
             acts: take!(ebpf, "ACTS"),
@@ -410,6 +419,54 @@ impl Tables {
         (0..acts.labels.len())
             .filter(|&act| acts.labels[act] != 0)
             .fold(0, |mask, act| mask | 1 << act)
+    }
+
+    /// What the kernel knows of a process whose TLS library was looked for.
+    pub fn tapped(&self, tgid: u32) -> Option<Tapped> {
+        found(self.tapped.get(&tgid, 0))
+    }
+
+    /// The TLS library of a process has been looked for: its connections need not wait any more.
+    ///
+    /// # Errors
+    /// When the table is full.
+    pub fn put_tapped(&mut self, tgid: u32, start_ns: u64) -> Result<(), KernelError> {
+        let tapped = Tapped {
+            start_ns,
+            writes: 0,
+        };
+        at("TAPPED", self.tapped.insert(tgid, tapped, 0))
+    }
+
+    /// Forgets that.
+    pub fn drop_tapped(&mut self, tgid: u32) {
+        // Gone already is as good.
+        let _ = self.tapped.remove(&tgid);
+    }
+
+    /// Nobody asks any more what is said over a connection of a TLS library.
+    pub fn pass_stream(&mut self, tgid: u32, conn: u64) {
+        let key = StreamKey { conn, tgid, pad: 0 };
+        let state = StreamState {
+            taken: 0,
+            passes: 1,
+        };
+        // Without it the next write is looked at as well.
+        let _ = self.streams.insert(key, state, 0);
+    }
+
+    /// What a socket without TLS may send: up to a sequence number, or everything.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn clear_socket(
+        &mut self,
+        socket: &Taken,
+        upto: u32,
+        all: bool,
+    ) -> Result<(), KernelError> {
+        let value = [upto, all.into()];
+        at("CLEARED", self.cleared.insert(socket.fd(), &value, 0))
     }
 
     /// Whether the policy in force has names of hosts.

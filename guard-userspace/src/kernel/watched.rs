@@ -27,6 +27,8 @@ pub enum Feature {
     Names,
     /// What name servers say.
     Dns,
+    /// What processes say over TLS.
+    Requests,
     /// Unix sockets.
     UnixConnect,
     /// Signals to guard and to what it has stopped.
@@ -44,7 +46,7 @@ pub enum Feature {
 }
 
 /// All of them, in the order of `status`.
-pub const FEATURES: [Feature; 14] = [
+pub const FEATURES: [Feature; 15] = [
     Feature::Lineage,
     Feature::Exec,
     Feature::Program,
@@ -52,6 +54,7 @@ pub const FEATURES: [Feature; 14] = [
     Feature::Connect,
     Feature::Names,
     Feature::Dns,
+    Feature::Requests,
     Feature::UnixConnect,
     Feature::Signal,
     Feature::Ptrace,
@@ -72,6 +75,7 @@ impl Feature {
             Self::Connect => "connect",
             Self::Names => "names",
             Self::Dns => "dns",
+            Self::Requests => "requests",
             Self::UnixConnect => "unix-connect",
             Self::Signal => "signal",
             Self::Ptrace => "ptrace",
@@ -133,6 +137,8 @@ pub enum Tier {
     Fentry,
     /// Programs on the root cgroup.
     Cgroup,
+    /// Probes in the libraries that processes use.
+    Uprobe,
     /// Scheduler tracepoints.
     TpBtf,
     /// System call tracepoints.
@@ -146,6 +152,7 @@ impl Tier {
             Self::ModifyReturn => tier::MODIFY_RETURN,
             Self::Fentry => tier::FENTRY,
             Self::Cgroup => tier::CGROUP,
+            Self::Uprobe => tier::UPROBE,
             Self::TpBtf => tier::TP_BTF,
             Self::Tracepoint => tier::TRACEPOINT,
         }
@@ -169,7 +176,7 @@ impl Tier {
     pub(super) const fn can(self, feature: Feature) -> &'static [&'static str] {
         match (feature, self) {
             (Feature::Lineage | Feature::Dns, _) => &[],
-            (_, Self::Lsm | Self::ModifyReturn | Self::Cgroup) => &["flag", "hold", "deny", "kill"],
+            (_, Self::Lsm | Self::ModifyReturn | Self::Cgroup | Self::Uprobe) => &["flag", "hold", "deny", "kill"],
             _ => &["flag", "hold", "kill"],
         }
     }
@@ -186,6 +193,8 @@ pub(super) enum Attach {
     Packets(CgroupSkbAttachType),
     /// A security hook or its entry function, while a session lives.
     Security(Tier, &'static str),
+    /// A function of a TLS library, in the processes that are about to speak to a host that some label asks about.
+    Library,
     /// Another feature's hook does it as well.
     With(Feature, Tier),
 }
@@ -222,6 +231,7 @@ impl Hook {
             Attach::Scheduler(_) => Tier::TpBtf,
             Attach::Syscall(_) => Tier::Tracepoint,
             Attach::Cgroup | Attach::Packets(_) => Tier::Cgroup,
+            Attach::Library => Tier::Uprobe,
             Attach::Security(tier, _) | Attach::With(_, tier) => tier,
         }
     }
@@ -243,17 +253,19 @@ impl Hook {
     pub(super) const fn name(&self) -> &'static str {
         match self.attach {
             Attach::Scheduler(name) | Attach::Syscall(name) | Attach::Security(_, name) => name,
-            Attach::Cgroup | Attach::Packets(_) | Attach::With(..) => self.program,
+            Attach::Cgroup | Attach::Packets(_) | Attach::Library | Attach::With(..) => {
+                self.program
+            },
         }
     }
 }
 
 /// The best tier of each feature first.
 pub(super) const HOOKS: &[Hook] = {
-    use Attach::{Cgroup, Packets, Scheduler, Security, Syscall, With};
+    use Attach::{Cgroup, Library, Packets, Scheduler, Security, Syscall, With};
     use Feature::{
-        Bpf, Connect, Dns, Exec, IoUring, Lineage, Names, Open, OwnFiles, Program, Ptrace, Signal,
-        Socket, UnixConnect,
+        Bpf, Connect, Dns, Exec, IoUring, Lineage, Names, Open, OwnFiles, Program, Ptrace,
+        Requests, Signal, Socket, UnixConnect,
     };
     use Tier::{Fentry, Lsm, ModifyReturn, TpBtf, Tracepoint};
     &[
@@ -295,6 +307,14 @@ pub(super) const HOOKS: &[Hook] = {
         needs(Connect, "guard_connect_enter", Syscall("sys_enter_connect")),
         needs(Names, "guard_egress", Packets(CgroupSkbAttachType::Egress)),
         needs(Dns, "guard_ingress", Packets(CgroupSkbAttachType::Ingress)),
+        needs(Requests, "guard_openssl_write", Library),
+        needs(Requests, "guard_openssl_write_ex", Library),
+        needs(Requests, "guard_gnutls_write", Library),
+        needs(Requests, "guard_nss_write", Library),
+        needs(Requests, "guard_go_write", Library),
+        needs(Requests, "guard_go_end", Library),
+        needs(Requests, "guard_tls_end", Library),
+        needs(Requests, "guard_tls_wrote", Library),
         needs(
             UnixConnect,
             "guard_unix_connect",

@@ -58,6 +58,11 @@ impl Taken {
         Ok(None)
     }
 
+    /// The descriptor.
+    pub fn fd(&self) -> &OwnedFd {
+        &self.0
+    }
+
     /// Has it sent what waits. Turning the delay of small segments off pushes what is pending; the program finds it as
     /// it was. <https://github.com/torvalds/linux/blob/v6.12/net/ipv4/tcp.c#L3437>
     ///

@@ -6,7 +6,7 @@ use guard_common::{MAX_GROUPS, MAX_LABELS, MAX_RULES, MAX_STEPS, Verdict, state:
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Agent, LabelGroup, Mode, Policy, Request, Rule, Scope, Source, address,
+    Agent, LabelGroup, Mode, Policy, RequestPattern, Rule, Scope, Source, address,
     agent::{EnvMarker, ExePattern},
     command::CommandPattern,
     error::{Mistake, PolicyError, nearest},
@@ -34,7 +34,7 @@ const LABEL: &[&str] = &[
 ];
 const EXCEPT: &[&str] = &["exe", "files"];
 const REQUEST: &[&str] = &[
-    "host", "method", "path", "graphql", "grpc", "mcp", "aws", "kube",
+    "host", "method", "path", "query", "graphql", "grpc", "mcp", "aws", "kube",
 ];
 const RULE: &[&str] = &[
     "name",
@@ -391,23 +391,32 @@ fn except(label: &Table<'_>) -> Result<(Vec<super::Glob>, Vec<super::Glob>), Pol
     Ok((exe, files))
 }
 
-fn requests(label: &Table<'_>) -> Result<Vec<Request>, PolicyError> {
+fn requests(label: &Table<'_>) -> Result<Vec<RequestPattern>, PolicyError> {
     let mut requests = Vec::new();
     for table in label.tables("requests", "a request")? {
         table.only(REQUEST)?;
-        let text = |key| table.string(key).map(|entry| entry.map(|entry| entry.text));
-        let request = Request {
-            host: text("host")?,
-            method: text("method")?,
-            path: text("path")?,
-            graphql: text("graphql")?,
-            grpc: text("grpc")?,
-            mcp: text("mcp")?,
-            aws: text("aws")?,
-            kube: text("kube")?,
-        };
-        if request == Request::default() {
-            let expected = "at least one of host, method, path, graphql, grpc, mcp, aws, kube";
+        let mut request = RequestPattern::default();
+        for key in REQUEST {
+            let list = *key == "method"
+                && matches!(
+                    table.value(key).map(|value| value.get_ref()),
+                    Some(DeValue::Array(_))
+                );
+            let entries: Vec<Entry> = if list {
+                table.strings(key)?
+            } else {
+                table.string(key)?.into_iter().collect()
+            };
+            let Some(first) = entries.first() else { continue };
+            let span = first.span.clone();
+            let values: Vec<String> = entries.into_iter().map(|entry| entry.text).collect();
+            request
+                .set(key, &values)
+                .map_err(|mistake| table.document.error(span, mistake))?;
+        }
+        if request == RequestPattern::default() {
+            let expected =
+                "at least one of host, method, path, query, graphql, grpc, mcp, aws, kube";
             return Err(empty(
                 label,
                 table.span.clone(),

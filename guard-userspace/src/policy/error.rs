@@ -195,6 +195,16 @@ pub enum Mistake {
         /// What is wrong, and what was expected.
         reason: String,
     },
+    /// A request that cannot be described so.
+    #[error("bad {key} \"{text}\": expected {expected}")]
+    BadRequest {
+        /// The key.
+        key: &'static str,
+        /// What stands there.
+        text: String,
+        /// What was expected.
+        expected: &'static str,
+    },
     /// A system call that a label cannot name.
     #[error(
         "unknown call \"{text}\": expected one of {}{}",

@@ -17,6 +17,7 @@ mod host;
 mod interpreter;
 mod labels;
 mod read;
+mod request;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,8 @@ use std::{
 
 use guard_common::Verdict;
 
+use crate::http::Request;
+
 pub use self::{
     address::Address,
     agent::{AgentMatcher, EnvMarker, ExePattern, Found, Program},
@@ -39,6 +42,7 @@ pub use self::{
     homes::Homes,
     host::HostPattern,
     labels::LabelBits,
+    request::{Fits, RequestPattern},
     tables::Tables,
 };
 
@@ -145,7 +149,7 @@ pub struct LabelGroup {
     /// System calls that carry it, of [`guard_common::state::act`].
     pub calls: Vec<u32>,
     /// Requests that carry it.
-    pub requests: Vec<Request>,
+    pub requests: Vec<RequestPattern>,
     /// Programs for which nothing of this group is a fact.
     pub except_exe: Vec<Glob>,
     /// Files that do not carry the label, whichever group would give it.
@@ -169,27 +173,6 @@ pub struct Glob {
     pub text: String,
     span: Range<usize>,
     paths: Vec<glob::PathGlob>,
-}
-
-/// A kind of request; what is absent may be anything.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Request {
-    /// Host name.
-    pub host: Option<String>,
-    /// HTTP method.
-    pub method: Option<String>,
-    /// Path of the URL.
-    pub path: Option<String>,
-    /// GraphQL operation, like `mutation *Delete`.
-    pub graphql: Option<String>,
-    /// gRPC method.
-    pub grpc: Option<String>,
-    /// MCP tool call.
-    pub mcp: Option<String>,
-    /// AWS action.
-    pub aws: Option<String>,
-    /// Kubernetes verb and resource.
-    pub kube: Option<String>,
 }
 
 /// `[[rule]]`: a sequence of labels and what is done about it.
@@ -272,26 +255,51 @@ impl Policy {
         }
     }
 
-    /// One line for each thing the policy says that this version does not enforce, by label.
-    pub fn not_enforced(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        let named = |count: usize, one: &str| {
-            if count == 1 {
-                format!("1 {one}")
-            } else {
-                format!("{count} {one}s")
-            }
+    /// Whether some label asks about requests to this host: in small letters, without a last dot.
+    pub fn asks_about(&self, name: &str) -> bool {
+        let patterns = self.groups.iter().flat_map(|group| &group.requests);
+        patterns
+            .filter_map(RequestPattern::host)
+            .any(|host| host.matches(name))
+    }
+
+    /// Whether some label asks about requests to any host.
+    pub fn asks_about_any(&self) -> bool {
+        let mut patterns = self.groups.iter().flat_map(|group| &group.requests);
+        patterns.any(|pattern| pattern.host().is_none())
+    }
+
+    /// Whether some label asks about requests at all.
+    pub fn asks_about_requests(&self) -> bool {
+        self.groups.iter().any(|group| !group.requests.is_empty())
+    }
+
+    /// The label tables (indices into [`Policy::groups`], rising) that a request carries, each with what keeps that from
+    /// being certain. For `others` see [`RequestPattern::fits`].
+    pub fn of_request(
+        &self,
+        request: &Request,
+        others: &[String],
+    ) -> Vec<(usize, Option<&'static str>)> {
+        let fits = |group: &LabelGroup| {
+            group
+                .requests
+                .iter()
+                .fold(Fits::No, |so_far, pattern| match so_far {
+                    Fits::Yes => so_far,
+                    _ => match pattern.fits(request, others) {
+                        Fits::No => so_far,
+                        better => better,
+                    },
+                })
         };
-        for label in &self.labels {
-            let groups = || self.groups.iter().filter(|group| group.name == *label);
-            let requests: usize = groups().map(|group| group.requests.len()).sum();
-            if requests > 0 {
-                let kinds = named(requests, "kind");
-                lines.push(format!(
-                    "label {label}: requests: {kinds} of request: content is not read in this version; use addresses or argv"
-                ));
-            }
-        }
-        lines
+        let groups = self.groups.iter().enumerate();
+        groups
+            .filter_map(|(index, group)| match fits(group) {
+                Fits::No => None,
+                Fits::Perhaps(why) => Some((index, Some(why))),
+                Fits::Yes => Some((index, None)),
+            })
+            .collect()
     }
 }

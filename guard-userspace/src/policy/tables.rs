@@ -19,7 +19,7 @@ use guard_common::{
 };
 
 use super::{
-    Glob, Homes, LabelBits, Mistake, Policy, PolicyError, Rule, Scope,
+    Glob, Homes, LabelBits, Mistake, Policy, PolicyError, RequestPattern, Rule, Scope,
     address::Address,
     glob::{Anchor, Component, Last, PathGlob},
     homes::Search,
@@ -185,8 +185,16 @@ impl Policy {
                 known
                     .entry(host.key(generation))
                     .and_modify(|value| value.join(labels, groups))
-                    .or_insert(KnownHost { labels, groups });
+                    .or_insert(KnownHost {
+                        labels,
+                        groups,
+                        asked: 0,
+                    });
             }
+        }
+        let requests = self.groups.iter().flat_map(|group| &group.requests);
+        for host in requests.filter_map(RequestPattern::host) {
+            known.entry(host.key(generation)).or_default().asked = 1;
         }
         known.into_iter().collect()
     }
@@ -199,22 +207,39 @@ impl Policy {
                 let (labels, groups) = (bits.mask(&group.name), group.mask());
                 match &mut known {
                     Some(value) => value.join(labels, groups),
-                    None => known = Some(KnownHost { labels, groups }),
+                    None => {
+                        known = Some(KnownHost {
+                            labels,
+                            groups,
+                            asked: 0,
+                        });
+                    }
                 }
             }
         }
-        known.unwrap_or_default()
+        let mut known = known.unwrap_or_default();
+        known.asked = self.asks_about(name).into();
+        known
     }
 
     fn asked(&self) -> u32 {
         let hosts = self.groups.iter().flat_map(|group| &group.hosts);
-        hosts.fold(0, |asked, host| {
+        let requests = self.groups.iter().flat_map(|group| &group.requests);
+        let hosts = hosts.chain(requests.filter_map(RequestPattern::host));
+        let mut asked = hosts.fold(0, |asked, host| {
             asked
                 | match host {
                     HostPattern::Middle(..) => asked::NAMES | asked::MIDDLE,
                     _ => asked::NAMES,
                 }
-        })
+        });
+        if self.asks_about_requests() {
+            asked |= asked::NAMES | asked::REQUESTS;
+        }
+        if self.asks_about_any() {
+            asked |= asked::ANY_HOST;
+        }
+        asked
     }
 
     fn acts(&self, bits: &LabelBits) -> Acts {

@@ -117,19 +117,6 @@ fn keys_of_every_domain_are_there() {
 }
 
 #[test]
-fn what_is_not_enforced_is_told_by_label() {
-    let policy = policy(
-        "[[label]]\nname = \"infra\"\nhosts = [\"a\", \"b\"]\n[[label]]\nname = \"r\"\nrequests = [{ host = \"x\", method = \"DELETE\" }]\n",
-    );
-    assert_eq!(
-        policy.not_enforced(),
-        [
-            "label r: requests: 1 kind of request: content is not read in this version; use addresses or argv",
-        ]
-    );
-}
-
-#[test]
 fn labels_in_the_order_of_their_mention_share_bits_over_tables() {
     let policy = policy(
         "[[label]]\nname = \"b\"\nfiles = [\"x\"]\n[[label]]\nname = \"a\"\nfiles = [\"y\"]\n[[label]]\nname = \"b\"\nfiles = [\"z\"]\n",

@@ -1,0 +1,205 @@
+//! One direction of one connection: which protocol it speaks, and its requests one after the other.
+
+use super::{
+    KnownQueries, Request,
+    h1::{self, Begins, Message},
+    h2,
+    websocket::Frames,
+};
+
+/// What a program sends over one connection.
+#[derive(Debug)]
+pub struct Stream {
+    state: State,
+    /// Requests so far.
+    number: u64,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Between requests, with what there is of the next head.
+    Head(h1::Lines),
+    /// In the body of one.
+    Body(Box<Message>),
+    /// HTTP/2.
+    Two(Box<h2::Connection>),
+    /// WebSocket.
+    Frames(Box<Frames>),
+    /// No HTTP, or none any more: a tunnel. Whatever is in it is somebody else's to read.
+    Other,
+    /// Where the next request begins is not known any more, and why.
+    Lost(&'static str),
+}
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Stream {
+    /// A connection that begins.
+    pub fn new() -> Self {
+        Self {
+            state: State::Head(h1::Lines::default()),
+            number: 0,
+        }
+    }
+
+    /// Takes the next bytes, which `missing` more follow that nobody has seen. Gives the requests that can be judged by
+    /// now: one may come twice, by its head and when it is complete.
+    pub fn take(&mut self, bytes: &[u8], missing: u64, known: &mut KnownQueries) -> Vec<Request> {
+        let mut found = Vec::new();
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            rest = self.step(rest, &mut found, known);
+        }
+        if missing > 0 {
+            self.skip(missing, &mut found);
+        }
+        found
+    }
+
+    /// Whether it speaks no HTTP, so that nothing is to be read in it.
+    pub fn is_other(&self) -> bool {
+        matches!(self.state, State::Other)
+    }
+
+    /// Whether it is between two requests (or has not begun), so that nothing that it has begun waits for its rest.
+    pub fn is_between(&self) -> bool {
+        match &self.state {
+            State::Head(lines) => lines.is_empty(),
+            State::Two(connection) => connection.is_idle(),
+            State::Frames(frames) => frames.is_between(),
+            State::Body(_) => false,
+            State::Other | State::Lost(_) => true,
+        }
+    }
+
+    fn step<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        found: &mut Vec<Request>,
+        known: &mut KnownQueries,
+    ) -> &'a [u8] {
+        match &mut self.state {
+            State::Head(lines) => {
+                let (begins, rest) = lines.take(bytes, self.number);
+                match begins {
+                    Begins::NotYet => {}
+                    Begins::Two => self.state = State::Two(Box::default()),
+                    Begins::Other if self.number == 0 => self.state = State::Other,
+                    Begins::Other => self.lose("what follows a request is no other", found),
+                    Begins::Unreadable(why) => self.lose(why, found),
+                    Begins::Request(message) => {
+                        self.number += 1;
+                        self.begun(*message, found, known);
+                    }
+                }
+                rest
+            }
+            State::Body(message) => {
+                let rest = message.take(bytes);
+                self.went_on(found, known);
+                rest
+            }
+            State::Two(connection) => {
+                let lost = connection.take(bytes, found, known);
+                if let Err(why) = lost {
+                    self.lose(why, found);
+                }
+                &[]
+            }
+            State::Frames(frames) => {
+                if let Err(why) = frames.take(bytes, found, known) {
+                    self.lose(why, found);
+                }
+                &[]
+            }
+            State::Other => &[],
+            State::Lost(why) => {
+                found.push(Request::unreadable(self.number, why));
+                &[]
+            }
+        }
+    }
+
+    /// A head has been read.
+    fn begun(&mut self, message: Message, found: &mut Vec<Request>, known: &mut KnownQueries) {
+        if message.is_complete() {
+            self.ended(message, found, known);
+        } else {
+            found.push(message.head.request());
+            self.state = State::Body(Box::new(message));
+        }
+    }
+
+    fn went_on(&mut self, found: &mut Vec<Request>, known: &mut KnownQueries) {
+        let State::Body(message) = &mut self.state else {
+            return;
+        };
+        if let Some(why) = message.lost() {
+            self.lose(why, found);
+        } else if message.is_complete() {
+            let State::Body(message) =
+                std::mem::replace(&mut self.state, State::Head(h1::Lines::default()))
+            else {
+                return;
+            };
+            self.ended(*message, found, known);
+        } else if let Some(request) = message.overflows() {
+            found.push(request);
+        }
+    }
+
+    fn ended(&mut self, message: Message, found: &mut Vec<Request>, known: &mut KnownQueries) {
+        let head = message.head.clone();
+        let request = message.request(known);
+        // A head that has told itself in this very piece is told whole instead.
+        found.retain(|other| other.number != request.number);
+        found.push(request);
+        self.state = if head.methods[0] == "CONNECT" {
+            State::Other
+        } else if head.upgrade.as_deref() == Some("websocket") {
+            State::Frames(Box::new(Frames::new(head)))
+        } else {
+            State::Head(h1::Lines::default())
+        };
+    }
+
+    fn skip(&mut self, missing: u64, found: &mut Vec<Request>) {
+        let done = match &mut self.state {
+            State::Other | State::Lost(_) => Ok(()),
+            State::Body(message) => message.skip(missing),
+            State::Two(connection) => connection.skip(missing),
+            State::Head(_) | State::Frames(_) => Err("more was sent at once than is looked at"),
+        };
+        if let Err(why) = done {
+            self.lose(why, found);
+        } else if let State::Body(message) = &mut self.state
+            && let Some(request) = message.overflows()
+        {
+            found.push(request);
+        }
+        // A body whose last part was skipped has ended.
+        if let State::Body(message) = &self.state
+            && message.is_complete()
+        {
+            self.state = State::Head(h1::Lines::default());
+        }
+    }
+
+    fn lose(&mut self, why: &'static str, found: &mut Vec<Request>) {
+        // With what is known of a request whose body it was.
+        let mut request = Request::unreadable(self.number, why);
+        if let State::Body(message) = &self.state {
+            request = Request {
+                unread: request.unread,
+                complete: true,
+                ..message.head.request()
+            };
+        }
+        found.push(request);
+        self.state = State::Lost(why);
+    }
+}
