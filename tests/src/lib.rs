@@ -13,6 +13,7 @@ mod lines;
 mod place;
 mod policy;
 pub mod proc;
+pub mod resolving;
 pub mod server;
 pub mod tls;
 mod tool;

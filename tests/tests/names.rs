@@ -3,8 +3,7 @@
 use std::{
     fs,
     net::Ipv4Addr,
-    path::PathBuf,
-    process::{Command, Stdio},
+    process::Stdio,
 };
 
 use guard_tests::{
@@ -13,6 +12,7 @@ use guard_tests::{
     eventually, has_program,
     hello::{hello, in_records, in_segments, spelled, with_ech, without_name},
     proc,
+    resolving::Resolving,
     server::Tcp,
     tls::TlsServer,
 };
@@ -351,51 +351,6 @@ fn a_denied_name_does_not_leave_while_guardd_is_down() {
     assert_eq!(server.reached().bytes, 0);
     tool.must(&send(&server, &hello(OTHER, 0)));
     guard.start();
-}
-
-/// A command whose names are resolved by `server` alone.
-struct Resolving {
-    script: PathBuf,
-}
-
-impl Resolving {
-    /// The names are this host's, by `/etc/hosts`: no name server is asked.
-    fn here(place: &Place, names: &[&str]) -> Self {
-        let hosts = place.file("hosts", &format!("127.0.0.1 {}\n", names.join(" ")));
-        let nsswitch = place.file("nsswitch.conf", "hosts: files\n");
-        let script = place.script(
-            "resolving",
-            &format!(
-                "#!/bin/sh\nmount --bind {} /etc/hosts && mount --bind {} /etc/nsswitch.conf && exec \"$@\"\n",
-                hosts.display(),
-                nsswitch.display()
-            ),
-        );
-        Self { script }
-    }
-
-    fn by(place: &Place, server: &NameServer) -> Self {
-        let resolv = place.file(
-            "resolv.conf",
-            &format!("nameserver {}\noptions timeout:5\n", server.addr()),
-        );
-        let nsswitch = place.file("nsswitch.conf", "hosts: dns\n");
-        let script = place.script(
-            "resolving",
-            &format!(
-                "#!/bin/sh\nmount --bind {} /etc/resolv.conf && mount --bind {} /etc/nsswitch.conf && exec \"$@\"\n",
-                resolv.display(),
-                nsswitch.display()
-            ),
-        );
-        Self { script }
-    }
-
-    fn run(&self, guard: &Guard, words: &[&str]) -> Command {
-        let mut command = guard.run(&["--agent", "x"], "unshare");
-        command.arg("-m").arg(&self.script).args(words);
-        command
-    }
 }
 
 fn cannot_resolve() -> bool {
