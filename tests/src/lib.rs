@@ -4,6 +4,7 @@
 //! Everything a test starts carries its [`Place`]'s mark in the environment. When the place goes, no
 //! process with the mark may be left stopped, and none is left running.
 
+pub mod api;
 pub mod dns;
 pub mod evasion;
 mod events;

@@ -49,29 +49,7 @@ impl TlsServer {
     /// # Panics
     /// When it cannot be made.
     pub fn new(names: &[&str], ca: &Path) -> Self {
-        let authority_key = KeyPair::generate().expect("a key");
-        let mut authority = CertificateParams::new(Vec::new()).expect("no names");
-        authority
-            .distinguished_name
-            .push(DnType::CommonName, "guard test authority");
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let certificate = authority
-            .self_signed(&authority_key)
-            .expect("a certificate");
-        fs::write(ca, certificate.pem()).expect("the authority's certificate");
-        let issuer = Issuer::new(authority, authority_key);
-        let key = KeyPair::generate().expect("a key");
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let leaf = CertificateParams::new(names)
-            .and_then(|params| params.signed_by(&key, &issuer))
-            .expect("a certificate");
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(vec![leaf.der().clone()], key)
-            .expect("a configuration");
-        let config = Arc::new(config);
+        let config = Arc::new(configuration(names, ca));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let addr = listener.local_addr().expect("an address");
         let counts = Arc::new(Counts::default());
@@ -98,6 +76,32 @@ impl TlsServer {
             application: self.counts.application.load(Ordering::SeqCst),
         }
     }
+}
+
+/// A server's configuration with a certificate for these names; that which clients must trust goes to `ca`.
+pub(crate) fn configuration(names: &[&str], ca: &Path) -> ServerConfig {
+    let authority_key = KeyPair::generate().expect("a key");
+    let mut authority = CertificateParams::new(Vec::new()).expect("no names");
+    authority
+        .distinguished_name
+        .push(DnType::CommonName, "guard test authority");
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let certificate = authority
+        .self_signed(&authority_key)
+        .expect("a certificate");
+    fs::write(ca, certificate.pem()).expect("the authority's certificate");
+    let issuer = Issuer::new(authority, authority_key);
+    let key = KeyPair::generate().expect("a key");
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let leaf = CertificateParams::new(names)
+        .and_then(|params| params.signed_by(&key, &issuer))
+        .expect("a certificate");
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], key)
+        .expect("a configuration")
 }
 
 /// Counts what is read.

@@ -3,6 +3,7 @@
 use std::process::Stdio;
 
 use guard_tests::{
+    api::ApiServer, skipped_in_part,
     Guard, Place, Policy, eventually, has_program, resolving::Resolving, tls::TlsServer,
 };
 
@@ -72,4 +73,313 @@ fn a_read_passes_and_a_deletion_is_stopped_before_a_byte_of_it_leaves() {
     });
     assert_eq!(event["object"]["via"], "openssl", "{event:?}");
     assert_eq!(event["tier"], "uprobe");
+}
+
+/// A program that people really use: how it reads, how it destroys something, and what the server gets of the latter.
+struct Client {
+    name: &'static str,
+    /// What must be there, as a shell sees it.
+    needs: &'static str,
+    via: &'static str,
+    reads: Vec<String>,
+    destroys: Vec<String>,
+    /// Of the request that destroys: method, beginning of the target, body.
+    arrives: (&'static str, &'static str, Option<&'static str>),
+}
+
+const MUTATION: &str =
+    r#"{"query":"mutation($id: String!) { volumeDelete(volumeId: $id) }","variables":{"id":"vol-1"}}"#;
+
+/// libcurl of another TLS library than the program's, by python's ctypes.
+const LIBCURL: &str = r#"
+import ctypes, sys
+library, url, ca, body = sys.argv[1:]
+c = ctypes.CDLL(library)
+c.curl_easy_init.restype = ctypes.c_void_p
+c.curl_easy_setopt.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+c.curl_easy_perform.argtypes = [ctypes.c_void_p]
+h = c.curl_easy_init()
+keep = [s.encode() for s in (url, ca, body)]
+c.curl_easy_setopt(h, 10002, keep[0])
+c.curl_easy_setopt(h, 10065, keep[1])
+if body:
+    c.curl_easy_setopt(h, 10165, keep[2])
+sys.exit(c.curl_easy_perform(h))
+"#;
+const URLLIB: &str = "import ssl,sys,urllib.request as r\n\
+    d=sys.argv[3].encode() or None\n\
+    q=r.Request(sys.argv[1], data=d, headers={'Content-Type':'application/json'})\n\
+    r.urlopen(q, context=ssl.create_default_context(cafile=sys.argv[2])).read()";
+const REQUESTS: &str = "import sys,requests\n\
+    u,ca,d=sys.argv[1:]\n\
+    r=requests.post(u,data=d,headers={'Content-Type':'application/json'},verify=ca) if d else requests.get(u,verify=ca)\n\
+    r.raise_for_status()";
+const HTTPX: &str = "import sys,httpx,ssl\n\
+    u,ca,d=sys.argv[1:]\n\
+    c=httpx.Client(verify=ssl.create_default_context(cafile=ca))\n\
+    (c.post(u,content=d,headers={'Content-Type':'application/json'}) if d else c.get(u)).raise_for_status()";
+const HTTPS: &str = "const [u,ca,d]=process.argv.slice(1);\n\
+    const q=require('https').request(u,{ca:require('fs').readFileSync(ca),method:d?'POST':'GET',headers:{'Content-Type':'application/json'}},\
+    r=>{r.resume();r.on('end',()=>process.exit(0))});q.on('error',()=>process.exit(1));q.end(d||undefined)";
+const FETCH: &str = "const [u,d]=process.argv.slice(1);\n\
+    fetch(u,d?{method:'POST',body:d,headers:{'Content-Type':'application/json'}}:{}).then(r=>r.text()).then(()=>process.exit(0),()=>process.exit(1))";
+const HTTP2: &str = "const [u,ca,d]=process.argv.slice(1);\n\
+    const c=require('http2').connect(u,{ca:require('fs').readFileSync(ca)});c.on('error',()=>process.exit(1));\n\
+    const q=c.request({':path':'/graphql',':method':d?'POST':'GET','content-type':'application/json'});\n\
+    q.on('error',()=>process.exit(1));q.resume();q.on('end',()=>process.exit(0));q.end(d||undefined)";
+
+fn clients(base: &str, ca: &str) -> Vec<Client> {
+    let words = |words: &[&str]| -> Vec<String> { words.iter().map(|word| (*word).into()).collect() };
+    let url = format!("{base}/graphql");
+    let posted = ("POST", "/graphql", Some(MUTATION));
+    let json = "Content-Type: application/json";
+    let curl = |version: &str, more: &[&str]| {
+        let mut all = words(&["curl", "-sSf", version, "-m", "60", "--cacert", ca, &url]);
+        all.extend(words(more));
+        all
+    };
+    let with = |before: &[&str], body: &str| {
+        let mut all = words(before);
+        all.push(body.into());
+        all
+    };
+    let extra = format!("NODE_EXTRA_CA_CERTS={ca}");
+    let both = |before: &[&str]| (with(before, ""), with(before, MUTATION));
+    let mut all = Vec::new();
+    for (name, version) in [("curl, HTTP/1.1", "--http1.1"), ("curl, HTTP/2", "--http2")] {
+        all.push(Client {
+            name,
+            needs: "curl --version",
+            via: "openssl",
+            reads: curl(version, &[]),
+            destroys: curl(version, &["-H", json, "--data-binary", MUTATION]),
+            arrives: posted,
+        });
+    }
+    for (name, library, via) in [
+        ("libcurl with GnuTLS", "libcurl-gnutls.so.4", "gnutls"),
+        ("libcurl with NSS", "libcurl-nss.so.4", "nss"),
+    ] {
+        let (reads, destroys) = both(&["python3", "-c", LIBCURL, library, &url, ca]);
+        all.push(Client {
+            name,
+            needs: if via == "nss" {
+                "python3 -c 'import ctypes; ctypes.CDLL(\"libcurl-nss.so.4\")'"
+            } else {
+                "python3 -c 'import ctypes; ctypes.CDLL(\"libcurl-gnutls.so.4\")'"
+            },
+            via,
+            reads,
+            destroys,
+            arrives: posted,
+        });
+    }
+    let wget = |more: &[&str]| {
+        let mut all = words(&["wget", "-q", "-O", "/dev/null", "--tries=1", "--ca-certificate", ca]);
+        all.extend(words(more));
+        all.push(url.clone());
+        all
+    };
+    all.push(Client {
+        name: "wget",
+        needs: "wget --version",
+        via: "gnutls",
+        reads: wget(&[]),
+        destroys: wget(&["--header", json, "--post-data", MUTATION]),
+        arrives: posted,
+    });
+    for (name, needs, program) in [
+        ("python urllib", "python3 -c 'import ssl'", URLLIB),
+        ("python requests", "python3 -c 'import requests'", REQUESTS),
+        ("python httpx", "python3 -c 'import httpx'", HTTPX),
+    ] {
+        let (reads, destroys) = both(&["python3", "-c", program, &url, ca]);
+        all.push(Client {
+            name,
+            needs,
+            via: "openssl",
+            reads,
+            destroys,
+            arrives: posted,
+        });
+    }
+    for (name, program, before) in [
+        ("node https", HTTPS, vec!["node", "-e", HTTPS, &url, ca]),
+        ("node http2", HTTP2, vec!["node", "-e", HTTP2, base, ca]),
+        ("node fetch", FETCH, vec!["env", &extra, "node", "-e", FETCH, &url]),
+    ] {
+        let _ = program;
+        let (reads, destroys) = both(&before);
+        all.push(Client {
+            name,
+            needs: "node --version",
+            via: "openssl",
+            reads,
+            destroys,
+            arrives: posted,
+        });
+    }
+    let git = |more: &[&str]| {
+        let mut all = words(&["env", &format!("GIT_SSL_CAINFO={ca}"), "GIT_TERMINAL_PROMPT=0", "git"]);
+        all.extend(words(more));
+        all
+    };
+    let repository = format!("{base}/o/r.git");
+    all.push(Client {
+        name: "git",
+        needs: "git --version",
+        via: "gnutls",
+        reads: git(&["ls-remote", &repository]),
+        destroys: git(&["push", &repository, "HEAD"]),
+        arrives: ("GET", "/o/r.git/info/refs?service=git-receive-pack", None),
+    });
+    let kubectl = |more: &[&str]| {
+        let mut all = words(&["kubectl", "--server", base, "--certificate-authority", ca]);
+        all.extend(words(more));
+        all
+    };
+    all.push(Client {
+        name: "kubectl",
+        needs: "kubectl version --client",
+        via: "go",
+        reads: kubectl(&["get", "--raw", "/api/v1/namespaces/prod"]),
+        destroys: kubectl(&["delete", "--raw", "/api/v1/namespaces/prod"]),
+        arrives: ("DELETE", "/api/v1/namespaces/prod", None),
+    });
+    let aws = |more: &[&str]| {
+        let mut all = words(&[
+            "env",
+            "AWS_ACCESS_KEY_ID=made-up",
+            "AWS_SECRET_ACCESS_KEY=made-up",
+            "AWS_MAX_ATTEMPTS=1",
+            "AWS_DEFAULT_REGION=us-east-1",
+            "aws",
+            "--endpoint-url",
+            base,
+            "--ca-bundle",
+            ca,
+            "ec2",
+        ]);
+        all.extend(words(more));
+        all
+    };
+    all.push(Client {
+        name: "aws",
+        needs: "aws --version",
+        via: "openssl",
+        reads: aws(&["describe-instances"]),
+        destroys: aws(&["terminate-instances", "--instance-ids", "i-0123"]),
+        arrives: ("POST", "/", None),
+    });
+    all
+}
+
+#[test]
+fn real_clients_read_unharmed_and_destroy_only_what_was_approved() {
+    if !has_program("unshare") {
+        return;
+    }
+    let place = Place::new();
+    let ca = place.path("ca.pem");
+    let server = ApiServer::tls(&[API, OTHER], &ca);
+    let resolving = Resolving::here(&place, &[API, OTHER]);
+    let requests = format!(
+        "[{{ host = {API:?}, graphql = \"mutation *Delete*\" }}, \
+          {{ host = {API:?}, query = \"service=git-receive-pack\" }}, \
+          {{ host = {API:?}, kube = \"delete namespaces\" }}, \
+          {{ host = {API:?}, aws = \"ec2:Terminate*\" }}]"
+    );
+    let guard = Guard::new(&place, &policy("hold", &requests));
+    let base = format!("https://{API}:{}", server.port());
+    let mut tried = 0;
+    for client in clients(&base, ca.to_str().unwrap()) {
+        let can = place
+            .command("sh")
+            .args(["-c", client.needs])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        if !can.success() {
+            skipped_in_part(&format!("{} is not installed here", client.name));
+            continue;
+        }
+        tried += 1;
+        let name = client.name;
+        let start = |words: &[String]| {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            resolving
+                .run(&guard, &words)
+                .current_dir(repository(&place))
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap()
+        };
+        let before = server.begun();
+        let mut child = start(&client.reads);
+        eventually(&format!("{name} reads"), || {
+            assert!(guard.holds().is_empty(), "{name}: a read is held: {:?}", guard.holds());
+            child.try_wait().unwrap()
+        });
+        assert!(server.begun() > before, "{name} did not read");
+        let (read, whole) = (server.begun(), server.requests().len());
+        let mut child = start(&client.destroys);
+        let mut refused = 0;
+        eventually(&format!("{name} gives up"), || {
+            if let Some(hold) = guard.holds().first() {
+                guard.must(&["deny", hold["id"].as_str().unwrap()]);
+                refused += 1;
+            }
+            child.try_wait().unwrap()
+        });
+        assert!(refused > 0, "{name} was not held: {:?}", server.requests().last());
+        // Of a body that comes in a write of its own the head has left before: no server can act on that.
+        assert_eq!(server.requests().len(), whole, "{name}: {:?}", server.requests().last());
+        let head = server.begun() > read;
+        let mut child = start(&client.destroys);
+        guard.approve(&[]);
+        eventually(&format!("{name} is through"), || {
+            if let Some(hold) = guard.holds().first() {
+                guard.must(&["approve", hold["id"].as_str().unwrap()]);
+            }
+            child.try_wait().unwrap()
+        });
+        let (method, target, body) = client.arrives;
+        let requests = server.requests();
+        let arrived = requests.iter().skip(whole).find(|request| {
+            request.method == method
+                && request.target.starts_with(target)
+                && body.is_none_or(|body| request.body == body.as_bytes())
+        });
+        assert!(arrived.is_some(), "{name}: {:?}", &requests[whole..]);
+        let all = guard.events_now();
+        let event = all.iter().rev().find(|event| event.is("request") && event.verdict() == "hold");
+        let event = event.expect("the held request");
+        assert_eq!(event["object"]["via"], client.via, "{name}: {event:?}");
+        println!(
+            "{name}: {} by {}{}",
+            arrived.unwrap().version,
+            client.via,
+            if head { ", its head leaves first" } else { "" }
+        );
+    }
+    assert!(tried > 0, "no client is installed here");
+}
+
+/// A repository with a commit.
+fn repository(place: &Place) -> std::path::PathBuf {
+    let at = place.path("repository");
+    if !at.exists() {
+        std::fs::create_dir(&at).unwrap();
+        let script = "git init -q . && git -c user.name=x -c user.email=x@localhost commit -q --allow-empty -m x";
+        let _ = place
+            .command("sh")
+            .args(["-c", script])
+            .current_dir(&at)
+            .stderr(Stdio::null())
+            .status();
+    }
+    at
 }

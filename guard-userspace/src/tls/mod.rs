@@ -164,7 +164,7 @@ impl Libraries {
             if seen.len() >= MAX_FILES || !seen.insert((map.dev, map.ino)) {
                 continue;
             }
-            let path = PathBuf::from(format!("/proc/{pid}/map_files/{}", map.range));
+            let path = PathBuf::from(format!("/proc/{pid}/map_files/{}", map.link()));
             // It may have been unmapped since, or be no file.
             let Ok(taps) = self.look(&path) else { continue };
             if !taps.taps.is_empty() {
@@ -218,6 +218,16 @@ struct Map<'a> {
 }
 
 impl<'a> Map<'a> {
+    /// The range as the links to the files have it: without the zeros that the list begins low addresses with.
+    fn link(&self) -> String {
+        let short = |address: &str| {
+            let rest = address.trim_start_matches('0');
+            if rest.is_empty() { "0".to_owned() } else { rest.to_owned() }
+        };
+        let (from, to) = self.range.split_once('-').unwrap_or((self.range, ""));
+        format!("{}-{}", short(from), short(to))
+    }
+
     fn read(line: &'a str) -> Option<Self> {
         let mut fields = line.splitn(6, ' ');
         let (range, rights) = (fields.next()?, fields.next()?);
@@ -244,6 +254,8 @@ mod tests {
             (map.range, map.dev, map.ino, map.name),
             ("7f00a000-7f00b000", "fd:00", "1234", "/usr/lib/lib x.so (deleted)")
         );
+        let low = "00b6f000-00b71000 r-xp 0076f000 fe:00 1 /usr/bin/node";
+        assert_eq!(Map::read(low).unwrap().link(), "b6f000-b71000");
         for line in [
             "7f00a000-7f00b000 r--p 00001000 fd:00 1234 /usr/lib/x.so",
             "7ffc0000-7ffc1000 r-xp 00000000 00:00 0    [vdso]",
