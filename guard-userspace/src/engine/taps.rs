@@ -25,8 +25,6 @@ pub(super) struct Tapped {
     pub(super) start: u64,
     /// As the kernel has it, ns.
     pub(super) start_ns: u64,
-    /// Its libraries, as it calls their files; none where none was found.
-    pub(super) libraries: Vec<String>,
     /// Whom its connections have said that they are for.
     pub(super) hosts: BTreeSet<String>,
     /// The same by the sockets' cookies.
@@ -78,7 +76,6 @@ impl Engine {
             Tapped {
                 start: id.start,
                 start_ns: fields.start_ns,
-                libraries: libraries.into_iter().map(|library| library.name).collect(),
                 ..Tapped::default()
             },
         );
@@ -131,6 +128,7 @@ impl Engine {
         for pid in gone {
             self.untap(pid);
         }
+        self.kernel.sweep_taps();
     }
 
     /// For `status`: whose requests are not seen, a line each for some of them.

@@ -590,6 +590,14 @@ pub(super) fn probe_helpers() -> Helpers {
     }
 }
 
+/// Where trace events can be made.
+pub(super) fn tracing() -> Option<PathBuf> {
+    ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"]
+        .iter()
+        .map(PathBuf::from)
+        .find(|place| place.join("uprobe_events").exists())
+}
+
 /// Makes sure that tracefs is where aya looks for it. Where it is not mounted, it is mounted in a mount
 /// namespace of guardd's own, so that nothing of the machine changes and nothing is left behind.
 pub(super) fn ensure_tracefs() -> Result<(), KernelError> {

@@ -255,6 +255,11 @@ impl Kernel {
         self.taps.untap(pid);
     }
 
+    /// Takes off what no process has needed for a while.
+    pub fn sweep_taps(&mut self) {
+        self.taps.sweep();
+    }
+
     /// Processes that have some.
     pub fn tapped(&self) -> usize {
         self.taps.count()

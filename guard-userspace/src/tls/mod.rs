@@ -128,6 +128,8 @@ pub struct Taps {
 pub struct Library {
     /// Where the file can be opened, whatever mount namespace the process is in and whether its name is still there.
     pub path: PathBuf,
+    /// Device and inode.
+    pub file: (u64, u64),
     /// What the process calls it.
     pub name: String,
     /// Its functions.
@@ -166,10 +168,11 @@ impl Libraries {
             }
             let path = PathBuf::from(format!("/proc/{pid}/map_files/{}", map.link()));
             // It may have been unmapped since, or be no file.
-            let Ok(taps) = self.look(&path) else { continue };
+            let Ok((file, taps)) = self.look(&path) else { continue };
             if !taps.taps.is_empty() {
                 found.push(Library {
                     path,
+                    file,
                     name: map.name.to_owned(),
                     found: taps,
                 });
@@ -181,12 +184,13 @@ impl Libraries {
         Ok(found)
     }
 
-    fn look(&mut self, path: &PathBuf) -> io::Result<Arc<Taps>> {
+    fn look(&mut self, path: &PathBuf) -> io::Result<((u64, u64), Arc<Taps>)> {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() || metadata.len() > MAX_FILE {
-            return Ok(Arc::default());
+            return Ok(((0, 0), Arc::default()));
         }
+        let at = (metadata.dev(), metadata.ino());
         let id = FileId {
             dev: metadata.dev(),
             ino: metadata.ino(),
@@ -194,7 +198,7 @@ impl Libraries {
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         };
         if let Some(known) = self.known.get(&id) {
-            return Ok(Arc::clone(known));
+            return Ok((at, Arc::clone(known)));
         }
         // What is no ELF has none.
         let found = Arc::new(elf::taps(file).unwrap_or_default());
@@ -205,7 +209,7 @@ impl Libraries {
         }
         self.order.push_back(id);
         self.known.insert(id, Arc::clone(&found));
-        Ok(found)
+        Ok((at, found))
     }
 }
 
