@@ -17,9 +17,13 @@ mod host;
 mod interpreter;
 mod labels;
 mod read;
+mod root;
+mod script;
+mod statement;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod wrapper;
 
 use std::{
     fmt, fs,
