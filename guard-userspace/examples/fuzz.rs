@@ -9,6 +9,7 @@ use std::{
     env, fs,
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
@@ -16,7 +17,7 @@ use guard::{
     journal::Journal,
     kernel::{NameServerBytes, Offsets, Record, btf},
     names,
-    policy::{Policy, Source},
+    policy::{CommandMatcher, Policy, Source},
     wire::{Reply, Request},
 };
 use guard_common::{
@@ -35,7 +36,7 @@ struct Target {
     run: fn(&[u8]),
 }
 
-const TARGETS: [Target; 8] = [
+const TARGETS: [Target; 9] = [
     Target {
         name: "record",
         seeds: record_seeds,
@@ -109,6 +110,28 @@ const TARGETS: [Target; 8] = [
             if let Ok(text) = std::str::from_utf8(data) {
                 let _ = Policy::parse(text, Source::BuiltIn);
             }
+        },
+    },
+    Target {
+        name: "command",
+        seeds: || {
+            [
+                "sudo\0-u\0x\0env\0A=b\0timeout\0-k\x001\x005\0sh\0-c\0if a; then $(b \"`c`\") | d > e; fi <<F\nF\n",
+                "ssh\0-p\x001\0h\0psql -c 'DROP TABLE x; -- y\n/* z */ TRUNCATE w' $'a\\'' <(b)",
+                "docker\0run\0-v\0a:b\0--entrypoint\0rm\0x/y:1\0-rf\0~/../{*,.*}\0/a/../..",
+                "find\0/\0-exec\0parallel\0a\0:::\0b\0;\0-delete",
+            ]
+            .map(|text| text.as_bytes().to_vec())
+            .to_vec()
+        },
+        run: |data| {
+            static MATCHER: LazyLock<CommandMatcher> =
+                LazyLock::new(|| CommandMatcher::new(&Policy::built_in()));
+            let words = data.split(|byte| *byte == 0);
+            let argv: Vec<String> = words
+                .map(|word| String::from_utf8_lossy(word).into_owned())
+                .collect();
+            drop(MATCHER.labels(&argv));
         },
     },
     Target {

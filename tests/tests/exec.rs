@@ -135,6 +135,24 @@ fn a_command_line_is_seen_through_a_shell_a_script_and_a_link() {
 }
 
 #[test]
+fn a_wrapper_that_runs_its_command_elsewhere_is_judged_by_it() {
+    let mut s = Scene::new("kill", "");
+    std::fs::create_dir(s.place.path("scripts")).unwrap();
+    // Runs nothing here, as ssh does not: only its own command line tells.
+    let ssh = s.place.script(
+        "scripts/ssh",
+        &format!("#!/bin/sh\necho done > {}\n", s.proof.display()),
+    );
+    let plan = format!("run {} -p 22 host {} plan", ssh.display(), s.name);
+    assert_eq!(s.tool.must(&plan)["status"], 0);
+    assert!(s.proof.exists());
+    std::fs::remove_file(&s.proof).unwrap();
+    let destroy = format!("run {} -p 22 host {} destroy x", ssh.display(), s.name);
+    assert_eq!(s.tool.must(&destroy)["signal"], libc::SIGKILL);
+    assert!(!s.proof.exists());
+}
+
+#[test]
 fn a_command_line_may_be_the_last_step_of_a_sequence() {
     let place = Place::new();
     let (command, name) = (place.tool("cmd"), place.name("cmd"));

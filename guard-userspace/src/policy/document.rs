@@ -282,10 +282,10 @@ fn labels(top: &Table<'_>) -> Result<(Vec<LabelGroup>, Vec<String>), PolicyError
             group.follow = follow.is;
         }
         for entry in table.strings("argv")? {
-            let pattern = CommandPattern::parse(&entry.text);
+            let patterns = CommandPattern::parse(&entry.text);
             group
                 .argv
-                .push(pattern.map_err(|mistake| table.document.error(entry.span, mistake))?);
+                .extend(patterns.map_err(|mistake| table.document.error(entry.span, mistake))?);
         }
         for entry in table.strings("calls")? {
             let Some(act) = act::NAMES.iter().position(|name| *name == entry.text) else {

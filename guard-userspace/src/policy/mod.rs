@@ -18,9 +18,13 @@ mod interpreter;
 mod labels;
 mod read;
 mod request;
+mod root;
+mod script;
+mod statement;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod wrapper;
 
 use std::{
     fmt, fs,

@@ -2,8 +2,9 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fs,
     ops::Range,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use guard_common::{
@@ -24,7 +25,7 @@ use super::{
     glob::{Anchor, Component, Last, PathGlob},
     homes::Search,
     host::HostPattern,
-    interpreter,
+    interpreter, wrapper,
 };
 
 /// Levels of directories above a file that `dir/**` is looked for in.
@@ -77,7 +78,8 @@ impl Policy {
         bits: &LabelBits,
         homes: &Homes,
     ) -> Result<Tables, PolicyError> {
-        let mut tables = self.lay_out(generation, bits, homes)?;
+        let shell = fs::canonicalize("/bin/sh").unwrap_or_default();
+        let mut tables = self.lay_out_beside(&shell, generation, bits, homes)?;
         tables.known_files = self.known_files(&tables, bits, homes);
         Ok(tables)
     }
@@ -85,6 +87,17 @@ impl Policy {
     /// [`Policy::compile`] without a look at the file system.
     pub(super) fn lay_out(
         &self,
+        generation: u8,
+        bits: &LabelBits,
+        homes: &Homes,
+    ) -> Result<Tables, PolicyError> {
+        self.lay_out_beside(Path::new(""), generation, bits, homes)
+    }
+
+    /// The same on a system whose `/bin/sh` is this file.
+    pub(super) fn lay_out_beside(
+        &self,
+        shell: &Path,
         generation: u8,
         bits: &LabelBits,
         homes: &Homes,
@@ -103,6 +116,14 @@ impl Policy {
             }
             for command in &group.argv {
                 layout.name(domain::COMMAND, &command.program);
+            }
+        }
+        // What these run is seen nowhere else, so they are gated as the programs that labels name are.
+        if self.groups.iter().any(|group| !group.argv.is_empty()) {
+            // But where busybox is the system's shell and tools, each command of a session would be stopped for it.
+            let shell = shell.file_name().unwrap_or_default();
+            for name in wrapper::gated().filter(|name| shell != *name) {
+                layout.name(domain::COMMAND, &Last::Exact(name.into()));
             }
         }
         for last in self

@@ -203,6 +203,44 @@ fn command_lines_are_matched_past_their_options() {
 }
 
 #[test]
+fn options_values_and_texts_of_a_command_line_are_matched() {
+    commands(
+        "m --eval=*drop* **",
+        &["m --eval=xdropx", "m x --eval drop", "m --eval drop y"],
+        &["m --eval", "m drop", "m --eval x drop", "m -- --eval=drop"],
+    );
+    commands(
+        "gh api ** -X=DELETE",
+        &[
+            "gh api -X DELETE",
+            "gh api x -XDELETE",
+            "gh api -X=DELETE x",
+        ],
+        &["gh api -X GET", "gh api DELETE", "gh api -X"],
+    );
+    commands(
+        "t apply ** -destroy **",
+        &["t apply -destroy", "t apply -destroy=true x"],
+        &["t apply", "t apply --x -d"],
+    );
+    commands(
+        "p push ** {-f,--force} ** !--dry-run !-n",
+        &["p push -f", "p push --force x", "p push -uf"],
+        &[
+            "p push",
+            "p push -fn",
+            "p push -f --dry-run",
+            "p push --force --dry-run=x",
+        ],
+    );
+    commands(
+        "r ** i:FlushAll",
+        &["r flushall", "r x FLUSHALL"],
+        &["r flushal", "r x"],
+    );
+}
+
+#[test]
 fn the_executed_program_counts_whatever_it_calls_itself() {
     let policy = policy("[[label]]\nname = \"l\"\nargv = ['terraform destroy']\n");
     let matcher = CommandMatcher::new(&policy);

@@ -520,6 +520,26 @@ fn addresses_commands_and_markers_are_checked() {
         "bad command line \"/bin/rm x\": \"/bin/rm\" is a path: expected",
     );
     refused(&argv("a*b*c"), 4, 9, "bad command line \"a*b*c\": ");
+    refused(
+        &argv("npm publish !now"),
+        4,
+        9,
+        "bad command line \"npm publish !now\": \"!now\": expected an option",
+    );
+    for words in ["", "*", "drop+", "*+drop", "a-b"] {
+        refused(
+            &argv(&format!("psql says:{words}")),
+            4,
+            9,
+            &format!("bad command line \"psql says:{words}\": \"says:{words}\": expected"),
+        );
+    }
+    refused(
+        &argv("a {b,c"),
+        4,
+        9,
+        "bad command line \"a {b,c\": a \"{\" without its",
+    );
     let env = |text: &str| format!("version = 1\n[[agent]]\nname = \"a\"\nenv = [\"{text}\"]\n");
     refused(
         &env("AI=1"),

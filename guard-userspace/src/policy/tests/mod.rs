@@ -1,3 +1,4 @@
+mod commands;
 mod compiled;
 mod judges;
 mod matching;
