@@ -10,7 +10,7 @@ pub(crate) struct Args {
     /// Seconds for each target.
     #[arg(long, default_value_t = 10, value_name = "N")]
     seconds: u64,
-    /// Only this one: record, dns, name-server, btf, request, reply, policy or journal.
+    /// Only this one: record, dns, name-server, quic, btf, request, reply, policy or journal.
     target: Option<String>,
 }
 
