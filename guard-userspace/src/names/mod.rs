@@ -2,6 +2,7 @@
 
 mod cache;
 mod dns;
+pub mod quic;
 mod socket;
 mod stream;
 
