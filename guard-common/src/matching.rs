@@ -234,8 +234,8 @@ pub struct KnownAddress {
     /// Bits of address that were compared, 0 to 128: of two matches (with and without port) the
     /// longer wins, and at the same length the one with a port.
     pub prefix: u32,
-    /// Unused.
-    pub pad: u32,
+    /// Not 0: some label asks what a request there says.
+    pub asked: u32,
 }
 
 /// Key of the table of environment markers: the first eight bytes of `NAME=VALUE`.

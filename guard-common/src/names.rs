@@ -169,6 +169,10 @@ pub struct Socket {
     pub handed: u32,
     /// How often a segment has waited for guardd to tap the process's TLS library.
     pub taps: u32,
+    /// Not 0: some label asks what is said to its address.
+    pub asked: u32,
+    /// Unused.
+    pub pad: u32,
     /// Sequence number up to which what it says was handed to guardd; counts in state [`connection::READ`].
     pub told: u32,
     /// `task->comm`.

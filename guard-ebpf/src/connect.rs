@@ -263,6 +263,7 @@ fn judge_tagged(
             tgid,
             pid,
             labels,
+            known.asked,
         );
     }
     tell(
@@ -311,6 +312,7 @@ fn watch(
     tgid: u32,
     pid: u32,
     judged: u64,
+    asked: u32,
 ) {
     if judge::config().is_none_or(|config| config.names == 0) {
         return;
@@ -346,6 +348,7 @@ fn watch(
     socket.sent = 0;
     socket.taps = 0;
     socket.told = 0;
+    socket.asked = asked;
     socket.handed = names::handed();
     socket.comm = kernel::read(thread, &TASK_COMM).unwrap_or([0; 16]);
 }

@@ -29,8 +29,8 @@ use guard_common::{
     matching::{FNV_OFFSET, fnv_step, fold},
     names::{
         AnswerHeader, HELLO_BEGINS, HostKey, KnownHost, MAX_ANSWER, MAX_HELLO, MAX_LOOKED,
-        MAX_SENT, MAX_TAPS, MAX_WAITS, NameRecord, Resolved, ResolvedKey, Socket, answers, around, asked,
-        connection, kind, seen,
+        MAX_SENT, MAX_TAPS, MAX_WAITS, NameRecord, Resolved, ResolvedKey, Socket, answers, around,
+        asked, connection, kind, seen,
     },
     state::{Config, HEARTBEAT_LIMIT_NS, class, fate},
 };
@@ -40,7 +40,8 @@ use crate::{
     judge::{self, Done, Judgement},
     kernel::{self, Address},
     maps::{
-        self, ANSWERED, CRITICAL, HELD, HOSTS, KEPT, NAMED, RESOLVED, SOCKETS, Scratch, TASKS, with_memory,
+        self, ANSWERED, CRITICAL, HELD, HOSTS, KEPT, NAMED, RESOLVED, SOCKETS, Scratch, TASKS,
+        with_memory,
     },
     path, requests,
 };
@@ -767,8 +768,8 @@ pub extern "C" fn guard_look(slot: u32, len: u32) -> u32 {
                 scratch.socket.plain = 1;
                 // The first byte of a method, or a line's end that servers skip before one.
                 let first = byte(scratch, 0) as u8;
-                let asks = judge::config()
-                    .is_some_and(|config| config.names & asked::REQUESTS != 0);
+                let asks =
+                    judge::config().is_some_and(|config| config.names & asked::REQUESTS != 0);
                 if asks && (first.is_ascii_alphabetic() || first == b'\r' || first == b'\n') {
                     scratch.socket.state = connection::READ;
                     return STAYS;
@@ -878,7 +879,7 @@ pub extern "C" fn guard_named(slot: u32) -> u32 {
     let generation = config.generation & 1;
     let names = resolved(&scratch.socket.addr, generation);
     scratch.labels = 0;
-    scratch.asked = (config.names & asked::ANY_HOST) as u64;
+    scratch.asked = (config.names & asked::ANY_HOST) as u64 | scratch.socket.asked as u64;
     scratch.hash = 0;
     let mut found = scratch.seen;
     if found & seen::SNI != 0 {

@@ -254,13 +254,7 @@ fn without(write: &Write, config: &Config, entry: &Task, tapped: *mut Tapped) ->
 /// Counted before the signal is sent, and that before the record is there: guardd lets the process go when it has
 /// seen every write that was counted.
 #[inline(always)]
-fn stop(
-    head: &mut WriteHeader,
-    write: &Write,
-    config: &Config,
-    entry: &Task,
-    tapped: *mut Tapped,
-) {
+fn stop(head: &mut WriteHeader, write: &Write, config: &Config, entry: &Task, tapped: *mut Tapped) {
     // SAFETY: a map value pointer that was checked.
     unsafe { kernel::atomic_add((&raw mut (*tapped).writes).cast(), 1) };
     if exec::stop_for_guardd(config, write.tgid, entry.start_ns, write.now_ns) {

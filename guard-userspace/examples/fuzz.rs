@@ -14,6 +14,7 @@ use std::{
 };
 
 use guard::{
+    http,
     journal::Journal,
     kernel::{NameServerBytes, Offsets, Record, btf},
     names,
@@ -36,7 +37,7 @@ struct Target {
     run: fn(&[u8]),
 }
 
-const TARGETS: [Target; 9] = [
+const TARGETS: [Target; 11] = [
     Target {
         name: "record",
         seeds: record_seeds,
@@ -84,6 +85,20 @@ const TARGETS: [Target; 9] = [
             let mut handshake = names::quic::Handshake::default();
             for frames in data.chunks(100) {
                 let _ = handshake.add(frames);
+            }
+        },
+    },
+    Target {
+        name: "http",
+        seeds: http_seeds,
+        run: |data| {
+            // In pieces of several sizes, and with some of it missing.
+            for (piece, missing) in [(usize::MAX, 0), (1, 0), (37, 0), (64, 9)] {
+                let mut stream = http::Stream::new();
+                let mut known = http::KnownQueries::default();
+                for bytes in data.chunks(piece.min(data.len().max(1))) {
+                    drop(stream.take(bytes, missing, &mut known));
+                }
             }
         },
     },
@@ -182,6 +197,47 @@ on_timeout = "kill"
 "#;
 
 /// One of each kind, with lengths that fit.
+fn http_seeds() -> Vec<Vec<u8>> {
+    let body = r#"{"query":"mutation A($i:ID!){a:volumeDelete(id:$i){...F}} fragment F on X{y}","variables":{"i":"1"},"operationName":"A"}"#;
+    let post = |headers: &str, body: &[u8]| {
+        let mut request =
+            format!("POST /graphql HTTP/1.1\r\nHost: a.test\r\n{headers}\r\n").into_bytes();
+        request.extend(body);
+        request
+    };
+    let length = format!(
+        "Content-Type: application/json\r\nContent-Length: {}\r\n",
+        body.len()
+    );
+    let chunked = format!("{:x};a=b\r\n{body}\r\n0\r\nX: y\r\n\r\n", body.len());
+    let multipart =
+        "--b\r\nContent-Disposition: form-data; name=\"operations\"\r\n\r\n{}\r\n--b--\r\n";
+    // HTTP/2: settings, a request with a body (RFC 9113, 4.1; the block is RFC 7541's C.3.1 with POST).
+    let mut two = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    two.extend(
+        b"\0\0\x11\x01\x04\0\0\0\x01\x83\x86\x84\x41\x0fwww.example.com"[..9 + 17 + 3].iter(),
+    );
+    two.extend(b"\0\0\x02\0\x01\0\0\0\x01{}");
+    vec![
+        post(&length, body.as_bytes()),
+        post("Transfer-Encoding: chunked\r\n", chunked.as_bytes()),
+        post(
+            &format!(
+                "Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {}\r\n",
+                multipart.len()
+            ),
+            multipart.as_bytes(),
+        ),
+        post(
+            "Upgrade: websocket\r\n",
+            b"\x81\x82\0\0\0\0{}\xc1\x82\0\0\0\0\xaa\0",
+        ),
+        b"GET /api/v1/namespaces/x?query=%7Ba%7D HTTP/1.1\r\nHost: a\r\nX-Amz-Target: A.B\r\n\r\n"
+            .to_vec(),
+        two,
+    ]
+}
+
 fn record_seeds() -> Vec<Vec<u8>> {
     let kind_at = std::mem::offset_of!(Header, kind);
     let mut seeds = Vec::new();

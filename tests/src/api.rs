@@ -147,7 +147,9 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, kep
             }
             let answer = Response::builder()
                 .header("content-type", "application/json")
-                .body(Full::new(Bytes::from_static(br#"{"ok":true,"major":"1","minor":"30","gitVersion":"v1.30.0"}"#)));
+                .body(Full::new(Bytes::from_static(
+                    br#"{"ok":true,"major":"1","minor":"30","gitVersion":"v1.30.0"}"#,
+                )));
             Ok::<_, Infallible>(answer.expect("an answer"))
         }
     });

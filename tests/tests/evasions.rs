@@ -366,8 +366,7 @@ impl Stage {
     /// say so.
     fn left_out(&self, technique: &Technique) -> bool {
         let status = self.guard.json(&["status"]);
-        let left_out =
-            self.tier != "lsm" && status["degraded"].to_string().contains("not judged");
+        let left_out = self.tier != "lsm" && status["degraded"].to_string().contains("not judged");
         if left_out {
             let what = format!("{}: {}: the kernel left it out", self.tier, technique.id);
             skipped_in_part(&format!("{what}: {}", status["degraded"]));

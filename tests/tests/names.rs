@@ -1,10 +1,6 @@
 //! Whom a connection is for: names that name servers give, and names that ClientHellos say.
 
-use std::{
-    fs,
-    net::Ipv4Addr,
-    process::Stdio,
-};
+use std::{fs, net::Ipv4Addr, process::Stdio};
 
 use guard_tests::{
     Guard, Place, Policy,

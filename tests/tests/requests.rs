@@ -3,8 +3,8 @@
 use std::process::Stdio;
 
 use guard_tests::{
-    api::ApiServer, skipped_in_part,
-    Guard, Place, Policy, eventually, has_program, resolving::Resolving, tls::TlsServer,
+    Guard, Place, Policy, api::ApiServer, eventually, has_program, resolving::Resolving,
+    skipped_in_part, tls::TlsServer,
 };
 
 const API: &str = "api.guard-requests.test";
@@ -37,7 +37,15 @@ fn a_read_passes_and_a_deletion_is_stopped_before_a_byte_of_it_leaves() {
             .run(
                 &guard,
                 &[
-                    "curl", "-sS", "-m", "60", "--cacert", ca.to_str().unwrap(), "-X", method, &url,
+                    "curl",
+                    "-sS",
+                    "-m",
+                    "60",
+                    "--cacert",
+                    ca.to_str().unwrap(),
+                    "-X",
+                    method,
+                    &url,
                 ],
             )
             .stdin(Stdio::null())
@@ -55,7 +63,10 @@ fn a_read_passes_and_a_deletion_is_stopped_before_a_byte_of_it_leaves() {
     let mut child = run(API, "DELETE");
     let hold = guard.hold();
     assert!(
-        hold["target"].as_str().unwrap().contains("DELETE api.guard-requests.test/v1/volumes/vol-1"),
+        hold["target"]
+            .as_str()
+            .unwrap()
+            .contains("DELETE api.guard-requests.test/v1/volumes/vol-1"),
         "{hold}"
     );
     assert_eq!(server.reached().application, before.application);
@@ -87,8 +98,7 @@ struct Client {
     arrives: (&'static str, &'static str, Option<&'static str>),
 }
 
-const MUTATION: &str =
-    r#"{"query":"mutation($id: String!) { volumeDelete(volumeId: $id) }","variables":{"id":"vol-1"}}"#;
+const MUTATION: &str = r#"{"query":"mutation($id: String!) { volumeDelete(volumeId: $id) }","variables":{"id":"vol-1"}}"#;
 
 /// libcurl of another TLS library than the program's, by python's ctypes.
 const LIBCURL: &str = r#"
@@ -129,7 +139,8 @@ const HTTP2: &str = "const [u,ca,d]=process.argv.slice(1);\n\
     q.on('error',()=>process.exit(1));q.resume();q.on('end',()=>process.exit(0));q.end(d||undefined)";
 
 fn clients(base: &str, ca: &str) -> Vec<Client> {
-    let words = |words: &[&str]| -> Vec<String> { words.iter().map(|word| (*word).into()).collect() };
+    let words =
+        |words: &[&str]| -> Vec<String> { words.iter().map(|word| (*word).into()).collect() };
     let url = format!("{base}/graphql");
     let posted = ("POST", "/graphql", Some(MUTATION));
     let json = "Content-Type: application/json";
@@ -175,7 +186,15 @@ fn clients(base: &str, ca: &str) -> Vec<Client> {
         });
     }
     let wget = |more: &[&str]| {
-        let mut all = words(&["wget", "-q", "-O", "/dev/null", "--tries=1", "--ca-certificate", ca]);
+        let mut all = words(&[
+            "wget",
+            "-q",
+            "-O",
+            "/dev/null",
+            "--tries=1",
+            "--ca-certificate",
+            ca,
+        ]);
         all.extend(words(more));
         all.push(url.clone());
         all
@@ -206,7 +225,11 @@ fn clients(base: &str, ca: &str) -> Vec<Client> {
     for (name, program, before) in [
         ("node https", HTTPS, vec!["node", "-e", HTTPS, &url, ca]),
         ("node http2", HTTP2, vec!["node", "-e", HTTP2, base, ca]),
-        ("node fetch", FETCH, vec!["env", &extra, "node", "-e", FETCH, &url]),
+        (
+            "node fetch",
+            FETCH,
+            vec!["env", &extra, "node", "-e", FETCH, &url],
+        ),
     ] {
         let _ = program;
         let (reads, destroys) = both(&before);
@@ -220,7 +243,12 @@ fn clients(base: &str, ca: &str) -> Vec<Client> {
         });
     }
     let git = |more: &[&str]| {
-        let mut all = words(&["env", &format!("GIT_SSL_CAINFO={ca}"), "GIT_TERMINAL_PROMPT=0", "git"]);
+        let mut all = words(&[
+            "env",
+            &format!("GIT_SSL_CAINFO={ca}"),
+            "GIT_TERMINAL_PROMPT=0",
+            "git",
+        ]);
         all.extend(words(more));
         all
     };
@@ -234,7 +262,15 @@ fn clients(base: &str, ca: &str) -> Vec<Client> {
         arrives: ("GET", "/o/r.git/info/refs?service=git-receive-pack", None),
     });
     let kubectl = |more: &[&str]| {
-        let mut all = words(&["kubectl", "--token", "made-up", "--server", base, "--certificate-authority", ca]);
+        let mut all = words(&[
+            "kubectl",
+            "--token",
+            "made-up",
+            "--server",
+            base,
+            "--certificate-authority",
+            ca,
+        ]);
         all.extend(words(more));
         all
     };
@@ -293,7 +329,9 @@ fn real_clients_read_unharmed_and_destroy_only_what_was_approved() {
     let base = format!("https://{API}:{}", server.port());
     let mut tried = 0;
     for client in clients(&base, ca.to_str().unwrap()) {
-        if std::env::var("ONLY").is_ok_and(|o| !client.name.contains(&o)) { continue; }
+        if std::env::var("ONLY").is_ok_and(|o| !client.name.contains(&o)) {
+            continue;
+        }
         let can = place
             .command("sh")
             .args(["-c", client.needs])
@@ -321,7 +359,11 @@ fn real_clients_read_unharmed_and_destroy_only_what_was_approved() {
         let before = server.begun();
         let mut child = start(&client.reads);
         eventually(&format!("{name} reads"), || {
-            assert!(guard.holds().is_empty(), "{name}: a read is held: {:?}", guard.holds());
+            assert!(
+                guard.holds().is_empty(),
+                "{name}: a read is held: {:?}",
+                guard.holds()
+            );
             child.try_wait().unwrap()
         });
         assert!(server.begun() > before, "{name} did not read");
@@ -335,9 +377,18 @@ fn real_clients_read_unharmed_and_destroy_only_what_was_approved() {
             }
             child.try_wait().unwrap()
         });
-        assert!(refused > 0, "{name} was not held: {:?}", server.requests().last());
+        assert!(
+            refused > 0,
+            "{name} was not held: {:?}",
+            server.requests().last()
+        );
         // Of a body that comes in a write of its own the head has left before: no server can act on that.
-        assert_eq!(server.requests().len(), whole, "{name}: {:?}", server.requests().last());
+        assert_eq!(
+            server.requests().len(),
+            whole,
+            "{name}: {:?}",
+            server.requests().last()
+        );
         let head = server.begun() > read;
         let mut child = start(&client.destroys);
         guard.approve(&[]);
@@ -356,7 +407,10 @@ fn real_clients_read_unharmed_and_destroy_only_what_was_approved() {
         });
         assert!(arrived.is_some(), "{name}: {:?}", &requests[whole..]);
         let all = guard.events_now();
-        let event = all.iter().rev().find(|event| event.is("request") && event.verdict() == "hold");
+        let event = all
+            .iter()
+            .rev()
+            .find(|event| event.is("request") && event.verdict() == "hold");
         let event = event.expect("the held request");
         assert_eq!(event["object"]["via"], client.via, "{name}: {event:?}");
         println!(

@@ -131,7 +131,10 @@ impl Engine {
             }
             return;
         }
-        let Some(tapped) = self.taps.get_mut(&id.pid).filter(|tapped| tapped.start == id.start)
+        let Some(tapped) = self
+            .taps
+            .get_mut(&id.pid)
+            .filter(|tapped| tapped.start == id.start)
         else {
             // Nobody counts its writes any more.
             self.kernel.tables.drop_waiting(id.pid);
@@ -202,7 +205,12 @@ impl Engine {
     /// Names that a connection is known to be for by itself.
     fn others(&self, write: &Write, id: Id) -> Vec<String> {
         if write.via == via::PLAIN {
-            return self.names.latest(write.peer).map(str::to_owned).into_iter().collect();
+            return self
+                .names
+                .latest(write.peer)
+                .map(str::to_owned)
+                .into_iter()
+                .collect();
         }
         // Which of a process's sockets a library's connection is on, nobody says. With one name there is no doubt.
         match self.taps.get(&id.pid) {
@@ -220,7 +228,11 @@ impl Engine {
         others: &[String],
     ) -> Becomes {
         let fields = &write.fields;
-        let excepted = self.kernel.tables.task(id.pid).map_or(0, |task| task.excepted);
+        let excepted = self
+            .kernel
+            .tables
+            .task(id.pid)
+            .map_or(0, |task| task.excepted);
         let mut all = 0;
         let mut found: Vec<(&Request, u64, Option<&'static str>)> = Vec::new();
         for request in requests {
@@ -246,7 +258,11 @@ impl Engine {
                 }
                 talk.judged.insert(request.number, before | labels);
             }
-            let asked = request.hosts.iter().chain(others).any(|host| self.policy.asks_about(host))
+            let asked = request
+                .hosts
+                .iter()
+                .chain(others)
+                .any(|host| self.policy.asks_about(host))
                 || self.policy.asks_about_any();
             if fresh != 0 || (request.complete && asked && before == 0) {
                 found.push((request, fresh, why));
@@ -273,8 +289,7 @@ impl Engine {
             });
         let mut event = None;
         for (request, labels, why) in found {
-            let told =
-                self.tell_request(write, request, others, labels, why, Some(&judged)  );
+            let told = self.tell_request(write, request, others, labels, why, Some(&judged));
             if labels != 0 {
                 self.touch(fields, &told);
                 event = event.or(Some((told, request.clone())));
@@ -374,14 +389,7 @@ impl Engine {
     }
 
     /// Lets what a socket holds back leave, up to a sequence number.
-    pub(super) fn clear_socket(
-        &mut self,
-        id: Id,
-        session: u32,
-        cookie: u64,
-        upto: u32,
-        all: bool,
-    ) {
+    pub(super) fn clear_socket(&mut self, id: Id, session: u32, cookie: u64, upto: u32, all: bool) {
         let Some(socket) = self.find_socket(id, session, cookie) else {
             return;
         };
@@ -398,7 +406,10 @@ impl Engine {
         let Some(tapped) = self.taps.get(&id.pid) else {
             return false;
         };
-        let named: Vec<String> = requests.iter().flat_map(|request| named(request, others)).collect();
+        let named: Vec<String> = requests
+            .iter()
+            .flat_map(|request| named(request, others))
+            .collect();
         tapped.sockets.values().any(|host| named.contains(host))
     }
 
@@ -481,10 +492,18 @@ impl Talk {
             && let into @ 0.. = after(write.at, self.last_at)
         {
             let (again, into) = (again as u64, into as u64);
-            let known = usize::try_from(into).ok().and_then(|into| self.last.get(into..));
-            let seen = usize::try_from(again).unwrap_or(usize::MAX).min(bytes.len());
+            let known = usize::try_from(into)
+                .ok()
+                .and_then(|into| self.last.get(into..));
+            let seen = usize::try_from(again)
+                .unwrap_or(usize::MAX)
+                .min(bytes.len());
             // Other bytes in their place are read as they come: that makes no sense, and says so.
-            if bytes[..seen].iter().zip(known.unwrap_or_default()).all(|(new, old)| new == old) {
+            if bytes[..seen]
+                .iter()
+                .zip(known.unwrap_or_default())
+                .all(|(new, old)| new == old)
+            {
                 if again > bytes.len() as u64 {
                     missing = write.len.saturating_sub(again);
                 }
@@ -531,14 +550,19 @@ fn object_of(
     }
     if !request.path.is_empty() {
         let mut path = request.path.clone();
-        let end = (0..=MAX_SHOWN.min(path.len())).rev().find(|at| path.is_char_boundary(*at));
+        let end = (0..=MAX_SHOWN.min(path.len()))
+            .rev()
+            .find(|at| path.is_char_boundary(*at));
         path.truncate(end.unwrap_or(0));
         put("path", mask::mask_text(&path).into());
     }
-    let operations = request.graphql.iter().map(|operation| match &operation.field {
-        Some(field) => json!({ "type": operation.kind, "field": field }),
-        None => json!({ "type": "unknown" }),
-    });
+    let operations = request
+        .graphql
+        .iter()
+        .map(|operation| match &operation.field {
+            Some(field) => json!({ "type": operation.kind, "field": field }),
+            None => json!({ "type": "unknown" }),
+        });
     let operations: Vec<Value> = operations.take(16).collect();
     match operations.as_slice() {
         [] => {}
@@ -577,7 +601,11 @@ fn object_of(
     }
     put(
         "via",
-        via::NAMES.get(write.via as usize).copied().unwrap_or_default().into(),
+        via::NAMES
+            .get(write.via as usize)
+            .copied()
+            .unwrap_or_default()
+            .into(),
     );
     object
 }

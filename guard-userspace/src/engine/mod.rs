@@ -45,7 +45,9 @@ use crate::{
     journal::{Journal, JournalError},
     kernel::{Counters, FEATURES, Feature, Kernel, KernelError, Record, Rings},
     names::{Names, Streams},
-    policy::{AgentMatcher, CommandMatcher, Homes, LabelBits, Mode, Policy, PolicyError, Tables},
+    policy::{
+        AgentMatcher, Clusters, CommandMatcher, Homes, LabelBits, Mode, Policy, PolicyError, Tables,
+    },
     process::{self, Id},
     tls::Libraries,
 };
@@ -243,13 +245,14 @@ impl Engine {
     /// Whatever keeps guard from working; nothing stays attached then.
     pub fn start(
         options: Options,
-        policy: Policy,
+        mut policy: Policy,
         journal: Journal,
         mut kernel: Kernel,
         rings: Rings,
     ) -> Result<(Self, Handle), EngineError> {
         let bits = LabelBits::assign(None, &policy)?;
         let homes = Homes::from_system();
+        policy.clusters = Clusters::of(&homes);
         let tables = policy.compile(kernel.tables.next_generation() as u8, &bits, &homes)?;
         let observe = options.mode.unwrap_or(policy.mode) == Mode::Observe;
         kernel.tables.stage(&tables)?;

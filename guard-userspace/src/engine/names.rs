@@ -137,8 +137,7 @@ impl Engine {
     /// Everything that is known, for another half of the policy: `self.policy` and `self.bits` are its.
     pub(super) fn tell_all_names(&mut self, generation: u32) {
         let (policy, bits) = (&self.policy, &self.bits);
-        self.names
-            .relabel(|name| {
+        self.names.relabel(|name| {
             let known = policy.of_host(name, bits);
             known.labels != 0 || known.asked != 0
         });
@@ -161,6 +160,11 @@ impl Engine {
             return;
         }
         self.names_swept_ns = now;
+        if self.policy.clusters.are_old()
+            && let Err(error) = self.reload()
+        {
+            tracing::warn!("{error}");
+        }
         let changed = self.names.sweep(now);
         let generation = self.kernel.tables.generation();
         self.tell_names(generation, &changed);

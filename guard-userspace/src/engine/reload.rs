@@ -7,7 +7,7 @@ use super::{Engine, Refusal, Session, load_policy};
 use crate::{
     event::{Event, Kind},
     kernel::{Kernel, KernelError},
-    policy::{AgentMatcher, CommandMatcher, Homes, LabelBits, Mode, Policy, Tables},
+    policy::{AgentMatcher, Clusters, CommandMatcher, Homes, LabelBits, Mode, Policy, Tables},
 };
 
 /// A rule of the kernel's table with the name that people know it by.
@@ -52,11 +52,12 @@ impl Engine {
     /// Loads the policy again. The old one stays in force until the new one is complete in the
     /// kernel, and whatever is wrong with the new one changes nothing.
     pub(super) fn reload(&mut self) -> Result<String, Refusal> {
-        let policy =
+        let mut policy =
             load_policy(&self.options).map_err(|error| Refusal::invalid(error.to_string()))?;
         let bits = LabelBits::assign(Some(&self.bits), &policy)
             .map_err(|error| Refusal::invalid(error.to_string()))?;
         let homes = Homes::from_system();
+        policy.clusters = Clusters::of(&homes);
         let generation = self.kernel.tables.next_generation();
         let tables = policy
             .compile(generation as u8, &bits, &homes)

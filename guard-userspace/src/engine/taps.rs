@@ -39,7 +39,11 @@ impl Engine {
         let id = Id::new(fields.tgid, fields.start_ns);
         let host = said.host.as_deref().map(names::normal);
         let host = host.or_else(|| self.names.latest(to.addr).map(str::to_owned));
-        if self.kernel.tables.tapped(id.pid).is_none_or(|tapped| tapped.start_ns != fields.start_ns)
+        if self
+            .kernel
+            .tables
+            .tapped(id.pid)
+            .is_none_or(|tapped| tapped.start_ns != fields.start_ns)
         {
             self.tap(id, fields, host.as_deref());
         }
@@ -136,7 +140,11 @@ impl Engine {
         const LINES: usize = 8;
         let mut lines: Vec<String> = Vec::new();
         let mut more = 0;
-        for session in self.sessions.values().filter(|session| session.ended_ns.is_none()) {
+        for session in self
+            .sessions
+            .values()
+            .filter(|session| session.ended_ns.is_none())
+        {
             for line in &session.untapped {
                 if lines.len() < LINES {
                     lines.push(format!("requests: s-{}: {line}", session.id));
@@ -146,7 +154,9 @@ impl Engine {
             }
         }
         if more > 0 {
-            lines.push(format!("requests: of {more} more processes (see show SESSION)"));
+            lines.push(format!(
+                "requests: of {more} more processes (see show SESSION)"
+            ));
         }
         lines
     }

@@ -31,8 +31,8 @@ pub(super) fn may_mean_something(head: &Head) -> bool {
 
 /// Reads a whole body into the request.
 pub(super) fn read(head: &Head, body: Vec<u8>, request: &mut Request, known: &mut KnownQueries) {
-    if let Err(why) = read_query(head, request, known)
-        .and_then(|()| read_body(head, body, request, known))
+    if let Err(why) =
+        read_query(head, request, known).and_then(|()| read_body(head, body, request, known))
         && may_mean_something(head)
     {
         request.unread = Some(Unread::Body(why));
@@ -135,7 +135,7 @@ fn read_json(
         .extend(overrides.map(str::to_ascii_uppercase));
     rpc::read(json, request)?;
     graphql::read(json, request, known)?;
-    if request.objects.is_empty() {
+    if request.objects.is_empty() && request.calls.is_empty() {
         graphql::note_objects(json, 0, &mut request.objects);
     }
     Ok(())

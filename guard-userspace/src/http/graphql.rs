@@ -6,11 +6,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use apollo_parser::{Parser, cst, cst::CstNode as _};
 use sha2::{Digest as _, Sha256};
 
-use super::{
-    Request,
-    json::Json,
-    words::words,
-};
+use super::{Request, json::Json, words::words};
 
 /// Levels of selections and values that are read.
 const MAX_DEPTH: usize = 64;
@@ -59,7 +55,11 @@ impl KnownQueries {
         self.order.push_back(own.clone());
         self.texts.insert(own, text.to_owned());
         while self.texts.len() > MAX_KNOWN || self.bytes > MAX_KNOWN_BYTES {
-            let Some(text) = self.order.pop_front().and_then(|old| self.texts.remove(&old)) else {
+            let Some(text) = self
+                .order
+                .pop_front()
+                .and_then(|old| self.texts.remove(&old))
+            else {
                 break;
             };
             self.bytes -= text.len();
@@ -101,7 +101,10 @@ fn read_one(
         .filter_map(Json::as_text)
         .collect();
     // Of two members of a name, any may be the one that counts: then so does every operation.
-    let names: Vec<&str> = json.all("operationName").filter_map(Json::as_text).collect();
+    let names: Vec<&str> = json
+        .all("operationName")
+        .filter_map(Json::as_text)
+        .collect();
     let variables: Vec<&Json> = json.all("variables").collect();
     let mut texts: Vec<String> = Vec::new();
     for name in ["query", "mutation"] {
@@ -185,9 +188,8 @@ fn execute(
             _ => {}
         }
     }
-    let name_of = |operation: &cst::OperationDefinition| {
-        operation.name().map(|name| name.text().to_string())
-    };
+    let name_of =
+        |operation: &cst::OperationDefinition| operation.name().map(|name| name.text().to_string());
     // The one that is asked for; all, where none of them has that name.
     if let Some(only) = only
         && operations
@@ -241,7 +243,11 @@ impl Reading<'_> {
                         kind: self.kind,
                         field: Some(name.text().to_string()),
                     });
-                    for argument in field.arguments().into_iter().flat_map(|all| all.arguments()) {
+                    for argument in field
+                        .arguments()
+                        .into_iter()
+                        .flat_map(|all| all.arguments())
+                    {
                         if let (Some(name), Some(value)) = (argument.name(), argument.value()) {
                             self.argument(&name.text(), &value, 0);
                         }
@@ -276,7 +282,9 @@ impl Reading<'_> {
         }
         match value {
             cst::Value::Variable(variable) => {
-                let Some(variable) = variable.name() else { return };
+                let Some(variable) = variable.name() else {
+                    return;
+                };
                 let variable = variable.text().to_string();
                 for variables in self.variables {
                     for value in variables.all(&variable) {

@@ -213,7 +213,9 @@ impl Message {
         let (first, behind) = (bytes[0], &bytes[1..]);
         let next = match &mut self.framing {
             Framing::Length(left) | Framing::Chunks(Chunk::Data(left)) => {
-                let here = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                let here = usize::try_from(*left)
+                    .unwrap_or(usize::MAX)
+                    .min(bytes.len());
                 *left -= here as u64;
                 let done = *left == 0;
                 self.keep(&bytes[..here]);

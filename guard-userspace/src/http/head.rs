@@ -192,6 +192,13 @@ fn forms_of(path: &str) -> Vec<String> {
     if path.len() > MAX_PATH {
         return Vec::new();
     }
+    // A slash that is encoded belongs to the part that it is in, for those that go by parts.
+    if path.to_ascii_lowercase().contains("%2f") {
+        let parts = path
+            .split('/')
+            .map(|part| decoded(part).replace('/', "%2f"));
+        add(resolve(&parts.collect::<Vec<_>>().join("/").to_lowercase()));
+    }
     let once = decoded(path);
     let twice = decoded(&once);
     for text in [&once, &twice] {

@@ -20,8 +20,6 @@ mod json;
 mod kube;
 mod rpc;
 mod stream;
-#[cfg(test)]
-mod tests;
 mod websocket;
 mod words;
 

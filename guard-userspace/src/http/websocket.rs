@@ -125,8 +125,7 @@ impl Frames {
             {
                 return Ok(output);
             }
-            if (self.inflate.total_in(), output.len()) == before
-                && output.len() < output.capacity()
+            if (self.inflate.total_in(), output.len()) == before && output.len() < output.capacity()
             {
                 return Err(WHY);
             }

@@ -141,14 +141,20 @@ impl Attached {
 
     /// Removes sites that nobody has used for a while.
     pub(super) fn sweep(&mut self) {
-        let old = |site: &Site| site.unused_since.is_some_and(|since| since.elapsed() > UNUSED);
+        let old = |site: &Site| {
+            site.unused_since
+                .is_some_and(|since| since.elapsed() > UNUSED)
+        };
         let unused: Vec<Place> = self
             .sites
             .iter()
             .filter(|(_, site)| old(site))
             .map(|(place, _)| *place)
             .collect();
-        let events: Vec<Site> = unused.iter().filter_map(|place| self.sites.remove(place)).collect();
+        let events: Vec<Site> = unused
+            .iter()
+            .filter_map(|place| self.sites.remove(place))
+            .collect();
         if !events.is_empty() {
             // Each waits until no CPU runs the program any more, and nobody waits for that.
             thread::spawn(move || drop(events));
@@ -157,7 +163,10 @@ impl Attached {
 
     /// Processes with probes.
     pub(super) fn count(&self) -> usize {
-        self.by_process.values().filter(|events| !events.is_empty()).count()
+        self.by_process
+            .values()
+            .filter(|events| !events.is_empty())
+            .count()
     }
 
     /// The number of the trace event at a place, which is made if it is not there.
@@ -297,8 +306,7 @@ fn open_event(id: u64, pid: i32) -> io::Result<OwnedFd> {
 fn set_program(event: &OwnedFd, program: i32) -> io::Result<()> {
     const PERF_EVENT_IOC_SET_BPF: libc::c_ulong = 0x4004_2408;
     // SAFETY: takes numbers.
-    let result =
-        unsafe { libc::ioctl(event.as_raw_fd(), PERF_EVENT_IOC_SET_BPF as _, program) };
+    let result = unsafe { libc::ioctl(event.as_raw_fd(), PERF_EVENT_IOC_SET_BPF as _, program) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }

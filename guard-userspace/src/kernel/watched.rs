@@ -176,7 +176,9 @@ impl Tier {
     pub(super) const fn can(self, feature: Feature) -> &'static [&'static str] {
         match (feature, self) {
             (Feature::Lineage | Feature::Dns, _) => &[],
-            (_, Self::Lsm | Self::ModifyReturn | Self::Cgroup | Self::Uprobe) => &["flag", "hold", "deny", "kill"],
+            (_, Self::Lsm | Self::ModifyReturn | Self::Cgroup | Self::Uprobe) => {
+                &["flag", "hold", "deny", "kill"]
+            }
             _ => &["flag", "hold", "kill"],
         }
     }
@@ -255,7 +257,7 @@ impl Hook {
             Attach::Scheduler(name) | Attach::Syscall(name) | Attach::Security(_, name) => name,
             Attach::Cgroup | Attach::Packets(_) | Attach::Library | Attach::With(..) => {
                 self.program
-            },
+            }
         }
     }
 }

@@ -85,6 +85,7 @@ pub(super) fn read(text: &str, source: Source) -> Result<Policy, PolicyError> {
         groups,
         labels,
         rules,
+        clusters: super::Clusters::default(),
         source,
     })
 }
@@ -397,7 +398,7 @@ fn requests(label: &Table<'_>) -> Result<Vec<RequestPattern>, PolicyError> {
         table.only(REQUEST)?;
         let mut request = RequestPattern::default();
         for key in REQUEST {
-            let list = *key == "method"
+            let list = matches!(*key, "host" | "method" | "mcp")
                 && matches!(
                     table.value(key).map(|value| value.get_ref()),
                     Some(DeValue::Array(_))
@@ -407,7 +408,9 @@ fn requests(label: &Table<'_>) -> Result<Vec<RequestPattern>, PolicyError> {
             } else {
                 table.string(key)?.into_iter().collect()
             };
-            let Some(first) = entries.first() else { continue };
+            let Some(first) = entries.first() else {
+                continue;
+            };
             let span = first.span.clone();
             let values: Vec<String> = entries.into_iter().map(|entry| entry.text).collect();
             request

@@ -8,6 +8,7 @@
 mod address;
 mod agent;
 mod classify;
+mod clusters;
 mod command;
 mod document;
 mod error;
@@ -41,6 +42,7 @@ pub use self::{
     address::Address,
     agent::{AgentMatcher, EnvMarker, ExePattern, Found, Program},
     classify::Classified,
+    clusters::Clusters,
     command::{CommandMatcher, CommandPattern},
     error::{Mistake, Place, PolicyError},
     homes::Homes,
@@ -116,6 +118,8 @@ pub struct Policy {
     pub labels: Vec<String>,
     /// The rules, in order: the index is the one in the kernel's table.
     pub rules: Vec<Rule>,
+    /// API servers of Kubernetes that users' kubeconfigs name.
+    pub clusters: Clusters,
 }
 
 /// `[[agent]]`: a program whose processes make a session.
@@ -261,16 +265,24 @@ impl Policy {
 
     /// Whether some label asks about requests to this host: in small letters, without a last dot.
     pub fn asks_about(&self, name: &str) -> bool {
-        let patterns = self.groups.iter().flat_map(|group| &group.requests);
-        patterns
-            .filter_map(RequestPattern::host)
-            .any(|host| host.matches(name))
+        let mut patterns = self.groups.iter().flat_map(|group| &group.requests);
+        patterns.any(|pattern| {
+            pattern.hosts().any(|host| host.matches(name))
+                || (pattern.is_for_clusters() && self.clusters.has(name))
+                || (pattern.is_for_local() && is_local(name))
+        })
+    }
+
+    /// Whether some label asks about requests to an address, which has no name.
+    pub fn asks_about_address(&self, addr: std::net::IpAddr) -> bool {
+        let mut patterns = self.groups.iter().flat_map(|group| &group.requests);
+        patterns.any(|pattern| pattern.is_for_clusters() && self.clusters.is_at(addr))
     }
 
     /// Whether some label asks about requests to any host.
     pub fn asks_about_any(&self) -> bool {
         let mut patterns = self.groups.iter().flat_map(|group| &group.requests);
-        patterns.any(|pattern| pattern.host().is_none())
+        patterns.any(RequestPattern::is_for_any)
     }
 
     /// Whether some label asks about requests at all.
@@ -306,4 +318,13 @@ impl Policy {
             })
             .collect()
     }
+}
+
+/// Whether a name, or an address as text, is this machine's own.
+fn is_local(name: &str) -> bool {
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || name
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|addr| addr.is_loopback() || addr.is_unspecified())
 }

@@ -12,13 +12,13 @@ use crate::http::{self, Unread, WordPattern};
 pub struct RequestPattern {
     /// As written, key by key, for people.
     pub text: String,
-    host: Option<HostPattern>,
+    hosts: Vec<HostPattern>,
     methods: Vec<String>,
     path: Option<Vec<String>>,
     query: Option<(String, Option<String>)>,
     graphql: Option<(Option<String>, WordPattern)>,
     grpc: Option<String>,
-    mcp: Option<WordPattern>,
+    mcp: Vec<WordPattern>,
     aws: Option<(Option<String>, WordPattern)>,
     kube: Option<(String, String)>,
 }
@@ -65,7 +65,11 @@ impl RequestPattern {
         self.text.push(' ');
         self.text.push_str(&values.join("|"));
         match key {
-            "host" => self.host = Some(host(value)?),
+            "host" => {
+                for value in values {
+                    self.hosts.push(host(value)?);
+                }
+            }
             "method" => {
                 if !values.iter().all(|method| {
                     !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_alphabetic())
@@ -74,7 +78,10 @@ impl RequestPattern {
                         "a method like \"DELETE\", or a list like [\"PUT\", \"DELETE\"]",
                     ));
                 }
-                self.methods = values.iter().map(|method| method.to_ascii_uppercase()).collect();
+                self.methods = values
+                    .iter()
+                    .map(|method| method.to_ascii_uppercase())
+                    .collect();
             }
             "path" => {
                 if !value.starts_with('/') || value.contains(['?', '#']) {
@@ -125,11 +132,12 @@ impl RequestPattern {
                 self.grpc = Some(value.to_owned());
             }
             "mcp" => {
-                let tool = WordPattern::new(value);
-                if tool.is_empty() {
-                    return Err(bad("the name of a tool, like \"*delete*\""));
+                self.mcp = values.iter().map(|tool| WordPattern::new(tool)).collect();
+                if self.mcp.iter().any(WordPattern::is_empty) {
+                    return Err(bad(
+                        "the name of a tool, like \"*delete*\", or a list of them",
+                    ));
                 }
-                self.mcp = Some(tool);
             }
             "aws" => {
                 let (service, action) = match value.split_once(':') {
@@ -167,9 +175,30 @@ impl RequestPattern {
         Ok(())
     }
 
-    /// The host that it is for; `None` for any.
-    pub fn host(&self) -> Option<&HostPattern> {
-        self.host.as_ref()
+    /// The hosts that it is for, of which one is enough.
+    pub fn hosts(&self) -> impl Iterator<Item = &HostPattern> {
+        let implied = if self.hosts.is_empty() && self.aws.is_some() {
+            aws_hosts()
+        } else {
+            &[]
+        };
+        self.hosts.iter().chain(implied)
+    }
+
+    /// Whether it is for any host. A pattern for AWS's actions is for AWS's hosts, and one for Kubernetes' verbs for the API
+    /// servers that kubeconfigs name, and one for MCP's tools for servers on this machine, unless they say otherwise.
+    pub fn is_for_any(&self) -> bool {
+        self.hosts.is_empty() && self.aws.is_none() && self.kube.is_none() && self.mcp.is_empty()
+    }
+
+    /// Whether it is for servers on this machine: a pattern for MCP's tools that names no host.
+    pub fn is_for_local(&self) -> bool {
+        self.hosts.is_empty() && !self.mcp.is_empty()
+    }
+
+    /// Whether it is for the API servers that kubeconfigs name.
+    pub fn is_for_clusters(&self) -> bool {
+        self.hosts.is_empty() && self.kube.is_some()
     }
 
     /// Whether a request is of this kind. `others` are the names that its connection is known to be for, where the request
@@ -188,11 +217,16 @@ impl RequestPattern {
         };
         if !self.methods.is_empty() {
             fits = fits.and(known(
-                request.methods.iter().any(|method| self.methods.contains(method)),
+                request
+                    .methods
+                    .iter()
+                    .any(|method| self.methods.contains(method)),
             ));
         }
         if let Some(path) = &self.path {
-            fits = fits.and(known(request.paths.iter().any(|form| path_fits(path, form))));
+            fits = fits.and(known(
+                request.paths.iter().any(|form| path_fits(path, form)),
+            ));
         }
         if let Some((name, value)) = &self.query {
             fits = fits.and(known(request.query.iter().any(|(other, is)| {
@@ -232,14 +266,18 @@ impl RequestPattern {
                         .as_ref()
                         .is_some_and(|name| field.matches(name))
             }));
-            let stored = request.graphql.iter().any(|operation| operation.field.is_none());
+            let stored = request
+                .graphql
+                .iter()
+                .any(|operation| operation.field.is_none());
             if found == Fits::No && stored && kind.as_deref() != Some("query") {
                 found = Fits::Perhaps("its query is stored at the server under a hash or an id");
             }
             fits = fits.and(found);
         }
-        if let Some(tool) = &self.mcp {
-            fits = fits.and(body(request.tools.iter().any(|name| tool.matches(name))));
+        if !self.mcp.is_empty() {
+            let called = |tool: &WordPattern| request.tools.iter().any(|name| tool.matches(name));
+            fits = fits.and(body(self.mcp.iter().any(called)));
         }
         if let Some((service, action)) = &self.aws {
             let for_it = service
@@ -264,29 +302,38 @@ impl RequestPattern {
         others: &[String],
         unread: Option<&'static str>,
     ) -> Fits {
-        let Some(host) = &self.host else {
+        // The form of an AWS action or of a path of Kubernetes is telling by itself.
+        if self.hosts.is_empty() {
             return Fits::Yes;
-        };
-        if request.hosts.iter().any(|name| host.matches(name)) {
+        }
+        let is_for = |name: &String| self.hosts.iter().any(|host| host.matches(name));
+        if request.hosts.iter().any(is_for) {
             return Fits::Yes;
         }
         match unread {
             Some(why) if request.hosts.is_empty() => {
-                if others.is_empty() || others.iter().any(|name| host.matches(name)) {
+                if others.is_empty() || others.iter().any(is_for) {
                     Fits::Perhaps(why)
                 } else {
                     Fits::No
                 }
             }
             // A request without a host (HTTP/1.0) is for whom its connection is for.
-            None if request.hosts.is_empty()
-                && others.iter().any(|name| host.matches(name)) =>
-            {
-                Fits::Yes
-            }
+            None if request.hosts.is_empty() && others.iter().any(is_for) => Fits::Yes,
             _ => Fits::No,
         }
     }
+}
+
+/// Where AWS's APIs are.
+/// <https://docs.aws.amazon.com/general/latest/gr/rande.html>
+fn aws_hosts() -> &'static [HostPattern] {
+    static HOSTS: std::sync::LazyLock<Vec<HostPattern>> = std::sync::LazyLock::new(|| {
+        ["amazonaws.com", "amazonaws.com.cn", "api.aws"]
+            .map(|suffix| HostPattern::Suffix(suffix.into()))
+            .into()
+    });
+    &HOSTS
 }
 
 fn host(text: &str) -> Result<HostPattern, Mistake> {
@@ -341,7 +388,11 @@ mod tests {
             ("/v1/**/volumes/*", "/v1/volumes/1", true),
             ("/v1/**/volumes/*", "/v1/a/b/volumes/1", true),
             ("/**", "/", true),
-            ("/repos/*/*/git/refs/**", "/repos/o/r/git/refs/heads/main", true),
+            (
+                "/repos/*/*/git/refs/**",
+                "/repos/o/r/git/refs/heads/main",
+                true,
+            ),
             ("/x/v*", "/x/v12", true),
         ] {
             let mut request = RequestPattern::default();

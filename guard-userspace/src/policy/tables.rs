@@ -185,8 +185,25 @@ impl Policy {
                         labels,
                         groups,
                         prefix: address.prefix,
-                        pad: 0,
+                        asked: 0,
                     });
+            }
+        }
+        let mut requests = self.groups.iter().flat_map(|group| &group.requests);
+        if requests.any(RequestPattern::is_for_clusters) {
+            for address in self.clusters.addresses() {
+                // A longer prefix hides the labels of a shorter one.
+                let above = known
+                    .iter()
+                    .filter(|(other, _)| other.contains(address.addr.into(), address.port))
+                    .max_by_key(|(other, _)| (other.prefix, other.port != 0))
+                    .map(|(_, value)| *value)
+                    .unwrap_or_default();
+                let prefix = address.prefix;
+                known
+                    .entry(address)
+                    .or_insert(KnownAddress { prefix, ..above })
+                    .asked = 1;
             }
         }
         known
@@ -214,8 +231,14 @@ impl Policy {
             }
         }
         let requests = self.groups.iter().flat_map(|group| &group.requests);
-        for host in requests.filter_map(RequestPattern::host) {
+        for host in requests.clone().flat_map(RequestPattern::hosts) {
             known.entry(host.key(generation)).or_default().asked = 1;
+        }
+        if requests.clone().any(RequestPattern::is_for_clusters) {
+            for name in self.clusters.names() {
+                let exact = HostPattern::Exact(name.clone());
+                known.entry(exact.key(generation)).or_default().asked = 1;
+            }
         }
         known.into_iter().collect()
     }
@@ -246,7 +269,7 @@ impl Policy {
     fn asked(&self) -> u32 {
         let hosts = self.groups.iter().flat_map(|group| &group.hosts);
         let requests = self.groups.iter().flat_map(|group| &group.requests);
-        let hosts = hosts.chain(requests.filter_map(RequestPattern::host));
+        let hosts = hosts.chain(requests.flat_map(RequestPattern::hosts));
         let mut asked = hosts.fold(0, |asked, host| {
             asked
                 | match host {

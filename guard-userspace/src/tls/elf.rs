@@ -39,7 +39,11 @@ pub(super) fn taps(file: File) -> Option<Taps> {
     }
     go_taps(&file, &mut found);
     // Without a function that writes there is nothing to see.
-    if !found.taps.iter().any(|tap| tap.entry.ends_with("_write") || tap.entry.ends_with("_ex")) {
+    if !found
+        .taps
+        .iter()
+        .any(|tap| tap.entry.ends_with("_write") || tap.entry.ends_with("_ex"))
+    {
         return Some(Taps::default());
     }
     Some(found)
@@ -64,10 +68,7 @@ fn exported<'data, R: ReadRef<'data>>(file: &object::File<'data, R>) -> Vec<(&'s
 }
 
 /// Where in the file an address is.
-fn offset_of<'data, R: ReadRef<'data>>(
-    file: &object::File<'data, R>,
-    address: u64,
-) -> Option<u64> {
+fn offset_of<'data, R: ReadRef<'data>>(file: &object::File<'data, R>, address: u64) -> Option<u64> {
     file.segments().find_map(|segment| {
         let (from, len) = segment.file_range();
         let into = address.checked_sub(segment.address())?;

@@ -89,17 +89,42 @@ const fn function(
 const FUNCTIONS: &[Function] = &[
     // https://docs.openssl.org/3.0/man3/SSL_write/, .../SSL_read_early_data/
     function("SSL_write", Kind::OpenSsl, "guard_openssl_write", true),
-    function("SSL_write_ex", Kind::OpenSsl, "guard_openssl_write_ex", true),
-    function("SSL_write_early_data", Kind::OpenSsl, "guard_openssl_write_ex", true),
+    function(
+        "SSL_write_ex",
+        Kind::OpenSsl,
+        "guard_openssl_write_ex",
+        true,
+    ),
+    function(
+        "SSL_write_early_data",
+        Kind::OpenSsl,
+        "guard_openssl_write_ex",
+        true,
+    ),
     function("SSL_free", Kind::OpenSsl, "guard_tls_end", false),
     function("SSL_clear", Kind::OpenSsl, "guard_tls_end", false),
     // https://www.gnutls.org/manual/html_node/Core-TLS-API.html
     Function {
         unless: Some("gnutls_record_send2"),
-        ..function("gnutls_record_send", Kind::GnuTls, "guard_gnutls_write", true)
+        ..function(
+            "gnutls_record_send",
+            Kind::GnuTls,
+            "guard_gnutls_write",
+            true,
+        )
     },
-    function("gnutls_record_send2", Kind::GnuTls, "guard_gnutls_write", true),
-    function("gnutls_record_send_early_data", Kind::GnuTls, "guard_gnutls_write", false),
+    function(
+        "gnutls_record_send2",
+        Kind::GnuTls,
+        "guard_gnutls_write",
+        true,
+    ),
+    function(
+        "gnutls_record_send_early_data",
+        Kind::GnuTls,
+        "guard_gnutls_write",
+        false,
+    ),
     function("gnutls_deinit", Kind::GnuTls, "guard_tls_end", false),
     // https://firefox-source-docs.mozilla.org/nspr/reference/pr_write.html: what NSS is written to with.
     function("PR_Write", Kind::Nss, "guard_nss_write", true),
@@ -168,7 +193,9 @@ impl Libraries {
             }
             let path = PathBuf::from(format!("/proc/{pid}/map_files/{}", map.link()));
             // It may have been unmapped since, or be no file.
-            let Ok((file, taps)) = self.look(&path) else { continue };
+            let Ok((file, taps)) = self.look(&path) else {
+                continue;
+            };
             if !taps.taps.is_empty() {
                 found.push(Library {
                     path,
@@ -226,7 +253,11 @@ impl<'a> Map<'a> {
     fn link(&self) -> String {
         let short = |address: &str| {
             let rest = address.trim_start_matches('0');
-            if rest.is_empty() { "0".to_owned() } else { rest.to_owned() }
+            if rest.is_empty() {
+                "0".to_owned()
+            } else {
+                rest.to_owned()
+            }
         };
         let (from, to) = self.range.split_once('-').unwrap_or((self.range, ""));
         format!("{}-{}", short(from), short(to))
@@ -256,7 +287,12 @@ mod tests {
         let map = Map::read(line).unwrap();
         assert_eq!(
             (map.range, map.dev, map.ino, map.name),
-            ("7f00a000-7f00b000", "fd:00", "1234", "/usr/lib/lib x.so (deleted)")
+            (
+                "7f00a000-7f00b000",
+                "fd:00",
+                "1234",
+                "/usr/lib/lib x.so (deleted)"
+            )
         );
         let low = "00b6f000-00b71000 r-xp 0076f000 fe:00 1 /usr/bin/node";
         assert_eq!(Map::read(low).unwrap().link(), "b6f000-b71000");

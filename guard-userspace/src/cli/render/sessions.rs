@@ -100,6 +100,12 @@ pub fn show(screen: &Screen, detail: &SessionDetail) -> String {
     }
     out.push_str(&format!("\n{}\n", screen.bold("Facts")));
     out.push_str(&facts(screen, detail));
+    if !detail.untapped.is_empty() {
+        out.push_str(&format!("\n{}\n", screen.bold("Requests not seen")));
+        for line in &detail.untapped {
+            out.push_str(&format!("  {}\n", escape::text(line)));
+        }
+    }
     out.push_str(&format!("\n{}\n", screen.bold("Timeline (UTC)")));
     if detail.timeline.is_empty() {
         out.push_str("  nothing yet\n");
@@ -310,12 +316,14 @@ mod tests {
                 fact("infra", 0, None),
             ],
             timeline: vec![],
+            untapped: vec!["pid 412 (/x) to h.test: none".into()],
         };
         assert_eq!(
             show(&Screen::default(), &detail),
             "s-3  claude-code  held\n  root     pid 412, user root, found by exec\n  age      1m15s, 4 processes\n  inside   s-1\n\
              \nProcesses\n  412 claude\n  and 3 more\n\
              \nFacts\n  credential  1m12s ago  /home/a/\\x1b.env\n  infra       just now\n\
+             \nRequests not seen\n  pid 412 (/x) to h.test: none\n\
              \nTimeline (UTC)\n  nothing yet\n"
         );
     }

@@ -3,6 +3,7 @@ mod compiled;
 mod judges;
 mod matching;
 mod mistakes;
+mod requests;
 
 use std::path::PathBuf;
 
