@@ -3,8 +3,15 @@
 use std::process::Stdio;
 
 use guard_tests::{
-    Guard, Place, Policy, api::ApiServer, eventually, has_program, resolving::Resolving,
-    skipped_in_part, tls::TlsServer,
+    Guard, Place, Policy,
+    api::ApiServer,
+    eventually, has_program,
+    hello::{hello, in_segments},
+    proc,
+    resolving::Resolving,
+    server::Tcp,
+    skipped_in_part,
+    tls::TlsServer,
 };
 
 const API: &str = "api.guard-requests.test";
@@ -329,9 +336,6 @@ fn real_clients_read_unharmed_and_destroy_only_what_was_approved() {
     let base = format!("https://{API}:{}", server.port());
     let mut tried = 0;
     for client in clients(&base, ca.to_str().unwrap()) {
-        if std::env::var("ONLY").is_ok_and(|o| !client.name.contains(&o)) {
-            continue;
-        }
         let can = place
             .command("sh")
             .args(["-c", client.needs])
@@ -352,7 +356,7 @@ fn real_clients_read_unharmed_and_destroy_only_what_was_approved() {
                 .current_dir(repository(&place))
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
-                .stderr(std::fs::File::create("/tmp/client.err").unwrap())
+                .stderr(Stdio::null())
                 .spawn()
                 .unwrap()
         };
@@ -437,4 +441,191 @@ fn repository(place: &Place) -> std::path::PathBuf {
             .status();
     }
     at
+}
+
+#[test]
+fn plain_http_is_read_before_it_leaves() {
+    if !["unshare", "curl", "python3"].into_iter().all(has_program) {
+        return;
+    }
+    let place = Place::new();
+    let server = ApiServer::plain();
+    let resolving = Resolving::here(&place, &[API, OTHER]);
+    let requests = format!("[{{ host = {API:?}, method = \"DELETE\" }}]");
+    let guard = Guard::new(&place, &policy("hold", &requests));
+    let curl = |host: &str, method: &str| {
+        let url = format!("http://{host}:{}/v1/volumes/vol-1", server.port());
+        resolving
+            .run(&guard, &["curl", "-sSf", "-m", "60", "-X", method, &url])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    for (host, method) in [(API, "GET"), (OTHER, "DELETE")] {
+        let output = curl(host, method).wait_with_output().unwrap();
+        assert!(output.status.success(), "{host} {method}: {output:?}");
+    }
+    let before = server.bytes();
+    let mut child = curl(API, "DELETE");
+    let hold = guard.hold();
+    assert!(
+        hold["target"].as_str().unwrap().contains("DELETE"),
+        "{hold}"
+    );
+    proc::wait_stopped(hold["pid"].as_u64().unwrap() as u32);
+    assert_eq!(server.bytes(), before);
+    guard.deny(&[]);
+    let status = eventually("curl gives up", || child.try_wait().unwrap());
+    assert!(!status.success());
+    assert_eq!(server.bytes(), before);
+    let mut child = curl(API, "DELETE");
+    guard.approve(&[]);
+    let status = eventually("curl is through", || child.try_wait().unwrap());
+    assert!(status.success());
+    assert_eq!(server.requests().last().unwrap().method, "DELETE");
+    // Over a connection that has read before, in two pieces.
+    const PYTHON: &str = "import socket,sys,time\n\
+        s=socket.create_connection((sys.argv[1],int(sys.argv[2])));s.setsockopt(6,1,1)\n\
+        h=('Host: %s\\r\\n\\r\\n'%sys.argv[1]).encode()\n\
+        s.sendall(b'GET / HTTP/1.1\\r\\n'+h);s.recv(4096)\n\
+        s.sendall(b'DEL');s.sendall(b'ETE /v1 HTTP/1.1\\r\\n'+h);s.recv(4096)";
+    let reached = server.requests().len();
+    let mut child = resolving
+        .run(
+            &guard,
+            &["python3", "-c", PYTHON, API, &server.port().to_string()],
+        )
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    guard.hold();
+    assert_eq!(server.requests().len(), reached + 1);
+    guard.deny(&[]);
+    let status = eventually("python gives up", || child.try_wait().unwrap());
+    assert!(!status.success());
+    assert_eq!(server.requests().len(), reached + 1);
+}
+
+#[test]
+fn what_is_no_http_goes_its_way_and_a_client_hello_behind_it_is_still_found() {
+    let place = Place::new();
+    let server = Tcp::v4();
+    let guard = Guard::new(
+        &place,
+        &policy(
+            "deny",
+            &format!("[{{ host = {API:?}, method = \"DELETE\" }}]"),
+        )
+        .and(&format!("[[label]]\nname = \"named\"\nhosts = [{OTHER:?}]"))
+        .rule("n", &["named"], "deny", ""),
+    );
+    let mut tool = guard.tool();
+    let send = |pieces: &[&[u8]]| {
+        let pieces: Vec<String> = pieces
+            .iter()
+            .map(|piece| in_segments(piece, 65_536))
+            .collect();
+        format!("segments {} {}", server.addr(), pieces.join(" "))
+    };
+    for pieces in [
+        &[b"EHLO x.test\r\n".as_slice(), b"STARTTLS\r\n", b"more"][..],
+        &[b"SSH-2.0-x y\r\n", b"\0\0\x01binary"],
+        &[b"get key\r\n", b"quit\r\n"],
+        &[b"\0\0\0\x08\x04\xd2\x16\x2f"],
+    ] {
+        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+        assert_eq!(tool.must(&send(pieces))["echoed"], length, "{pieces:?}");
+    }
+    let connect = format!("CONNECT {OTHER}:443 HTTP/1.1\r\nHost: {OTHER}\r\n\r\n");
+    let before = server.reached().bytes;
+    let answer = tool.ask(&send(&[connect.as_bytes(), &hello(OTHER, 0)]));
+    assert!(answer.get("echoed").is_none(), "{answer}");
+    assert_eq!(server.reached().bytes, before + connect.len() as u64);
+}
+
+#[test]
+fn threads_that_speak_at_once_are_all_heard_and_none_is_left_stopped() {
+    if !["unshare", "python3"].into_iter().all(has_program) {
+        return;
+    }
+    let place = Place::new();
+    let ca = place.path("ca.pem");
+    let server = ApiServer::tls(&[API, OTHER], &ca);
+    let resolving = Resolving::here(&place, &[API, OTHER]);
+    let requests = format!("[{{ host = {API:?}, method = \"DELETE\" }}]");
+    let guard = Guard::new(&place, &policy("kill", &requests));
+    const PYTHON: &str = "import ssl,sys,threading,http.client as h\n\
+        host,port,ca,last=sys.argv[1:]\n\
+        def speak(n):\n\
+        \x20 c=h.HTTPSConnection(host,int(port),context=ssl.create_default_context(cafile=ca))\n\
+        \x20 for i in range(40):\n\
+        \x20  c.request('GET','/%d/%d'%(n,i));c.getresponse().read()\n\
+        \x20 if n==0 and last: c.request(last,'/last');c.getresponse().read()\n\
+        t=[threading.Thread(target=speak,args=(n,)) for n in range(8)]\n\
+        [x.start() for x in t];[x.join() for x in t]";
+    let run = |last: &str| {
+        let port = server.port().to_string();
+        let mut child = resolving
+            .run(
+                &guard,
+                &[
+                    "python3",
+                    "-c",
+                    PYTHON,
+                    API,
+                    &port,
+                    ca.to_str().unwrap(),
+                    last,
+                ],
+            )
+            .spawn()
+            .unwrap();
+        eventually("the threads are through", || child.try_wait().unwrap())
+    };
+    assert!(run("").success());
+    assert_eq!(server.requests().len(), 320);
+    assert!(!run("DELETE").success());
+    assert!(
+        server
+            .requests()
+            .iter()
+            .all(|request| request.method == "GET")
+    );
+    assert_eq!(guard.lost("request"), 0);
+}
+
+/// How long one look takes a program: `cargo test … -- --ignored --nocapture look`.
+#[test]
+#[ignore = "measures"]
+fn how_long_a_look_takes() {
+    let place = Place::new();
+    let ca = place.path("ca.pem");
+    let server = ApiServer::tls(&[API, OTHER], &ca);
+    let resolving = Resolving::here(&place, &[API, OTHER]);
+    let requests = format!("[{{ host = {API:?}, method = \"DELETE\" }}]");
+    let guard = Guard::new(&place, &policy("kill", &requests));
+    const PYTHON: &str = "import ssl,sys,time,socket\n\
+        host,port,ca=sys.argv[1:]\n\
+        c=ssl.create_default_context(cafile=ca)\n\
+        s=c.wrap_socket(socket.create_connection((host,int(port))),server_hostname=host)\n\
+        d=[]\n\
+        for i in range(2000):\n\
+        \x20 m=('GET /%d HTTP/1.1\\r\\nHost: %s\\r\\n\\r\\n'%(i,host)).encode()\n\
+        \x20 t=time.perf_counter_ns();s.send(m);d.append(time.perf_counter_ns()-t)\n\
+        \x20 s.recv(4096)\n\
+        d=sorted(d[20:])\n\
+        print('p50 %.0f us, p90 %.0f us, p99 %.0f us, max %.0f us'%tuple(d[int(len(d)*q)]/1000 for q in (.5,.9,.99,.9999)))";
+    for (what, host) in [("read", API), ("nobody's", OTHER)] {
+        let port = server.port().to_string();
+        let output = resolving
+            .run(
+                &guard,
+                &["python3", "-c", PYTHON, host, &port, ca.to_str().unwrap()],
+            )
+            .output()
+            .unwrap();
+        println!("{what}: {}", String::from_utf8_lossy(&output.stdout).trim());
+    }
 }

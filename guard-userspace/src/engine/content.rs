@@ -79,9 +79,10 @@ impl Talks {
 }
 
 /// What becomes of a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Becomes {
-    Goes,
+    /// It leaves. Of requests that nothing is asked about people are told when their process goes on.
+    Goes(Vec<Request>),
     Held,
     Ended,
 }
@@ -124,10 +125,11 @@ impl Engine {
         if write.bytes.is_empty() && write.len > 0 && write.from != 0 {
             write.bytes = read_memory(id, write.from, write.len).unwrap_or_default();
         }
-        let becomes = self.look_at(&write, talk_id, id);
+        let (becomes, others) = self.look_at(&write, talk_id, id);
         if plain {
-            if becomes == Becomes::Goes {
+            if let Becomes::Goes(requests) = becomes {
                 self.clear_plain(&write, talk_id, id);
+                self.tell_all(&write, &requests, &others);
             }
             return;
         }
@@ -142,8 +144,17 @@ impl Engine {
             return;
         };
         tapped.seen += 1;
-        if becomes == Becomes::Goes && fields.flags & FLAG_STOPPED != 0 {
-            self.let_write_go_on(id);
+        if let Becomes::Goes(requests) = becomes {
+            if fields.flags & FLAG_STOPPED != 0 {
+                self.let_write_go_on(id);
+            }
+            self.tell_all(&write, &requests, &others);
+        }
+    }
+
+    fn tell_all(&mut self, write: &Write, requests: &[Request], others: &[String]) {
+        for request in requests {
+            self.tell_request(write, request, others, 0, None, None);
         }
     }
 
@@ -169,7 +180,7 @@ impl Engine {
     }
 
     /// Takes the bytes into what is known of the connection, and judges the requests that end in them.
-    fn look_at(&mut self, write: &Write, talk_id: TalkId, id: Id) -> Becomes {
+    fn look_at(&mut self, write: &Write, talk_id: TalkId, id: Id) -> (Becomes, Vec<String>) {
         let now = clock::monotonic_ns();
         let others = self.others(write, id);
         let talk = self.talks.get(talk_id);
@@ -194,12 +205,12 @@ impl Engine {
                 && !self.policy.asks_about_any()
                 && !hosts.iter().any(|host| self.policy.asks_about(host))
                 && !others.iter().any(|host| self.policy.asks_about(host)));
-        if nobody_asks && becomes == Becomes::Goes && write.via != via::PLAIN {
+        if nobody_asks && matches!(becomes, Becomes::Goes(_)) && write.via != via::PLAIN {
             // Of what is behind a proxy's CONNECT the library inside sees the rest.
             self.kernel.tables.pass_stream(id.pid, write.conn);
             self.talks.talks.remove(&talk_id);
         }
-        becomes
+        (becomes, others)
     }
 
     /// Names that a connection is known to be for by itself.
@@ -269,10 +280,8 @@ impl Engine {
             }
         }
         if all == 0 {
-            for (request, _, _) in found {
-                self.tell_request(write, request, others, 0, None, None);
-            }
-            return Becomes::Goes;
+            let requests = found.into_iter().map(|(request, _, _)| request.clone());
+            return Becomes::Goes(requests.collect());
         }
         let can_end = write.via == via::PLAIN || self.has_connection(id, requests, others);
         let judged = self
@@ -296,7 +305,7 @@ impl Engine {
             }
         }
         let Some((event, request)) = event else {
-            return Becomes::Goes;
+            return Becomes::Goes(Vec::new());
         };
         match judged.verdict {
             Verdict::Kill => {
@@ -320,7 +329,7 @@ impl Engine {
                     Becomes::Ended
                 } else {
                     // It goes on, into a connection that has ended.
-                    Becomes::Goes
+                    Becomes::Goes(Vec::new())
                 }
             }
             Verdict::Hold => {
@@ -329,7 +338,7 @@ impl Engine {
                     .rule
                     .and_then(|index| Some((index, self.rule_of(index, generation)?.clone())))
                 else {
-                    return Becomes::Goes;
+                    return Becomes::Goes(Vec::new());
                 };
                 let now = clock::monotonic_ns();
                 let held = Held {
@@ -362,7 +371,7 @@ impl Engine {
                 }
                 Becomes::Held
             }
-            Verdict::Allow | Verdict::Flag => Becomes::Goes,
+            Verdict::Allow | Verdict::Flag => Becomes::Goes(Vec::new()),
         }
     }
 

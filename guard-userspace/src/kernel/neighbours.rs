@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use aya::maps::{HashMap, Map, MapData, loaded_maps};
+use aya::maps::{HashMap, Map, MapData, MapInfo};
 use guard_common::{
     NS_PER_TICK,
     state::{Held, Waiting},
@@ -22,6 +22,58 @@ pub(super) const WAITING: &str = "GUARD_WAITING";
 /// them run in the same call, one after another.
 const STOPPING: Duration = Duration::from_millis(100);
 
+/// Which of the kernel's tables are other guards', by their ids. Ids rise, so only those that are new since the last look
+/// have to be asked for their names.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    others: Vec<(u32, &'static str)>,
+    /// The highest id that was looked at.
+    upto: u32,
+}
+
+impl Known {
+    /// Looks at what is new.
+    pub(super) fn look(&mut self, own: &[u32]) {
+        while let Some(id) = super::sys::next_map(self.upto) {
+            self.upto = id;
+            // It may have gone since.
+            let Ok(info) = MapInfo::from_id(id) else {
+                continue;
+            };
+            let name = info.name_as_str();
+            let stopped = [HELD, WAITING]
+                .into_iter()
+                .find(|known| name == Some(known));
+            if let Some(stopped) = stopped.filter(|_| !own.contains(&id)) {
+                self.others.push((id, stopped));
+            }
+        }
+    }
+
+    /// These are no others.
+    pub(super) fn forget(&mut self, own: &[u32]) {
+        self.others.retain(|(id, _)| !own.contains(id));
+    }
+
+    /// Those that are still there. Not kept open: a guard that was killed takes its tables with it.
+    pub(super) fn open(&mut self) -> Neighbours {
+        let mut found = Neighbours::default();
+        self.others.retain(|(id, name)| {
+            let Ok(data) = MapData::from_id(*id) else {
+                return false;
+            };
+            // Another version's layout does not convert, and is not guessed at.
+            if *name == HELD {
+                found.held.extend(HashMap::try_from(Map::HashMap(data)));
+            } else {
+                found.waiting.extend(HashMap::try_from(Map::HashMap(data)));
+            }
+            true
+        });
+        found
+    }
+}
+
 /// The tables of other guards.
 #[derive(Debug, Default)]
 pub struct Neighbours {
@@ -32,24 +84,9 @@ pub struct Neighbours {
 impl Neighbours {
     /// Those that are there now. `own` are the ids of this guard's tables.
     pub fn look(own: &[u32]) -> Self {
-        let mut found = Self::default();
-        for info in loaded_maps().filter_map(Result::ok) {
-            let name = info.name_as_str();
-            if !matches!(name, Some(HELD | WAITING)) || own.contains(&info.id()) {
-                continue;
-            }
-            // It may have gone since.
-            let Ok(data) = MapData::from_id(info.id()) else {
-                continue;
-            };
-            // Another version's layout does not convert, and is not guessed at.
-            if name == Some(HELD) {
-                found.held.extend(HashMap::try_from(Map::HashMap(data)));
-            } else {
-                found.waiting.extend(HashMap::try_from(Map::HashMap(data)));
-            }
-        }
-        found
+        let mut known = Known::default();
+        known.look(own);
+        known.open()
     }
 
     /// Whether there is none.

@@ -110,6 +110,24 @@ fn owned(fd: libc::c_long) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd as i32) }
 }
 
+/// The id of the kernel's table with the lowest id above `id`.
+pub(super) fn next_map(id: u32) -> Option<u32> {
+    const BPF_MAP_GET_NEXT_ID: libc::c_long = 12;
+    #[repr(C)]
+    struct NextId {
+        start_id: u32,
+        next_id: u32,
+        open_flags: u32,
+    }
+    let mut attr = NextId {
+        start_id: id,
+        next_id: 0,
+        open_flags: 0,
+    };
+    bpf(BPF_MAP_GET_NEXT_ID, &mut attr).ok()?;
+    Some(attr.next_id)
+}
+
 /// Loads a program.
 ///
 /// # Errors

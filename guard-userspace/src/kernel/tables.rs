@@ -88,6 +88,7 @@ pub struct Tables {
     stopped: [OwnedFd; 5],
     /// The kernel's ids of the first two of them, and of those of earlier guardds.
     stopped_ids: Vec<u32>,
+    neighbours: neighbours::Known,
 }
 
 macro_rules! take {
@@ -150,6 +151,7 @@ impl Tables {
         Ok(Self {
             stopped,
             stopped_ids,
+            neighbours: neighbours::Known::default(),
             lineage_size,
             tasks: take!(ebpf, "TASKS"),
             sessions: take!(ebpf, "SESSIONS"),
@@ -371,11 +373,13 @@ impl Tables {
         const ROOM: usize = 16;
         self.stopped_ids.extend_from_slice(ids);
         self.stopped_ids.truncate(ROOM);
+        self.neighbours.forget(ids);
     }
 
     /// Other guards' tables of stopped processes.
-    pub fn neighbours(&self) -> Neighbours {
-        Neighbours::look(&self.stopped_ids)
+    pub fn neighbours(&mut self) -> Neighbours {
+        self.neighbours.look(&self.stopped_ids);
+        self.neighbours.open()
     }
 
     /// Marks a process as one of guard's own.
