@@ -445,7 +445,7 @@ fn repository(place: &Place) -> std::path::PathBuf {
 
 #[test]
 fn plain_http_is_read_before_it_leaves() {
-    if !["unshare", "curl", "python3"].into_iter().all(has_program) {
+    if !["unshare", "curl"].into_iter().all(has_program) {
         return;
     }
     let place = Place::new();
@@ -485,13 +485,24 @@ fn plain_http_is_read_before_it_leaves() {
     let status = eventually("curl is through", || child.try_wait().unwrap());
     assert!(status.success());
     assert_eq!(server.requests().last().unwrap().method, "DELETE");
-    // Over a connection that has read before, in two pieces.
+}
+
+#[test]
+fn a_request_is_found_on_a_connection_that_has_read_before_and_in_pieces() {
+    if !["unshare", "python3"].into_iter().all(has_program) {
+        return;
+    }
+    let place = Place::new();
+    let server = ApiServer::plain();
+    let resolving = Resolving::here(&place, &[API, OTHER]);
+    let requests = format!("[{{ host = {API:?}, method = \"DELETE\" }}]");
+    let guard = Guard::new(&place, &policy("hold", &requests));
     const PYTHON: &str = "import socket,sys,time\n\
         s=socket.create_connection((sys.argv[1],int(sys.argv[2])));s.setsockopt(6,1,1)\n\
         h=('Host: %s\\r\\n\\r\\n'%sys.argv[1]).encode()\n\
         s.sendall(b'GET / HTTP/1.1\\r\\n'+h);s.recv(4096)\n\
         s.sendall(b'DEL');s.sendall(b'ETE /v1 HTTP/1.1\\r\\n'+h);s.recv(4096)";
-    let reached = server.requests().len();
+    let reached = 0;
     let mut child = resolving
         .run(
             &guard,
