@@ -58,8 +58,10 @@ pub mod via {
     pub const GO: u32 = 3;
     /// Without TLS, where it would leave.
     pub const PLAIN: u32 = 4;
+    /// A datagram of QUIC's handshake, where it would leave.
+    pub const QUIC: u32 = 5;
     /// Their names in events, by number.
-    pub const NAMES: [&str; 5] = ["openssl", "gnutls", "nss", "go", "plain"];
+    pub const NAMES: [&str; 6] = ["openssl", "gnutls", "nss", "go", "plain", "quic"];
 }
 
 /// A write; what was copied of it follows.
@@ -70,7 +72,8 @@ pub struct WriteHeader {
     pub header: crate::event::Header,
     /// [`StreamKey::conn`], or the socket's cookie.
     pub conn: u64,
-    /// Where in the stream it begins: bytes that the library had taken before, or TCP's sequence number.
+    /// Where in the stream it begins: bytes that the library had taken before, or TCP's sequence number; of QUIC how long each
+    /// of the datagrams is that the packet is to be cut into, or 0.
     pub at: u64,
     /// Where it is in the process's memory; 0 for what is no write of a library.
     pub from: u64,
@@ -88,4 +91,14 @@ pub struct WriteHeader {
     pub family: u16,
     /// 1: the connection has ended, and there is no write.
     pub ends: u32,
+}
+
+/// Second word of what guardd says of a socket.
+pub mod clears {
+    /// Up to the first word.
+    pub const SOME: u32 = 0;
+    /// Everything.
+    pub const ALL: u32 = 1;
+    /// Nothing, ever.
+    pub const NOTHING: u32 = 2;
 }

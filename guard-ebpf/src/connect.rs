@@ -186,6 +186,21 @@ fn judge_tagged(
     {
         labels |= if stream { names.sure } else { names.labels };
     }
+    let config = judge::config()?;
+    // QUIC says its name in its first datagrams.
+    if !stream && config.names != 0 && is_udp(ctx) {
+        watch(
+            ctx,
+            &addr,
+            u16::from_be(port_be),
+            family,
+            task,
+            tgid,
+            pid,
+            labels,
+            0,
+        );
+    }
     // Every connection of a session is told; of datagrams only the labelled ones, or a name server's
     // client would fill the ring.
     if labels == 0 && datagram {
@@ -295,6 +310,20 @@ fn is_tcp(ctx: *mut bpf_sock_addr) -> bool {
         )
     };
     kind == SOCK_STREAM && (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP)
+}
+
+#[inline(always)]
+fn is_udp(ctx: *mut bpf_sock_addr) -> bool {
+    const SOCK_DGRAM: u32 = 2;
+    const IPPROTO_UDP: u32 = 17;
+    // SAFETY: these fields are readable by these program types.
+    let (kind, protocol) = unsafe {
+        (
+            core::ptr::read_volatile(&raw const (*ctx).type_),
+            core::ptr::read_volatile(&raw const (*ctx).protocol),
+        )
+    };
+    kind == SOCK_DGRAM && protocol == IPPROTO_UDP
 }
 
 /// Has what the socket sends looked at until it has said whom it is for.

@@ -140,9 +140,9 @@ pub static STREAMS: LruHashMap<StreamKey, StreamState> = LruHashMap::with_max_en
 /// pid_tgid → the write that the thread is in.
 #[map]
 pub static WRITING: LruHashMap<u64, Writing> = LruHashMap::with_max_entries(8_192, 0);
-/// What they are about to say.
+/// What they are about to say. Small, since what finds no room guardd reads in the process's own memory.
 #[map]
-pub static REQUESTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+pub static REQUESTS: RingBuf = RingBuf::with_byte_size(256 << 10, 0);
 /// What name servers say.
 #[map]
 pub static DOMAINS: RingBuf = RingBuf::with_byte_size(256 << 10, 0);

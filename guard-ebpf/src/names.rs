@@ -49,6 +49,9 @@ use crate::{
 /// What a cgroup program returns for a packet.
 const PASS: i32 = 1;
 const DROP: i32 = 0;
+/// The same without an error for whoever sends: as if it were lost on its way.
+/// <https://github.com/torvalds/linux/blob/v6.12/include/linux/bpf-cgroup.h#L206>
+const DROP_QUIETLY: i32 = 2;
 
 /// Bytes before those of a name server.
 const ANSWER_HEAD: usize = size_of::<AnswerHeader>();
@@ -140,7 +143,7 @@ pub struct Segment {
 }
 
 #[inline(always)]
-fn load<T: Copy>(skb: *mut __sk_buff, at: u32) -> Option<T> {
+pub fn load<T: Copy>(skb: *mut __sk_buff, at: u32) -> Option<T> {
     let mut value = core::mem::MaybeUninit::<T>::uninit();
     // SAFETY: there is room for as many bytes as are asked for, and any bytes are a `T` here.
     unsafe {
@@ -262,7 +265,7 @@ fn segment(skb: *mut __sk_buff, at: u32) -> Option<Segment> {
 }
 
 /// What leaves the machine, or one socket for another on it.
-#[cgroup_skb]
+#[cgroup_skb(egress)]
 pub fn guard_egress(ctx: SkBuffContext) -> i32 {
     let skb = ctx.skb.skb;
     // SAFETY: the context's socket, checked for null before each use; the helpers check what it is.
@@ -282,15 +285,31 @@ pub fn guard_egress(ctx: SkBuffContext) -> i32 {
     let Some(socket) = (unsafe { socket.as_mut() }) else {
         return PASS;
     };
-    match leaves(skb, sk, socket) {
+    let (protocol, at) = match transport(skb) {
+        Some(it) => it,
+        None => return PASS,
+    };
+    if protocol == UDP {
+        return match requests::datagram(skb, sk, socket, at) {
+            None => PASS,
+            Some(true) => DROP_QUIETLY,
+            Some(false) => DROP,
+        };
+    }
+    match leaves(skb, sk, socket, protocol, at) {
         Some(true) | None => PASS,
         Some(false) => DROP,
     }
 }
 
 #[inline(always)]
-fn leaves(skb: *mut __sk_buff, sk: *mut bpf_sock, socket: &mut Socket) -> Option<bool> {
-    let (protocol, at) = transport(skb)?;
+fn leaves(
+    skb: *mut __sk_buff,
+    sk: *mut bpf_sock,
+    socket: &mut Socket,
+    protocol: u8,
+    at: u32,
+) -> Option<bool> {
     if protocol != TCP {
         return None;
     }

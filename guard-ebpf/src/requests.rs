@@ -17,7 +17,7 @@ use aya_ebpf::{
 use guard_common::{
     event::{FLAG_STOPPED, FLAG_TRUNCATED, NO_RULE, kind, tier},
     names::{Socket, connection},
-    requests::{MAX_WRITE, StreamKey, StreamState, Tapped, WriteHeader, Writing, via},
+    requests::{MAX_WRITE, StreamKey, StreamState, Tapped, WriteHeader, Writing, clears, via},
     state::{Config, HEARTBEAT_LIMIT_NS, Task, class},
 };
 
@@ -203,8 +203,9 @@ fn write(conn: u64, from: u64, len: u64, via: u32, count_at: u64) -> Option<()> 
     } else {
         hand::<MAX_WRITE>(&write, config, entry, tapped)
     };
+    let handed = handed.or_else(|| without(&write, config, entry, tapped));
     emit::count(class::REQUEST, handed.is_some());
-    handed.or_else(|| without(&write, config, entry, tapped))
+    handed
 }
 
 /// A header and room for what is copied.
@@ -373,7 +374,7 @@ pub fn read_ahead(
             .as_ref()
     };
     if let Some(&[upto, all]) = cleared {
-        if all != 0 {
+        if all == clears::ALL {
             // What it goes on with may be TLS.
             socket.state = connection::OPEN;
             return None;
@@ -390,12 +391,13 @@ pub fn read_ahead(
     }
     if end.wrapping_sub(socket.told) as i32 > 0 {
         let ok = if segment.len <= 4 << 10 {
-            hand_segment::<{ 4 << 10 }>(skb, socket, segment, now_ns)
+            hand_segment::<{ 4 << 10 }>(skb, socket, segment, via::PLAIN, now_ns)
         } else {
-            hand_segment::<MAX_WRITE>(skb, socket, segment, now_ns)
+            hand_segment::<MAX_WRITE>(skb, socket, segment, via::PLAIN, now_ns)
         };
-        emit::count(class::REQUEST, ok.is_some());
+        // Without room it is tried again, as TCP tries.
         if ok.is_some() {
+            emit::count(class::REQUEST, true);
             socket.told = end;
         }
     }
@@ -407,6 +409,7 @@ fn hand_segment<const N: usize>(
     skb: *mut __sk_buff,
     socket: &Socket,
     segment: &Segment,
+    via: u32,
     now_ns: u64,
 ) -> Option<()> {
     let mut room = REQUESTS.reserve::<Copied<N>>(0)?;
@@ -435,7 +438,7 @@ fn hand_segment<const N: usize>(
     header.ppid = socket.ppid;
     header.uid = socket.uid;
     header.latency_ns = 0;
-    header.labels = 0;
+    header.labels = socket.judged;
     header.flags = if copied { 0 } else { FLAG_TRUNCATED };
     header.rule = NO_RULE;
     header.generation = 0;
@@ -450,13 +453,68 @@ fn hand_segment<const N: usize>(
     head.from = 0;
     head.len = segment.len as u64;
     head.copied = if copied { most as u32 } else { 0 };
-    head.via = via::PLAIN;
+    head.via = via;
     head.peer = socket.addr;
     head.port = socket.port;
     head.family = socket.family;
     head.ends = 0;
     room.submit(0);
     Some(())
+}
+
+/// What becomes of a datagram of a session: of QUIC the first ones say whom it is for (RFC 9001, 5.2), and wait until
+/// guardd has read them. `Some(true)` for one that is to be lost, `Some(false)` for one that fails.
+#[inline(always)]
+pub fn datagram(
+    skb: *mut __sk_buff,
+    sk: *mut bpf_sock,
+    socket: &mut Socket,
+    at: u32,
+) -> Option<bool> {
+    /// Version numbers: RFC 9000, 15 and RFC 9369, 3.1.
+    const V1: [u8; 4] = [0, 0, 0, 1];
+    const V2: [u8; 4] = [0x6b, 0x33, 0x43, 0xcf];
+    /// RFC 9000, 17.2.
+    const LONG_HEADER: u8 = 0x80;
+    let from = at + 8;
+    let first: [u8; 5] = names::load(skb, from)?;
+    let version = [first[1], first[2], first[3], first[4]];
+    if first[0] & LONG_HEADER == 0 || (version != V1 && version != V2) {
+        return None;
+    }
+    // SAFETY: the socket is the context's.
+    let cleared = unsafe {
+        bpf_sk_storage_get(names::map_of(&CLEARED), sk.cast(), core::ptr::null_mut(), 0)
+            .cast::<[u32; 2]>()
+            .as_ref()
+    };
+    match cleared {
+        Some(&[_, clears::ALL]) => return None,
+        Some(&[_, clears::NOTHING]) => return Some(false),
+        _ => {}
+    }
+    let config = judge::config()?;
+    // SAFETY: the helper has no precondition.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    if now_ns.saturating_sub(config.heartbeat_ns) > HEARTBEAT_LIMIT_NS {
+        return None;
+    }
+    // SAFETY: readable in this program type.
+    let (len, size) = unsafe { ((*skb).len, (*skb).gso_size) };
+    let segment = Segment {
+        seq: size,
+        at: from,
+        len: len.wrapping_sub(from),
+    };
+    let ok = if segment.len <= 4 << 10 {
+        hand_segment::<{ 4 << 10 }>(skb, socket, &segment, via::QUIC, now_ns)
+    } else {
+        hand_segment::<MAX_WRITE>(skb, socket, &segment, via::QUIC, now_ns)
+    };
+    if ok.is_some() {
+        emit::count(class::REQUEST, true);
+    }
+    Some(true)
 }
 
 #[inline(never)]

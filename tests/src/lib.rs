@@ -5,6 +5,7 @@
 //! process with the mark may be left stopped, and none is left running.
 
 pub mod api;
+pub mod clients;
 pub mod dns;
 pub mod evasion;
 mod events;
@@ -14,6 +15,7 @@ mod lines;
 mod place;
 mod policy;
 pub mod proc;
+pub mod quic;
 pub mod resolving;
 pub mod server;
 pub mod tls;

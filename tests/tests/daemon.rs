@@ -189,7 +189,9 @@ fn status_tells_what_there_is_to_know() {
     assert_eq!(status["processes"], 1);
     assert_eq!(status["lineage_used"], 1);
     assert!(
-        status["not_enforced"].to_string().contains("requests"),
+        status["not_enforced"]
+            .to_string()
+            .contains("abstract unix sockets"),
         "{status}"
     );
     assert!(

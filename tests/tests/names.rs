@@ -8,6 +8,7 @@ use guard_tests::{
     eventually, has_program,
     hello::{hello, in_records, in_segments, spelled, with_ech, without_name},
     proc,
+    quic::QuicServer,
     resolving::Resolving,
     server::Tcp,
     tls::TlsServer,
@@ -613,4 +614,35 @@ fn real_clients_are_stopped_before_their_client_hello_leaves_and_others_pass() {
         );
     }
     assert!(tried > 0, "no client is installed here");
+}
+
+#[test]
+fn quic_says_its_name_too() {
+    let place = Place::new();
+    let ca = place.path("ca.pem");
+    let server = QuicServer::new(&[API, OTHER], &ca);
+    let guard = guarding(&place, &policy("hold", &[API]));
+    let mut events = guard.events();
+    let connect = |host: &str| format!("quic {} {host} {}", server.addr(), ca.display());
+    let mut tool = guard.tool();
+    tool.must(&connect(OTHER));
+    assert_eq!(server.handshakes(), 1);
+    tool.tell(&connect(API));
+    let hold = guard.hold();
+    assert!(hold["target"].as_str().unwrap().contains(API), "{hold}");
+    proc::wait_stopped(tool.pid());
+    assert_eq!(server.handshakes(), 1);
+    guard.approve(&[]);
+    assert_eq!(tool.answer()["connected"], true);
+    assert_eq!(server.handshakes(), 2);
+    tool.tell(&connect(API));
+    guard.deny(&[]);
+    let answer = tool.answer();
+    assert!(answer.get("connected").is_none(), "{answer}");
+    assert_eq!(server.handshakes(), 2);
+    let event = events.wait("the hold", |e| e.is_connect("infra", "hold"));
+    assert_eq!(event["object"]["protocol"], "quic");
+    assert_eq!(event["object"]["host_from"], "sni");
+    assert_eq!(event["object"]["host"], API);
+    guard.stranger().must(&connect(API));
 }

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use guard_tests::{
     Guard, Place, Policy,
     api::ApiServer,
-    eventually, has_program,
+    clients, eventually, has_program,
     hello::{hello, in_segments},
     proc,
     resolving::Resolving,
@@ -98,7 +98,6 @@ struct Client {
     name: &'static str,
     /// What must be there, as a shell sees it.
     needs: &'static str,
-    via: &'static str,
     reads: Vec<String>,
     destroys: Vec<String>,
     /// Of the request that destroys: method, beginning of the target, body.
@@ -168,7 +167,6 @@ fn clients(base: &str, ca: &str) -> Vec<Client> {
         all.push(Client {
             name,
             needs: "curl --version",
-            via: "openssl",
             reads: curl(version, &[]),
             destroys: curl(version, &["-H", json, "--data-binary", MUTATION]),
             arrives: posted,
@@ -186,7 +184,6 @@ fn clients(base: &str, ca: &str) -> Vec<Client> {
             } else {
                 "python3 -c 'import ctypes; ctypes.CDLL(\"libcurl-gnutls.so.4\")'"
             },
-            via,
             reads,
             destroys,
             arrives: posted,
@@ -209,7 +206,6 @@ fn clients(base: &str, ca: &str) -> Vec<Client> {
     all.push(Client {
         name: "wget",
         needs: "wget --version",
-        via: "gnutls",
         reads: wget(&[]),
         destroys: wget(&["--header", json, "--post-data", MUTATION]),
         arrives: posted,
@@ -223,7 +219,6 @@ fn clients(base: &str, ca: &str) -> Vec<Client> {
         all.push(Client {
             name,
             needs,
-            via: "openssl",
             reads,
             destroys,
             arrives: posted,
@@ -243,7 +238,6 @@ fn clients(base: &str, ca: &str) -> Vec<Client> {
         all.push(Client {
             name,
             needs: "node --version",
-            via: "openssl",
             reads,
             destroys,
             arrives: posted,
@@ -263,7 +257,6 @@ fn clients(base: &str, ca: &str) -> Vec<Client> {
     all.push(Client {
         name: "git",
         needs: "git --version",
-        via: "gnutls",
         reads: git(&["ls-remote", &repository]),
         destroys: git(&["push", &repository, "HEAD"]),
         arrives: ("GET", "/o/r.git/info/refs?service=git-receive-pack", None),
@@ -284,7 +277,6 @@ fn clients(base: &str, ca: &str) -> Vec<Client> {
     all.push(Client {
         name: "kubectl",
         needs: "kubectl version --client",
-        via: "go",
         reads: kubectl(&["get", "--raw", "/api/v1/namespaces/prod"]),
         destroys: kubectl(&["delete", "--raw", "/api/v1/namespaces/prod"]),
         arrives: ("DELETE", "/api/v1/namespaces/prod", None),
@@ -309,7 +301,6 @@ fn clients(base: &str, ca: &str) -> Vec<Client> {
     all.push(Client {
         name: "aws",
         needs: "aws --version",
-        via: "openssl",
         reads: aws(&["describe-instances"]),
         destroys: aws(&["terminate-instances", "--instance-ids", "i-0123"]),
         arrives: ("POST", "/", None),
@@ -416,12 +407,15 @@ fn real_clients_read_unharmed_and_destroy_only_what_was_approved() {
             .rev()
             .find(|event| event.is("request") && event.verdict() == "hold");
         let event = event.expect("the held request");
-        assert_eq!(event["object"]["via"], client.via, "{name}: {event:?}");
-        println!(
-            "{name}: {} by {}{}",
-            arrived.unwrap().version,
-            client.via,
-            if head { ", its head leaves first" } else { "" }
+        let seen = clients::Client {
+            name,
+            via: Some(event["object"]["via"].as_str().unwrap().to_owned().leak()),
+            version: arrived.unwrap().version.clone().leak(),
+            head_first: head,
+        };
+        assert!(
+            clients::CLIENTS.contains(&seen),
+            "the table says something else than {seen:?}"
         );
     }
     assert!(tried > 0, "no client is installed here");
@@ -639,4 +633,51 @@ fn how_long_a_look_takes() {
             .unwrap();
         println!("{what}: {}", String::from_utf8_lossy(&output.stdout).trim());
     }
+}
+
+#[test]
+fn the_page_has_the_table_of_clients() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/requests.md");
+    let page = include_str!("../../docs/requests.md");
+    let (before, rest) = page.split_once("<!-- clients -->\n").unwrap();
+    let (_, behind) = rest.split_once("<!-- end -->").unwrap();
+    let whole = format!(
+        "{before}<!-- clients -->\n{}<!-- end -->{behind}",
+        clients::table()
+    );
+    if std::env::var_os("GUARD_WRITE_DOCS").is_some() {
+        std::fs::write(path, whole).unwrap();
+        return;
+    }
+    assert_eq!(
+        page, whole,
+        "write it anew: GUARD_WRITE_DOCS=1 cargo xtask test --e2e the_page"
+    );
+}
+
+#[test]
+fn a_client_that_cannot_be_tapped_is_told_and_judged_by_its_names() {
+    let place = Place::new();
+    let ca = place.path("ca.pem");
+    let server = ApiServer::tls(&[API, OTHER], &ca);
+    let requests = format!("[{{ host = {API:?}, method = \"DELETE\" }}]");
+    let guard = Guard::new(
+        &place,
+        &policy("deny", &requests)
+            .and(&format!("[[label]]\nname = \"named\"\nhosts = [{API:?}]"))
+            .rule("n", &["named"], "flag", ""),
+    );
+    let mut events = guard.events();
+    let mut tool = guard.tool();
+    let session = guard.session_of(tool.pid()).unwrap();
+    let answer = tool.must(&format!(
+        "https 127.0.0.1:{} {API} {} DELETE",
+        server.port(),
+        ca.display()
+    ));
+    assert!(answer["echo"].to_string().contains("200 OK"), "{answer}");
+    events.wait("its name", |event| event.is_connect("named", "flag"));
+    let told = |lines: &serde_json::Value| lines.to_string().contains(API);
+    assert!(told(&guard.json(&["status"])["not_enforced"]));
+    assert!(told(&guard.json(&["show", &session])["untapped"]));
 }

@@ -9,7 +9,7 @@ use guard_common::{
     Verdict,
     event::{FLAG_STOPPED, kind},
     matching::fold,
-    requests::via,
+    requests::{clears, via},
     state::{Held, fate},
 };
 use rustix::process::Signal;
@@ -110,6 +110,9 @@ impl Engine {
 
     /// One write: nothing of it has left.
     pub(super) fn on_write(&mut self, mut write: Write) {
+        if write.via == via::QUIC {
+            return self.on_quic(&write);
+        }
         let fields = write.fields;
         let id = Id::new(fields.tgid, fields.start_ns);
         let plain = write.via == via::PLAIN;
@@ -394,15 +397,16 @@ impl Engine {
         if all {
             self.talks.talks.remove(&talk_id);
         }
-        self.clear_socket(id, write.fields.session, write.conn, upto, all);
+        let what = if all { clears::ALL } else { clears::SOME };
+        self.clear_socket(id, write.fields.session, write.conn, upto, what);
     }
 
     /// Lets what a socket holds back leave, up to a sequence number.
-    pub(super) fn clear_socket(&mut self, id: Id, session: u32, cookie: u64, upto: u32, all: bool) {
+    pub(super) fn clear_socket(&mut self, id: Id, session: u32, cookie: u64, upto: u32, what: u32) {
         let Some(socket) = self.find_socket(id, session, cookie) else {
             return;
         };
-        if let Err(error) = self.kernel.tables.clear_socket(&socket, upto, all) {
+        if let Err(error) = self.kernel.tables.clear_socket(&socket, upto, what) {
             self.problems.insert("requests", error.to_string());
         }
         if let Err(error) = socket.push() {

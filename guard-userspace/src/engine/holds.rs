@@ -6,6 +6,7 @@ use std::time::Duration;
 use guard_common::{
     Verdict,
     event::{self as record, FLAG_SIGNAL_NEEDED},
+    requests::clears,
     rule::RULE_SCOPE_SESSION,
     state::{Answer, AnswerKey, Held, POSTURE_NORMAL, POSTURE_PAUSED, fate},
 };
@@ -67,6 +68,9 @@ pub struct Hold {
     /// Of such a socket's requests, the sequence number up to which they may leave then.
     #[serde(default)]
     pub clears: Option<u32>,
+    /// Everything may: QUIC's.
+    #[serde(default)]
+    pub clears_all: bool,
     /// The event of the call.
     pub event: Event,
 }
@@ -152,6 +156,7 @@ impl Engine {
             whole_session: scope_session,
             cookie,
             clears: None,
+            clears_all: false,
             event,
         };
         let mut told = self.event_for(Kind::Hold, Some(hold.session));
@@ -296,7 +301,12 @@ impl Engine {
         self.kernel.tables.drop_waiting(process.pid);
         self.holds.remove(&id);
         if let (Verdict::Allow, Some(cookie), Some(upto)) = (done, hold.cookie, hold.clears) {
-            self.clear_socket(process, hold.session, cookie, upto, false);
+            let what = if hold.clears_all {
+                clears::ALL
+            } else {
+                clears::SOME
+            };
+            self.clear_socket(process, hold.session, cookie, upto, what);
         }
         let signalled = if done == Verdict::Kill {
             process::signal(process, Signal::KILL)
@@ -350,6 +360,11 @@ impl Engine {
 
     /// Ends the connection that a held request was for, before its process goes on into it.
     fn refuse_request(&mut self, hold: &Hold) -> bool {
+        if let (Some(cookie), true) = (hold.cookie, hold.clears_all) {
+            let id = hold.process_id();
+            self.clear_socket(id, hold.session, cookie, 0, clears::NOTHING);
+            return true;
+        }
         if let Some(cookie) = hold.cookie {
             return self.end_socket(hold.process_id(), hold.session, cookie);
         }

@@ -10,6 +10,7 @@ mod holds;
 mod leases;
 mod names;
 mod own;
+mod quic;
 mod records;
 mod recover;
 mod reload;
@@ -149,6 +150,8 @@ pub struct Engine {
     /// Processes whose TLS library was looked for.
     taps: HashMap<u32, taps::Tapped>,
     libraries: Libraries,
+    /// Handshakes of QUIC, by their sockets' cookies.
+    flights: quic::Flights,
     /// What name servers have said.
     names: Names,
     streams: Streams,
@@ -287,6 +290,7 @@ impl Engine {
             talks: content::Talks::default(),
             taps: HashMap::new(),
             libraries: Libraries::default(),
+            flights: quic::Flights::default(),
             names: Names::default(),
             streams: Streams::default(),
             answers_read: 0,

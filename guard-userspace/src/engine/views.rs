@@ -4,12 +4,14 @@ use guard_common::rule::NO_LIMIT;
 
 use super::{Engine, Session};
 use crate::{
-    clock, mask,
+    clock,
+    kernel::Feature,
+    mask,
     policy::Source,
     process::{self, Id},
     wire::{
-        CounterInfo, FactInfo, ProcessInfo, RuleExplanation, SessionDetail, SessionInfo, Status,
-        StepExplanation,
+        CounterInfo, FactInfo, HookInfo, ProcessInfo, RuleExplanation, SessionDetail, SessionInfo,
+        Status, StepExplanation,
     },
 };
 
@@ -50,7 +52,7 @@ impl Engine {
                 Source::BuiltIn => "built-in".into(),
                 Source::File(path) => path.display().to_string(),
             },
-            hooks: self.kernel.hooks.info(),
+            hooks: self.hooks_info(),
             not_enforced,
             sessions: self.sessions.len() as u64,
             processes: tasks,
@@ -69,6 +71,17 @@ impl Engine {
             events: self.journal.last_seq(),
             state_dir: self.options.state_dir.display().to_string(),
         }
+    }
+
+    /// The table of hooks; probes in processes are on as long as there are some.
+    fn hooks_info(&self) -> Vec<HookInfo> {
+        let mut hooks = self.kernel.hooks.info();
+        for hook in &mut hooks {
+            if hook.watched == Feature::Requests.name() {
+                hook.attached = self.kernel.tapped() > 0;
+            }
+        }
+        hooks
     }
 
     pub(super) fn session_info(&self, session: &Session) -> SessionInfo {

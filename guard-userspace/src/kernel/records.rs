@@ -76,8 +76,12 @@ pub struct Write {
     pub len: u64,
     /// One of [`guard_common::requests::via`].
     pub via: u32,
-    /// The peer, where there is no TLS.
+    /// The peer, where it is known.
     pub peer: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u16,
     /// The connection has ended, and nothing is said.
     pub ends: bool,
     /// What was copied of it.
@@ -97,6 +101,8 @@ impl Write {
             len: head.len,
             via: head.via,
             peer: unmapped(head.peer),
+            port: head.port,
+            family: head.family,
             ends: head.ends != 0,
             bytes: bytes.to_vec(),
         })

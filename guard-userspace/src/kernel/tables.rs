@@ -459,7 +459,7 @@ impl Tables {
         let _ = self.streams.insert(key, state, 0);
     }
 
-    /// What a socket without TLS may send: up to a sequence number, or everything.
+    /// What a socket whose segments wait may send, of [`guard_common::requests::clears`].
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -467,9 +467,9 @@ impl Tables {
         &mut self,
         socket: &Taken,
         upto: u32,
-        all: bool,
+        what: u32,
     ) -> Result<(), KernelError> {
-        let value = [upto, all.into()];
+        let value = [upto, what];
         at("CLEARED", self.cleared.insert(socket.fd(), &value, 0))
     }
 

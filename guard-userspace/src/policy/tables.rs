@@ -266,6 +266,17 @@ impl Policy {
         known
     }
 
+    /// What a connection carries whose name cannot be relied on (`unknown`).
+    pub fn of_unknown(&self, bits: &LabelBits) -> KnownHost {
+        let mut known = KnownHost::default();
+        for group in &self.groups {
+            if group.hosts.contains(&HostPattern::Unknown) {
+                known.join(bits.mask(&group.name), group.mask());
+            }
+        }
+        known
+    }
+
     fn asked(&self) -> u32 {
         let hosts = self.groups.iter().flat_map(|group| &group.hosts);
         let requests = self.groups.iter().flat_map(|group| &group.requests);

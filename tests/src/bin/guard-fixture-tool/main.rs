@@ -78,6 +78,8 @@ fn obey(words: &[&str]) -> Value {
         ["tcp", to, text] => net::tcp(to, text),
         ["segments", to, hex @ ..] => net::segments(to, hex, None),
         ["segments-of", most, to, hex @ ..] => net::segments(to, hex, most.parse().ok()),
+        ["quic", to, host, ca] => net::quic(to, host, ca),
+        ["https", to, host, ca, method] => net::https(to, host, ca, method),
         ["mptcp", to, hex] => net::mptcp(to, hex),
         ["tcp-nonblocking", to, text] => net::tcp_nonblocking(to, text),
         ["udp-connected", to, text] => net::udp_connected(to, text),

@@ -40,6 +40,36 @@ pub(crate) fn tcp(to: &str, text: &str) -> io::Result<Value> {
     exchange(stream, text)
 }
 
+/// A request by rustls, whose functions no probe finds.
+pub(crate) fn https(to: &str, host: &str, ca: &str, method: &str) -> io::Result<Value> {
+    use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
+    let mut roots = rustls::RootCertStore::empty();
+    let authority = CertificateDer::from_pem_file(ca).map_err(io::Error::other)?;
+    roots.add(authority).map_err(io::Error::other)?;
+    let config = rustls::ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let mut connection =
+        rustls::ClientConnection::new(config.into(), name).map_err(io::Error::other)?;
+    let mut stream = socket(address(to)?, libc::SOCK_STREAM, true)?;
+    stream.set_read_timeout(Some(limit()))?;
+    let mut tls = rustls::Stream::new(&mut connection, &mut stream);
+    write!(
+        tls,
+        "{method} /v1 HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = [0; 4096];
+    let len = tls.read(&mut answer)?;
+    Ok(json!({ "echo": String::from_utf8_lossy(&answer[..len]) }))
+}
+
+/// A QUIC handshake.
+pub(crate) fn quic(to: &str, host: &str, ca: &str) -> io::Result<Value> {
+    guard_tests::quic::connect(address(to)?, host, ca.as_ref(), limit())?;
+    Ok(json!({ "connected": true }))
+}
+
 fn bytes(hex: &str) -> io::Result<Vec<u8>> {
     (0..hex.len() / 2)
         .map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16))
