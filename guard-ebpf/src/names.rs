@@ -1000,10 +1000,13 @@ pub extern "C" fn guard_wait_for_tap(slot: u32, now_ns: u64) -> u32 {
     let socket = &mut scratch.socket;
     if scratch.asked == 0
         || scratch.seen & seen::HELLO == 0
-        || socket.taps >= MAX_TAPS
-        || now_ns.wrapping_sub(config.heartbeat_ns) > HEARTBEAT_LIMIT_NS
         || requests::is_tapped(socket.tgid, socket.start_ns)
     {
+        return DECIDED;
+    }
+    if socket.taps >= MAX_TAPS || now_ns.wrapping_sub(config.heartbeat_ns) > HEARTBEAT_LIMIT_NS {
+        // What it says will not be seen.
+        emit::count(class::REQUEST, false);
         return DECIDED;
     }
     socket.taps += 1;

@@ -681,3 +681,152 @@ fn a_client_that_cannot_be_tapped_is_told_and_judged_by_its_names() {
     assert!(told(&guard.json(&["status"])["not_enforced"]));
     assert!(told(&guard.json(&["show", &session])["untapped"]));
 }
+
+/// Resident memory of a process, KiB.
+fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// `cargo test … -- --ignored --nocapture ten_thousand`.
+#[test]
+#[ignore = "measures"]
+fn ten_thousand_connections_leave_nothing() {
+    let place = Place::new();
+    let ca = place.path("ca.pem");
+    let server = ApiServer::tls(&[API, OTHER], &ca);
+    let resolving = Resolving::here(&place, &[API, OTHER]);
+    let requests = format!("[{{ host = {API:?}, method = \"DELETE\" }}]");
+    let guard = Guard::new(&place, &policy("kill", &requests));
+    const PYTHON: &str = "import ssl,sys,socket\n\
+        host,port,ca,n=sys.argv[1:]\n\
+        c=ssl.create_default_context(cafile=ca)\n\
+        for i in range(int(n)):\n\
+        \x20 s=c.wrap_socket(socket.create_connection((host,int(port))),server_hostname=host)\n\
+        \x20 s.send(('GET /%d HTTP/1.1\\r\\nHost: %s\\r\\n\\r\\n'%(i,host)).encode());s.recv(4096);s.close()";
+    let port = server.port().to_string();
+    let many = |count: u32| {
+        let status = resolving
+            .run(
+                &guard,
+                &[
+                    "python3",
+                    "-c",
+                    PYTHON,
+                    API,
+                    &port,
+                    ca.to_str().unwrap(),
+                    &count.to_string(),
+                ],
+            )
+            .status()
+            .unwrap();
+        assert!(status.success());
+    };
+    many(2000);
+    let before = resident(guard.pid());
+    let started = std::time::Instant::now();
+    many(10_000);
+    let took = started.elapsed();
+    let after = resident(guard.pid());
+    println!("one process: 10000 connections in {took:?}, {before} KiB, then {after} KiB");
+    let each = |count: u32| {
+        for _ in 0..count {
+            many(1);
+        }
+    };
+    each(20);
+    let before = resident(guard.pid());
+    let started = std::time::Instant::now();
+    each(300);
+    let took = started.elapsed();
+    let after = resident(guard.pid());
+    println!("300 processes in {took:?}, {before} KiB, then {after} KiB");
+    assert_eq!(guard.lost("request"), 0);
+}
+
+/// `cargo test … -- --ignored --nocapture others_pay`.
+#[test]
+#[ignore = "measures"]
+fn others_pay_nothing_for_a_tapped_library() {
+    const PYTHON: &str = "import ssl,sys,socket,time,threading\n\
+        cert,key=sys.argv[1:]\n\
+        a=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER);a.load_cert_chain(cert,key)\n\
+        c=ssl._create_unverified_context()\n\
+        l=socket.create_server(('127.0.0.1',0))\n\
+        def serve():\n\
+        \x20 s=a.wrap_socket(l.accept()[0],server_side=True)\n\
+        \x20 while s.recv(65536): pass\n\
+        threading.Thread(target=serve,daemon=True).start()\n\
+        s=c.wrap_socket(socket.create_connection(l.getsockname()))\n\
+        b=b'x'*16384\n\
+        for i in range(2000): s.send(b)\n\
+        t=time.perf_counter()\n\
+        for i in range(20000): s.send(b)\n\
+        print(time.perf_counter()-t)";
+    let place = Place::new();
+    let ca = place.path("ca.pem");
+    let (cert, key) = (place.path("cert.pem"), place.path("key.pem"));
+    let made = place
+        .command("openssl")
+        .args([
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=x",
+        ])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&cert)
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let time = || -> f64 {
+        let output = place
+            .command("python3")
+            .args(["-c", PYTHON])
+            .arg(&cert)
+            .arg(&key)
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout)
+            .trim()
+            .parse()
+            .unwrap()
+    };
+    let server = ApiServer::tls(&[API, OTHER], &ca);
+    let resolving = Resolving::here(&place, &[API, OTHER]);
+    let requests = format!("[{{ host = {API:?}, method = \"DELETE\" }}]");
+    let guard = Guard::new(&place, &policy("kill", &requests));
+    const TAPPED: &str = "import ssl,sys,socket,time\n\
+        host,port,ca=sys.argv[1:]\n\
+        c=ssl.create_default_context(cafile=ca)\n\
+        s=c.wrap_socket(socket.create_connection((host,int(port))),server_hostname=host)\n\
+        time.sleep(600)";
+    let port = server.port().to_string();
+    let mut ratios = Vec::new();
+    for _ in 0..7 {
+        let without = time();
+        let mut tapped = resolving
+            .run(
+                &guard,
+                &["python3", "-c", TAPPED, API, &port, ca.to_str().unwrap()],
+            )
+            .spawn()
+            .unwrap();
+        eventually("it is tapped", || {
+            (guard.hook("requests")["attached"] == true).then_some(())
+        });
+        ratios.push(time() / without);
+        let _ = tapped.kill();
+        let _ = tapped.wait();
+        eventually("nobody is", || {
+            (guard.hook("requests")["attached"] == false).then_some(())
+        });
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!("with a tapped process / without: {ratios:.3?}");
+}

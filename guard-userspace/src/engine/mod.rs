@@ -641,6 +641,11 @@ impl Engine {
                 "answers of name servers found no room: their names are known only from the connections",
             ),
             (
+                class::REQUEST,
+                "request",
+                "writes or connections that some label asks about could not be looked at",
+            ),
+            (
                 class::VERDICT,
                 "verdict",
                 "verdicts were carried out but not recorded",
