@@ -87,6 +87,10 @@ pub const FLAG_REFUSED: u32 = 512;
 /// Started by a server that a session has reached (see [`crate::state::Following`]).
 pub const FLAG_FOLLOWED: u32 = 1024;
 
+/// It waits for guardd on its processor and is not stopped: it is a job of an interactive shell, which would take a stop
+/// for the user's own Ctrl-Z.
+pub const FLAG_SPINS: u32 = 2048;
+
 /// No rule.
 pub const NO_RULE: u16 = u16::MAX;
 

@@ -16,8 +16,8 @@ use aya_ebpf::{
 use guard_common::{
     MAX_ARGV, MAX_PATH,
     event::{
-        FLAG_BY_ENV, FLAG_FOLLOWED, FLAG_GATED, FLAG_JOB, FLAG_STOPPED, FLAG_TRUNCATED, Header,
-        kind, tier,
+        FLAG_BY_ENV, FLAG_FOLLOWED, FLAG_GATED, FLAG_JOB, FLAG_SPINS, FLAG_STOPPED, FLAG_TRUNCATED,
+        Header, kind, tier,
     },
     matching::{FNV_OFFSET, domain, fold},
     state::{Config, HEARTBEAT_LIMIT_NS, Task, Waiting, class, watched},
@@ -592,27 +592,94 @@ fn report_agent(
     emit::count(class::LINEAGE, true);
 }
 
+/// Has the current process wait until guardd has looked at it, if guardd is there to look: stops it, or gives
+/// [`FLAG_SPINS`], and then [`guard_spin`] is to be called when guardd has been told.
+#[inline(always)]
+pub fn wait_for_guardd(
+    config: &Config,
+    task: Address,
+    tgid: u32,
+    start_ns: u64,
+    now_ns: u64,
+) -> u32 {
+    if is_job(task) {
+        if enter_waiting(config, tgid, start_ns, now_ns) {
+            FLAG_SPINS
+        } else {
+            0
+        }
+    } else if stop_for_guardd(config, tgid, start_ns, now_ns) {
+        FLAG_STOPPED
+    } else {
+        0
+    }
+}
+
+/// How long a job of an interactive shell waits on its processor at most; guardd, on another, takes a tenth of that.
+const SPIN_NS: u64 = 1_000_000;
+/// Looks in one call of [`guard_look_out`]: as many as the verifier follows in short time.
+const LOOKS: u32 = 1024;
+/// Calls of it at most.
+const LOOKOUTS: u32 = 64;
+
+/// Waits on the processor until guardd has looked; when it takes too long, by being stopped after all. Exported for the
+/// reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_spin(tgid: u32, start_ns: u64) -> u32 {
+    // SAFETY: the helper has no precondition.
+    let began = unsafe { bpf_ktime_get_ns() };
+    for _ in 0..LOOKOUTS {
+        if guard_look_out(tgid) != 0 {
+            return 0;
+        }
+        // SAFETY: as above.
+        if unsafe { bpf_ktime_get_ns() }.wrapping_sub(began) > SPIN_NS {
+            break;
+        }
+    }
+    judge::stop();
+    // guardd may have let it go between the last look and the stop. It then finds it again here, after a second.
+    let waiting = Waiting {
+        start_ns,
+        time_ns: began,
+    };
+    let _ = WAITING.insert(tgid, waiting, 0);
+    1
+}
+
+/// Whether guardd has looked. Exported for the reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_look_out(tgid: u32) -> u32 {
+    for _ in 0..LOOKS {
+        if WAITING.get_ptr(tgid).is_none() {
+            return 1;
+        }
+    }
+    0
+}
+
 /// Stops the current process until guardd has looked at it, if guardd is there to look.
 #[inline(always)]
-pub fn stop_for_guardd(config: &Config, tgid: u32, start_ns: u64, now_ns: u64) -> bool {
+fn stop_for_guardd(config: &Config, tgid: u32, start_ns: u64, now_ns: u64) -> bool {
+    let waits = enter_waiting(config, tgid, start_ns, now_ns);
+    if waits {
+        judge::stop();
+    }
+    waits
+}
+
+#[inline(always)]
+fn enter_waiting(config: &Config, tgid: u32, start_ns: u64, now_ns: u64) -> bool {
     if now_ns.saturating_sub(config.heartbeat_ns) > HEARTBEAT_LIMIT_NS {
         return false;
     }
-    if WAITING
-        .insert(
-            tgid,
-            Waiting {
-                start_ns,
-                time_ns: now_ns,
-            },
-            0,
-        )
-        .is_err()
-    {
-        return false;
-    }
-    judge::stop();
-    true
+    let waiting = Waiting {
+        start_ns,
+        time_ns: now_ns,
+    };
+    WAITING.insert(tgid, waiting, 0).is_ok()
 }
 
 /// Whether the process is a job of an interactive shell: it has a terminal and a process group of its
@@ -707,13 +774,16 @@ fn in_session(
     let _ = TAPPED.remove(&tgid);
     lineage::enforce_posture(entry.session);
     if names & COMMAND != 0 {
-        scratch.head.header.flags |= FLAG_GATED;
-        if stop_for_guardd(config, tgid, entry.start_ns, now_ns) {
-            scratch.head.header.flags |= FLAG_STOPPED;
-        }
+        // SAFETY: the helper has no precondition.
+        let task = unsafe { aya_ebpf::helpers::bpf_get_current_task() };
+        let waits = wait_for_guardd(config, task, tgid, entry.start_ns, now_ns);
+        scratch.head.header.flags |= FLAG_GATED | waits;
         scratch.head.header.latency_ns = emit::since(now_ns);
         // guardd goes through WAITING too, so a lost record only delays the process.
         emit::send(scratch, true, class::VERDICT);
+        if waits & FLAG_SPINS != 0 {
+            guard_spin(tgid, entry.start_ns);
+        }
     } else {
         emit::send(scratch, false, class::ACTIVITY);
     }

@@ -15,7 +15,7 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 use guard_common::{
-    event::{FLAG_STOPPED, FLAG_TRUNCATED, NO_RULE, kind, tier},
+    event::{FLAG_SPINS, FLAG_TRUNCATED, NO_RULE, kind, tier},
     names::{Socket, connection},
     requests::{MAX_WRITE, StreamKey, StreamState, Tapped, WriteHeader, Writing, clears, via},
     state::{Config, HEARTBEAT_LIMIT_NS, Task, class},
@@ -235,8 +235,11 @@ fn hand<const N: usize>(
     let copied = copy_user(record.bytes.as_mut_ptr(), write.from, most, N as u64 - 1) == 0;
     fill(&mut record.head, write, entry);
     record.head.copied = if copied { most as u32 } else { 0 };
-    stop(&mut record.head, write, config, entry, tapped);
+    let spins = stop(&mut record.head, write, config, entry, tapped);
     room.submit(0);
+    if spins {
+        exec::guard_spin(write.tgid, entry.start_ns);
+    }
     Some(())
 }
 
@@ -247,20 +250,31 @@ fn without(write: &Write, config: &Config, entry: &Task, tapped: *mut Tapped) ->
     // SAFETY: every field is written before the record is submitted.
     let head = unsafe { &mut *room.as_mut_ptr() };
     fill(head, write, entry);
-    stop(head, write, config, entry, tapped);
+    let spins = stop(head, write, config, entry, tapped);
     room.submit(0);
+    if spins {
+        exec::guard_spin(write.tgid, entry.start_ns);
+    }
     Some(())
 }
 
 /// Counted before the signal is sent, and that before the record is there: guardd lets the process go when it has
-/// seen every write that was counted.
+/// seen every write that was counted. Says whether the process is to wait on its processor when the record is there.
 #[inline(always)]
-fn stop(head: &mut WriteHeader, write: &Write, config: &Config, entry: &Task, tapped: *mut Tapped) {
+fn stop(
+    head: &mut WriteHeader,
+    write: &Write,
+    config: &Config,
+    entry: &Task,
+    tapped: *mut Tapped,
+) -> bool {
     // SAFETY: a map value pointer that was checked.
     unsafe { kernel::atomic_add((&raw mut (*tapped).writes).cast(), 1) };
-    if exec::stop_for_guardd(config, write.tgid, entry.start_ns, write.now_ns) {
-        head.header.flags |= FLAG_STOPPED;
-    }
+    // SAFETY: the helper has no precondition.
+    let task = unsafe { bpf_get_current_task() };
+    let waits = exec::wait_for_guardd(config, task, write.tgid, entry.start_ns, write.now_ns);
+    head.header.flags |= waits;
+    waits & FLAG_SPINS != 0
 }
 
 #[inline(always)]

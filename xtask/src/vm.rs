@@ -110,7 +110,7 @@ impl Guest {
 
 /// What `cargo xtask test` boots: every kernel with `bpf` among the security modules, and the oldest and the newest
 /// without. `kernels` and the evasion suite by the best tier run on all of them, the rest where it may differ: by all
-/// tiers, and with restarts, on the oldest; by all tiers, and under stress, on the newest, which preempts; servers
+/// tiers, with restarts and with requests, on the oldest; by all tiers, and under stress, on the newest, which preempts; servers
 /// on one in between. (`cargo xtask vm` runs the whole suite on one. An emulated processor is slow: on all of them
 /// it would take hours.)
 pub(crate) fn sample() -> Vec<Guest> {
@@ -135,7 +135,7 @@ pub(crate) fn sample() -> Vec<Guest> {
             ..guest(newest, Lsm::On)
         },
         Guest {
-            programs: &["kernels", "evasions", "restarts"],
+            programs: &["kernels", "evasions", "restarts", "requests"],
             tiers: "",
             ..guest(oldest, Lsm::On)
         },

@@ -7,7 +7,7 @@ use std::{
 
 use guard_common::{
     Verdict,
-    event::{FLAG_STOPPED, kind},
+    event::{FLAG_SPINS, FLAG_STOPPED, kind},
     matching::fold,
     requests::{clears, via},
     state::{Held, fate},
@@ -148,7 +148,7 @@ impl Engine {
         };
         tapped.seen += 1;
         if let Becomes::Goes(requests) = becomes {
-            if fields.flags & FLAG_STOPPED != 0 {
+            if fields.flags & (FLAG_STOPPED | FLAG_SPINS) != 0 {
                 self.let_write_go_on(id);
             }
             self.tell_all(&write, &requests, &others);
@@ -449,10 +449,6 @@ impl Engine {
             .retain(|id, _| !matches!(id, TalkId::Library(of, _) if *of == pid));
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one event from what five places know"
-    )]
     fn tell_request(
         &mut self,
         write: &Write,

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use guard_common::{
     Verdict,
-    event::{self as record, FLAG_GATED, FLAG_STOPPED, Header, kind, tier},
+    event::{self as record, FLAG_GATED, FLAG_SPINS, FLAG_STOPPED, Header, kind, tier},
     state::{Held, act, fate, own},
 };
 use rustix::process::Signal;
@@ -132,7 +132,7 @@ impl Engine {
     ) {
         let id = Id::new(fields.tgid, fields.start_ns);
         // It may be an agent as well; then its session must be there before it goes on.
-        if fields.flags & FLAG_STOPPED != 0 {
+        if fields.flags & (FLAG_STOPPED | FLAG_SPINS) != 0 {
             self.look_at_candidate(id, fields.session, false);
         }
         let words: Vec<String> = argv

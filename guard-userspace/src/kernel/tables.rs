@@ -459,6 +459,21 @@ impl Tables {
         let _ = self.streams.insert(key, state, 0);
     }
 
+    /// Connections that nobody asked about may be asked about by a new policy.
+    pub fn look_at_all_streams(&mut self) {
+        let passing: Vec<StreamKey> = self
+            .streams
+            .iter()
+            .filter_map(Result::ok)
+            .filter(|(_, state)| state.passes != 0)
+            .map(|(key, _)| key)
+            .collect();
+        for key in passing {
+            // Gone already is as good.
+            let _ = self.streams.remove(&key);
+        }
+    }
+
     /// What a socket whose segments wait may send, of [`guard_common::requests::clears`].
     ///
     /// # Errors
@@ -470,7 +485,7 @@ impl Tables {
         what: u32,
     ) -> Result<(), KernelError> {
         let value = [upto, what];
-        at("CLEARED", self.cleared.insert(socket.fd(), &value, 0))
+        at("CLEARED", self.cleared.insert(socket.fd(), value, 0))
     }
 
     /// Whether the policy in force has names of hosts.

@@ -209,6 +209,9 @@ impl RequestPattern {
             _ => None,
         };
         let mut fits = self.host_fits(request, others, unread_head);
+        if fits == Fits::No {
+            return fits;
+        }
         let known = |is: bool| match unread_head {
             _ if is => Fits::Yes,
             // Of a request that is known in part, what is known counts.
