@@ -93,7 +93,7 @@ pub static RULES: Array<RuleTable> = Array::with_max_entries(2, 0);
 #[map]
 pub static CRITICAL: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 /// Size of [`ACTIVITY`].
-pub const ACTIVITY_BYTES: u32 = 4 << 20;
+pub const ACTIVITY_BYTES: u32 = 2 << 20;
 /// Everything else that is told.
 #[map]
 pub static ACTIVITY: RingBuf = RingBuf::with_byte_size(ACTIVITY_BYTES, 0);

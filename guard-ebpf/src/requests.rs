@@ -27,6 +27,9 @@ use crate::{
     names::{self, Segment},
 };
 
+/// Wakes guardd whatever it has left unread: the ends of connections, which wake nobody.
+const WAKE: u64 = aya_ebpf::bindings::BPF_RB_FORCE_WAKEUP as u64;
+
 /// `SSL_write(SSL *, const void *, int)`, also BoringSSL's.
 /// <https://docs.openssl.org/3.0/man3/SSL_write/>
 #[uprobe]
@@ -236,7 +239,7 @@ fn hand<const N: usize>(
     fill(&mut record.head, write, entry);
     record.head.copied = if copied { most as u32 } else { 0 };
     let spins = stop(&mut record.head, write, config, entry, tapped);
-    room.submit(0);
+    room.submit(WAKE);
     if spins {
         exec::guard_spin(write.tgid, entry.start_ns);
     }
@@ -251,7 +254,7 @@ fn without(write: &Write, config: &Config, entry: &Task, tapped: *mut Tapped) ->
     let head = unsafe { &mut *room.as_mut_ptr() };
     fill(head, write, entry);
     let spins = stop(head, write, config, entry, tapped);
-    room.submit(0);
+    room.submit(WAKE);
     if spins {
         exec::guard_spin(write.tgid, entry.start_ns);
     }
@@ -472,7 +475,7 @@ fn hand_segment<const N: usize>(
     head.port = socket.port;
     head.family = socket.family;
     head.ends = 0;
-    room.submit(0);
+    room.submit(WAKE);
     Some(())
 }
 
