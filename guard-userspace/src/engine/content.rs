@@ -27,6 +27,8 @@ use crate::{
 
 /// Connections whose requests are read at once.
 const MAX_TALKS: usize = 16_384;
+/// Bytes that are kept of all of them.
+const MAX_HELD: usize = 64 << 20;
 /// Requests of one connection whose labels are remembered: HTTP/2 has several under way.
 const MAX_JUDGED: usize = 1024;
 /// Bytes of a path that an event shows.
@@ -56,6 +58,8 @@ struct Talk {
     judged: BTreeMap<u64, u64>,
     /// When it was last written to, ns of `CLOCK_MONOTONIC`.
     used_ns: u64,
+    /// Bytes that it keeps.
+    held: usize,
 }
 
 /// Every connection that is read.
@@ -63,9 +67,32 @@ struct Talk {
 pub(super) struct Talks {
     talks: HashMap<TalkId, Talk>,
     known: KnownQueries,
+    /// Bytes that all of them keep.
+    held: usize,
 }
 
 impl Talks {
+    fn remove(&mut self, id: TalkId) {
+        if let Some(talk) = self.talks.remove(&id) {
+            self.held -= talk.held;
+        }
+    }
+
+    /// Keeps what is held of connections within bounds: that which would go beyond is not read any more.
+    fn weigh(&mut self, id: TalkId) {
+        let Some(talk) = self.talks.get_mut(&id) else {
+            return;
+        };
+        let mut now = talk.stream.held() + talk.last.capacity();
+        if self.held - talk.held + now > MAX_HELD {
+            talk.stream = Stream::lost("more is under way than is kept");
+            talk.last = Vec::new();
+            now = 0;
+        }
+        self.held = self.held - talk.held + now;
+        talk.held = now;
+    }
+
     fn get(&mut self, id: TalkId) -> &mut Talk {
         if self.talks.len() >= MAX_TALKS && !self.talks.contains_key(&id) {
             // Those that were silent longest: half of them at once, so that it is seldom.
@@ -73,6 +100,7 @@ impl Talks {
             times.sort_unstable();
             let middle = times.get(times.len() / 2).copied().unwrap_or_default();
             self.talks.retain(|_, talk| talk.used_ns > middle);
+            self.held = self.talks.values().map(|talk| talk.held).sum();
         }
         self.talks.entry(id).or_default()
     }
@@ -122,7 +150,7 @@ impl Engine {
             TalkId::Library(id.pid, write.conn)
         };
         if write.ends {
-            self.talks.talks.remove(&talk_id);
+            self.talks.remove(talk_id);
             return;
         }
         if write.bytes.is_empty() && write.len > 0 && write.from != 0 {
@@ -187,6 +215,10 @@ impl Engine {
         let now = clock::monotonic_ns();
         let others = self.others(write, id);
         let talk = self.talks.get(talk_id);
+        if talk.used_ns == 0 && write.via != via::PLAIN && write.at != 0 {
+            // The library has taken something before: what that was has been forgotten.
+            talk.stream = Stream::lost("its beginning was forgotten");
+        }
         talk.used_ns = now;
         let (bytes, missing) = talk.fresh(write);
         let mut known = std::mem::take(&mut self.talks.known);
@@ -202,6 +234,7 @@ impl Engine {
         let is_other = talk.stream.is_other();
         let hosts = talk.hosts.clone();
         self.talks.known = known;
+        self.talks.weigh(talk_id);
         let becomes = self.judge_requests(write, talk_id, id, &requests, &others);
         let nobody_asks = is_other
             || (!hosts.is_empty()
@@ -211,7 +244,7 @@ impl Engine {
         if nobody_asks && matches!(becomes, Becomes::Goes(_)) && write.via != via::PLAIN {
             // Of what is behind a proxy's CONNECT the library inside sees the rest.
             self.kernel.tables.pass_stream(id.pid, write.conn);
-            self.talks.talks.remove(&talk_id);
+            self.talks.remove(talk_id);
         }
         (becomes, others)
     }
@@ -219,12 +252,8 @@ impl Engine {
     /// Names that a connection is known to be for by itself.
     fn others(&self, write: &Write, id: Id) -> Vec<String> {
         if write.via == via::PLAIN {
-            return self
-                .names
-                .latest(write.peer)
-                .map(str::to_owned)
-                .into_iter()
-                .collect();
+            let name = self.names.latest(write.peer).map(str::to_owned);
+            return vec![name.unwrap_or_else(|| write.peer.to_string())];
         }
         // Which of a process's sockets a library's connection is on, nobody says. With one name there is no doubt.
         match self.taps.get(&id.pid) {
@@ -395,7 +424,7 @@ impl Engine {
             }
         };
         if all {
-            self.talks.talks.remove(&talk_id);
+            self.talks.remove(talk_id);
         }
         let what = if all { clears::ALL } else { clears::SOME };
         self.clear_socket(id, write.fields.session, write.conn, upto, what);
@@ -444,9 +473,11 @@ impl Engine {
 
     /// A library that is new to a process, or a process that is new to its number: nothing is known any more.
     pub(super) fn forget_connections(&mut self, pid: u32) {
-        self.talks
-            .talks
-            .retain(|id, _| !matches!(id, TalkId::Library(of, _) if *of == pid));
+        let of_it = |id: &&TalkId| matches!(id, TalkId::Library(of, _) if *of == pid);
+        let gone: Vec<TalkId> = self.talks.talks.keys().filter(of_it).copied().collect();
+        for id in gone {
+            self.talks.remove(id);
+        }
     }
 
     fn tell_request(

@@ -36,6 +36,10 @@ impl Lines {
         self.bytes.is_empty()
     }
 
+    pub(super) fn held(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Takes what belongs to the head and gives the rest.
     pub(super) fn take<'a>(&mut self, bytes: &'a [u8], number: u64) -> (Begins, &'a [u8]) {
         let before = self.bytes.len();
@@ -59,7 +63,17 @@ impl Lines {
             return (Begins::Two, &bytes[used.min(bytes.len())..]);
         }
         let method = text.iter().take_while(|byte| is_token(**byte)).count();
-        if text.get(method).is_some_and(|byte| *byte != b' ') || method > 64 || method == 0 {
+        // Servers may take other blanks than the one that HTTP wants (RFC 9112, 3).
+        let blank_follows = |byte: &u8| matches!(byte, b' ' | b'\t' | 0x0b | 0x0c);
+        if text.get(method).is_some_and(|byte| !blank_follows(byte)) || method > 64 || method == 0 {
+            return (Begins::Other, &[]);
+        }
+        // Nor is a line a request's that does not say so (SMTP, SSH).
+        if let Some(end) = text.iter().position(|byte| *byte == b'\n')
+            && !text[..end]
+                .windows(5)
+                .any(|five| five.eq_ignore_ascii_case(b"HTTP/"))
+        {
             return (Begins::Other, &[]);
         }
         let Some(end) = self.end(blank) else {
@@ -193,6 +207,10 @@ impl Message {
             self.framing,
             Framing::Length(0) | Framing::Chunks(Chunk::End)
         )
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.body.capacity()
     }
 
     /// Why nobody knows where it ends.

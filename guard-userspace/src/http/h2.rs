@@ -71,6 +71,19 @@ impl Connection {
         self.frame.is_empty() && self.block.is_none() && self.streams.is_empty()
     }
 
+    pub(super) fn held(&self) -> usize {
+        let block = self
+            .block
+            .as_ref()
+            .map_or(0, |(_, _, block)| block.capacity());
+        let bodies: usize = self
+            .streams
+            .values()
+            .map(|sending| sending.body.capacity())
+            .sum();
+        self.frame.capacity() + block + bodies
+    }
+
     /// Takes the next bytes.
     ///
     /// # Errors

@@ -46,6 +46,25 @@ impl Stream {
         }
     }
 
+    /// A connection of which the beginning is not known: every request of it is one that cannot be read.
+    pub const fn lost(why: &'static str) -> Self {
+        Self {
+            state: State::Lost(why),
+            number: 0,
+        }
+    }
+
+    /// Bytes that are kept of what has not ended yet.
+    pub fn held(&self) -> usize {
+        match &self.state {
+            State::Head(lines) => lines.held(),
+            State::Body(message) => message.held(),
+            State::Two(connection) => connection.held(),
+            State::Frames(frames) => frames.held(),
+            State::Other | State::Lost(_) => 0,
+        }
+    }
+
     /// Takes the next bytes, which `missing` more follow that nobody has seen. Gives the requests that can be judged by
     /// now: one may come twice, by its head and when it is complete.
     pub fn take(&mut self, bytes: &[u8], missing: u64, known: &mut KnownQueries) -> Vec<Request> {

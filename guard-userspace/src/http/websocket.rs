@@ -35,6 +35,10 @@ impl Frames {
         self.bytes.is_empty() && self.compressed.is_none()
     }
 
+    pub(super) fn held(&self) -> usize {
+        self.bytes.capacity() + self.message.capacity()
+    }
+
     /// Takes the next bytes.
     ///
     /// # Errors

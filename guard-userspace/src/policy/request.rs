@@ -214,8 +214,9 @@ impl RequestPattern {
         }
         let known = |is: bool| match unread_head {
             _ if is => Fits::Yes,
-            // Of a request that is known in part, what is known counts.
-            Some(why) if request.methods.is_empty() => Fits::Perhaps(why),
+            // Of a request that is known in part, what is known counts; and what may be anything, at any host, is most
+            // likely something else.
+            Some(why) if request.methods.is_empty() && !self.hosts.is_empty() => Fits::Perhaps(why),
             _ => Fits::No,
         };
         if !self.methods.is_empty() {
@@ -280,7 +281,14 @@ impl RequestPattern {
         }
         if !self.mcp.is_empty() {
             let called = |tool: &WordPattern| request.tools.iter().any(|name| tool.matches(name));
-            fits = fits.and(body(self.mcp.iter().any(called)));
+            let is = self.mcp.iter().any(called);
+            // What cannot be read at a server of which nothing says that it speaks MCP is most likely something else.
+            let speaks = !self.hosts.is_empty()
+                || request
+                    .paths
+                    .iter()
+                    .any(|path| path.split('/').any(|part| part == "mcp"));
+            fits = fits.and(if is || speaks { body(is) } else { Fits::No });
         }
         if let Some((service, action)) = &self.aws {
             let for_it = service
@@ -289,7 +297,7 @@ impl RequestPattern {
             // An action in the head is the one; a body that cannot be read may have another.
             let found = if request.actions.iter().any(|name| action.matches(name)) {
                 Fits::Yes
-            } else if request.actions.is_empty() {
+            } else if request.actions.is_empty() && !request.services.is_empty() {
                 body(false)
             } else {
                 Fits::No

@@ -607,6 +607,14 @@ fn what_is_like_a_deletion_is_none() {
         ("no HTTP", b"\x16\x03\x01\x00\x05hello".to_vec()),
         ("SSH", b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n".to_vec()),
         ("SMTP", b"EHLO api.test\r\n".to_vec()),
+        (
+            "a long upload by SSH",
+            [
+                b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n".to_vec(),
+                vec![7; 300_000],
+            ]
+            .concat(),
+        ),
     ] {
         let requests = read(&[&bytes]);
         assert_eq!(labels(&policy, &requests), [""; 0], "{name}: {requests:?}");
@@ -775,4 +783,43 @@ fn an_event_tells_what_an_operation_is_about() {
         let requests = read(&[&bytes]);
         assert_eq!(requests[0].objects, [expected]);
     }
+}
+
+#[test]
+fn what_cannot_be_read_is_no_reason_to_stop_whoever_speaks_to_somebody_else() {
+    let policy = Policy::built_in();
+    let bulk = b"{\"index\":{}}\n{\"a\":1}\n";
+    let head = |host: &str, path: &str| {
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            bulk.len()
+        )
+    };
+    let of = |host: &str, path: &str| {
+        let bytes = [head(host, path).as_bytes(), bulk].concat();
+        let requests = read(&[&bytes]);
+        assert!(requests[0].unread.is_some());
+        labels(&policy, &requests)
+    };
+    // A search engine's bulk on this machine, and somebody's service.
+    assert_eq!(of("localhost:9200", "/_bulk"), [""; 0]);
+    assert_eq!(of("search.example.test", "/_bulk"), [""; 0]);
+    // What a server that is asked about may make of it is another matter.
+    assert_eq!(of("localhost:3000", "/mcp"), [LABEL]);
+    assert_eq!(of("backboard.railway.com", "/graphql/v2"), [LABEL]);
+    // A head that nobody can read, to a service without a name.
+    let requests = read(&[b"GET\t/x HTTP/1.1\r\nHost: a\r\n\r\n"]);
+    assert!(requests[0].unread.is_some());
+    let others = ["10.1.2.3".to_owned()];
+    let found: Vec<_> = requests
+        .iter()
+        .flat_map(|request| policy.of_request(request, &others))
+        .collect();
+    assert_eq!(found, []);
+    let others = ["backboard.railway.com".to_owned()];
+    let found: Vec<_> = requests
+        .iter()
+        .flat_map(|request| policy.of_request(request, &others))
+        .collect();
+    assert!(!found.is_empty());
 }
