@@ -833,3 +833,144 @@ fn others_pay_nothing_for_a_tapped_library() {
     ratios.sort_by(f64::total_cmp);
     println!("with a tapped process / without: {ratios:.3?}");
 }
+
+/// Sends each of the given bytes over a TLS connection of its own, and says which got an answer.
+const SENDS: &str = "import json,socket,ssl,sys\n\
+    port=int(sys.argv[1])\n\
+    c=ssl._create_unverified_context()\n\
+    for sample in json.load(open(sys.argv[2])):\n\
+    \x20 try:\n\
+    \x20  s=c.wrap_socket(socket.create_connection(('127.0.0.1',port)),server_hostname=sample['host'])\n\
+    \x20  s.settimeout(60);s.send(bytes.fromhex(sample['bytes']));print('yes' if s.recv(4096) else 'no')\n\
+    \x20 except OSError: print('no')\n\
+    \x20 s.close()";
+
+/// What of `samples` (host and bytes) a program of a session gets an answer to, and how many requests reach the server.
+fn sent(policy: &str, samples: &[(String, Vec<u8>)]) -> (Vec<bool>, usize) {
+    let place = Place::new();
+    let server = ApiServer::tls(&[API], &place.path("ca.pem"));
+    let guard = Guard::new(&place, policy);
+    let hex = |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
+    let lines: Vec<_> = samples
+        .iter()
+        .map(|(host, bytes)| serde_json::json!({ "host": host, "bytes": hex(bytes) }))
+        .collect();
+    let file = place.file("samples.json", &serde_json::to_string(&lines).unwrap());
+    let output = guard
+        .run(&["--agent", "x"], "python3")
+        .args(["-c", SENDS, &server.port().to_string()])
+        .arg(file)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(guard.lost("request"), 0);
+    let said = String::from_utf8(output.stdout).unwrap();
+    let answered: Vec<bool> = said.lines().map(|line| line == "yes").collect();
+    assert_eq!(answered.len(), samples.len());
+    (answered, server.requests().len())
+}
+
+#[test]
+fn a_deletion_reaches_nobody_in_any_disguise() {
+    if !has_program("python3") {
+        return;
+    }
+    const HOST: &str = "api.test";
+    let all: Vec<serde_json::Value> =
+        serde_json::from_str(include_str!("../../policy/disguises.json")).unwrap();
+    assert!(all.len() >= 30);
+    let samples: Vec<(String, Vec<u8>)> = all
+        .iter()
+        .map(|one| {
+            let hex = one["bytes"].as_str().unwrap();
+            let bytes = (0..hex.len() / 2)
+                .map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap())
+                .collect();
+            (HOST.to_owned(), bytes)
+        })
+        .collect();
+    let requests = format!("[{{ host = {HOST:?}, graphql = \"mutation *Delete*\" }}]");
+    let (answered, reached) = sent(&policy("deny", &requests), &samples);
+    for (one, answered) in all.iter().zip(answered) {
+        assert!(!answered, "{} got an answer", one["name"]);
+    }
+    assert_eq!(reached, 0);
+}
+
+#[test]
+fn the_built_in_policys_requests_are_told_apart_on_their_way() {
+    if !has_program("python3") {
+        return;
+    }
+    // Its labels for requests alone: no agent, no other rule.
+    let built_in: toml::Table = toml::from_str(include_str!("../../policy/default.toml")).unwrap();
+    let labels: Vec<toml::Value> = built_in["label"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|label| label["name"].as_str() == Some("destructive-request"))
+        .cloned()
+        .collect();
+    let mut table = toml::Table::new();
+    table.insert("label".into(), labels.into());
+    let policy = Policy::new().and(&toml::to_string(&table).unwrap()).rule(
+        "r",
+        &["destructive-request"],
+        "deny",
+        "",
+    );
+    let all: Vec<serde_json::Value> =
+        serde_json::from_str(include_str!("../../policy/requests.json")).unwrap();
+    // Those over TLS to a name; this server is at none of the addresses.
+    let all: Vec<&serde_json::Value> = all
+        .iter()
+        .filter(|one| {
+            let host = one["url"].as_str().unwrap().strip_prefix("https://");
+            host.is_some_and(|host| !host.starts_with(|first: char| first.is_ascii_digit()))
+        })
+        .collect();
+    let samples: Vec<(String, Vec<u8>)> = all
+        .iter()
+        .map(|one| {
+            let rest = one["url"]
+                .as_str()
+                .unwrap()
+                .strip_prefix("https://")
+                .unwrap();
+            let at = rest.find(['/', '?']).unwrap_or(rest.len());
+            let (authority, target) = rest.split_at(at);
+            let slash = if target.starts_with('/') { "" } else { "/" };
+            let body = one["body"].as_str().unwrap_or_default();
+            let mut head = format!(
+                "{} {slash}{target} HTTP/1.1\r\nHost: {authority}\r\n",
+                one["method"].as_str().unwrap()
+            );
+            for (name, value) in one["headers"].as_object().unwrap() {
+                head.push_str(&format!("{name}: {}\r\n", value.as_str().unwrap()));
+            }
+            if !body.is_empty() {
+                head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+            }
+            let host = authority.split(':').next().unwrap().to_owned();
+            (host, format!("{head}\r\n{body}").into_bytes())
+        })
+        .collect();
+    let (answered, reached) = sent(&policy, &samples);
+    let mut wrong = Vec::new();
+    for (one, answered) in all.iter().zip(&answered) {
+        if *answered == (one["is"] == "destroys") {
+            wrong.push(one.to_string());
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} of {}:\n{}",
+        wrong.len(),
+        all.len(),
+        wrong.join("\n")
+    );
+    assert_eq!(
+        reached,
+        answered.iter().filter(|answered| **answered).count()
+    );
+}

@@ -173,8 +173,10 @@ impl Engine {
     /// A connection has said whom it is for.
     pub(super) fn on_name(&mut self, fields: &Header, to: &Connection, said: &Said) {
         let host = said.host.as_deref().map(names::normal);
-        if let (Some(host), Some(tapped)) = (&host, self.taps.get_mut(&fields.tgid)) {
-            tapped.meets(said.cookie, host.clone());
+        if let Some(tapped) = self.taps.get_mut(&fields.tgid) {
+            // Who is called by an address says no name.
+            let host = host.clone().unwrap_or_else(|| to.addr.to_string());
+            tapped.meets(said.cookie, host);
         }
         let known = self.names.latest(to.addr).map(str::to_owned);
         let nothing_new = host.is_some() && host == known;

@@ -47,8 +47,8 @@ impl Engine {
         {
             self.tap(id, fields, host.as_deref());
         }
-        if let (Some(tapped), Some(host)) = (self.taps.get_mut(&id.pid), host) {
-            tapped.meets(said.cookie, host);
+        if let Some(tapped) = self.taps.get_mut(&id.pid) {
+            tapped.meets(said.cookie, host.unwrap_or_else(|| to.addr.to_string()));
         }
         self.push_socket(id, fields.session, said.cookie);
     }

@@ -205,6 +205,14 @@ impl Hooks {
                 "a held connection begins its handshake (no bpf_set_retval here; kernel 6.1 has it)".into(),
             ));
         }
+        if tracing().is_none() {
+            for (hook, state) in HOOKS.iter().zip(&mut states) {
+                if matches!(hook.attach, Attach::Library) {
+                    state.loaded = false;
+                    state.problem = Some("tracefs has no uprobe_events".into());
+                }
+            }
+        }
         let attaches_again = proofs
             .iter()
             .find(|(_, proof)| proof.is_ok())

@@ -121,6 +121,8 @@ pub(super) fn object(event: &Event) -> Option<String> {
                         .filter_map(|name| graphql.get(name).map(plain)),
                 );
             }
+            let means = ["mcp", "aws", "kube", "grpc", "target"];
+            parts.extend(means.iter().filter_map(|name| text(name)));
             parts.retain(|part| !part.is_empty());
             Some(parts.join(" "))
         }
@@ -241,9 +243,9 @@ mod tests {
         assert_eq!(
             short(
                 Kind::Request,
-                json!({"host": "h", "method": "POST", "path": "/g", "graphql": {"type": "mutation", "field": "volumeDelete"}})
+                json!({"host": "h", "method": "POST", "path": "/g", "graphql": {"type": "mutation", "field": "volumeDelete"}, "target": "volumeId=v-1"})
             ),
-            "POST h/g mutation volumeDelete"
+            "POST h/g mutation volumeDelete volumeId=v-1"
         );
         assert_eq!(
             short(Kind::Answer, json!({"id": "h-1", "answer": "deny"})),

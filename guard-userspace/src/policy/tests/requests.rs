@@ -519,6 +519,28 @@ fn disguises() -> Vec<(&'static str, Vec<u8>)> {
     all
 }
 
+/// The end-to-end tests send them over TLS.
+#[test]
+fn the_file_of_disguises_has_all_of_them() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../policy/disguises.json");
+    let lines: Vec<String> = disguises()
+        .iter()
+        .map(|(name, bytes)| {
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{{\"name\":\"{name}\",\"bytes\":\"{hex}\"}}")
+        })
+        .collect();
+    let text = format!("[\n{}\n]\n", lines.join(",\n"));
+    if std::env::var_os("GUARD_WRITE_DOCS").is_some() {
+        std::fs::write(path, text).unwrap();
+        return;
+    }
+    assert!(
+        std::fs::read_to_string(path).unwrap() == text,
+        "write it anew: GUARD_WRITE_DOCS=1 cargo xtask test --unit the_file_of"
+    );
+}
+
 #[test]
 fn a_deletion_is_found_in_every_disguise_however_it_is_cut() {
     let policy = one();
