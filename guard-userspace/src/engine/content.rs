@@ -10,12 +10,12 @@ use guard_common::{
     event::{FLAG_SPINS, FLAG_STOPPED, kind},
     matching::fold,
     requests::{clears, via},
-    state::{Held, fate},
+    state::fate,
 };
 use rustix::process::Signal;
 use serde_json::{Map, Value, json};
 
-use super::{BATCH, Engine};
+use super::{BATCH, Engine, holds::Call};
 use crate::{
     clock,
     event::Kind,
@@ -316,18 +316,11 @@ impl Engine {
             return Becomes::Goes(requests.collect());
         }
         let can_end = write.via == via::PLAIN || self.has_connection(id, requests, others);
-        let judged = self
-            .kernel
-            .inject(fields.session, all, fields.tgid, can_end)
-            .unwrap_or_else(|error| {
-                self.problems.insert("inject", error.to_string());
-                Judged {
-                    verdict: Verdict::Allow,
-                    would: Verdict::Allow,
-                    rule: None,
-                    judged_in: 0,
-                }
-            });
+        let mut judged = self.feed(fields.session, all, fields.tgid, can_end);
+        // A process is asked about one thing at a time: an answer to that must not let this through as well.
+        if judged.verdict == Verdict::Hold && self.is_held(id) {
+            judged.verdict = Verdict::Deny;
+        }
         let mut event = None;
         for (request, labels, why) in found {
             let told = self.tell_request(write, request, others, labels, why, Some(&judged));
@@ -372,24 +365,13 @@ impl Engine {
                 else {
                     return Becomes::Goes(Vec::new());
                 };
-                let now = clock::monotonic_ns();
-                let held = Held {
-                    start_ns: fields.start_ns,
-                    time_ns: now,
-                    deadline_ns: now + rule.timeout_ns,
+                let call = Call {
                     labels: all,
                     object: fold(write.conn, write.at) | 1,
-                    session: fields.session,
-                    rule: index,
-                    generation,
                     kind: kind::REQUEST,
-                    on_timeout: rule.on_timeout,
                     fate: fate::BEFORE,
-                    pad: [0; 5],
                 };
-                if let Err(error) = self.kernel.tables.put_held(id.pid, held) {
-                    self.problems.insert("held", error.to_string());
-                }
+                let held = self.enter_hold(fields, index, &rule, &call);
                 let _ = process::signal(id, Signal::STOP);
                 self.kernel.tables.drop_waiting(id.pid);
                 let cookie = (write.via == via::PLAIN).then_some(write.conn);

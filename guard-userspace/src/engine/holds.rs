@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use guard_common::{
     Verdict,
-    event::{self as record, FLAG_SIGNAL_NEEDED},
+    event::{self as record, FLAG_SIGNAL_NEEDED, Header},
     requests::clears,
     rule::RULE_SCOPE_SESSION,
     state::{Answer, AnswerKey, Held, POSTURE_NORMAL, POSTURE_PAUSED, fate},
@@ -14,10 +14,11 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Engine, Refusal};
+use super::{Engine, Refusal, reload::NamedRule};
 use crate::{
     clock,
     event::{Event, Kind},
+    kernel::Judged,
     process::{self, Id},
     wire::HoldInfo,
 };
@@ -88,6 +89,14 @@ impl Hold {
     }
 }
 
+/// A call that guardd has judged; the members are those of [`Held`].
+pub(super) struct Call {
+    pub(super) labels: u64,
+    pub(super) object: u64,
+    pub(super) kind: u8,
+    pub(super) fate: u8,
+}
+
 /// What becomes of a hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -111,6 +120,49 @@ pub struct By {
 }
 
 impl Engine {
+    /// Lets the kernel judge a fact that only guardd could see. Where it cannot, nothing is stopped, and `status` is degraded.
+    pub(super) fn feed(&mut self, session: u32, labels: u64, tgid: u32, can_deny: bool) -> Judged {
+        let judged = self.kernel.inject(session, labels, tgid, can_deny);
+        judged.unwrap_or_else(|error| {
+            self.problems.insert("inject", error.to_string());
+            Judged {
+                verdict: Verdict::Allow,
+                would: Verdict::Allow,
+                rule: None,
+                judged_in: 0,
+            }
+        })
+    }
+
+    /// Enters a hold that guardd decided on in the kernel's table, by a rule of the policy in force.
+    pub(super) fn enter_hold(
+        &mut self,
+        fields: &Header,
+        index: u16,
+        rule: &NamedRule,
+        call: &Call,
+    ) -> Held {
+        let now = clock::monotonic_ns();
+        let held = Held {
+            start_ns: fields.start_ns,
+            time_ns: now,
+            deadline_ns: now + rule.timeout_ns,
+            labels: call.labels,
+            object: call.object,
+            session: fields.session,
+            rule: index,
+            generation: self.kernel.tables.generation() as u16,
+            kind: call.kind,
+            on_timeout: rule.on_timeout,
+            fate: call.fate,
+            pad: [0; 5],
+        };
+        if let Err(error) = self.kernel.tables.put_held(fields.tgid, held) {
+            self.problems.insert("held", error.to_string());
+        }
+        held
+    }
+
     /// Takes up a hold that the kernel has entered in its table, or that guardd decided on.
     pub(super) fn take_up_hold(
         &mut self,

@@ -4,20 +4,14 @@
 use std::collections::BTreeMap;
 
 use guard_common::{
-    Verdict,
-    event::kind,
-    matching::fold,
-    names::KnownHost,
-    requests::clears,
-    state::{Held, fate},
+    Verdict, event::kind, matching::fold, names::KnownHost, requests::clears, state::fate,
 };
 use rustix::process::Signal;
 
-use super::Engine;
+use super::{Engine, holds::Call};
 use crate::{
-    clock,
     event::Kind,
-    kernel::{Connection, Judged, Write},
+    kernel::{Connection, Write},
     names::{
         self,
         quic::{Flight, Hello, Progress},
@@ -100,20 +94,15 @@ impl Engine {
             Some(_) => "contradicts dns",
         };
         let labels = self.quic_labels(write, id, name.as_deref(), &of_address, ech, word);
-        let judged = (labels != 0).then(|| {
-            let judged = self
-                .kernel
-                .inject(write.fields.session, labels, id.pid, true);
-            judged.unwrap_or_else(|error| {
-                self.problems.insert("inject", error.to_string());
-                Judged {
-                    verdict: Verdict::Allow,
-                    would: Verdict::Allow,
-                    rule: None,
-                    judged_in: 0,
-                }
-            })
-        });
+        let mut judged =
+            (labels != 0).then(|| self.feed(write.fields.session, labels, id.pid, true));
+        // As for requests.
+        if let Some(judged) = &mut judged
+            && judged.verdict == Verdict::Hold
+            && self.is_held(id)
+        {
+            judged.verdict = Verdict::Deny;
+        }
         let verdict = judged
             .as_ref()
             .map_or(Verdict::Allow, |judged| judged.verdict);
@@ -161,24 +150,13 @@ impl Engine {
                 self.clear_socket(id, fields.session, write.conn, 0, clears::NOTHING);
             }
             (Verdict::Hold, Some((index, rule))) => {
-                let now = clock::monotonic_ns();
-                let held = Held {
-                    start_ns: fields.start_ns,
-                    time_ns: now,
-                    deadline_ns: now + rule.timeout_ns,
+                let call = Call {
                     labels,
                     object: fold(write.conn, 1) | 1,
-                    session: fields.session,
-                    rule: index,
-                    generation,
                     kind: kind::CONNECT,
-                    on_timeout: rule.on_timeout,
                     fate: fate::BEFORE,
-                    pad: [0; 5],
                 };
-                if let Err(error) = self.kernel.tables.put_held(id.pid, held) {
-                    self.problems.insert("held", error.to_string());
-                }
+                let held = self.enter_hold(&fields, index, &rule, &call);
                 let _ = process::signal(id, Signal::STOP);
                 let judged_in = judged.map_or(0, |judged| judged.judged_in);
                 self.take_up_hold(id.pid, &held, 0, judged_in, event, Some(write.conn));

@@ -5,15 +5,18 @@ use std::{collections::BTreeSet, path::Path};
 use guard_common::{
     Verdict,
     event::{self as record, FLAG_GATED, FLAG_SPINS, FLAG_STOPPED, Header, kind, tier},
-    state::{Held, act, fate, own},
+    state::{act, fate, own},
 };
 use rustix::process::Signal;
 
-use super::{Engine, Known, holds::object_of};
+use super::{
+    Engine, Known,
+    holds::{Call, object_of},
+};
 use crate::{
     clock,
     event::{Event, Kind},
-    kernel::{Connection, Judged},
+    kernel::Connection,
     mask,
     process::{self, Id},
 };
@@ -158,18 +161,7 @@ impl Engine {
             self.let_go_on(id);
             return;
         }
-        let judged = self
-            .kernel
-            .inject(fields.session, labels, fields.tgid, false)
-            .unwrap_or_else(|error| {
-                self.problems.insert("inject", error.to_string());
-                Judged {
-                    verdict: Verdict::Allow,
-                    would: Verdict::Allow,
-                    rule: None,
-                    judged_in: 0,
-                }
-            });
+        let judged = self.feed(fields.session, labels, fields.tgid, false);
         let generation = self.kernel.tables.generation() as u16;
         let rule = judged
             .rule
@@ -192,24 +184,14 @@ impl Engine {
                 if fields.flags & FLAG_STOPPED == 0 {
                     let _ = process::signal(id, Signal::STOP);
                 }
-                let now = clock::monotonic_ns();
-                let held = Held {
-                    start_ns: fields.start_ns,
-                    time_ns: now,
-                    deadline_ns: now + rule.timeout_ns,
+                let index = judged.rule.unwrap_or(record::NO_RULE);
+                let call = Call {
                     labels,
                     object: 0,
-                    session: fields.session,
-                    rule: judged.rule.unwrap_or(record::NO_RULE),
-                    generation,
                     kind: kind::EXEC,
-                    on_timeout: rule.on_timeout,
                     fate: fate::HAPPENED,
-                    pad: [0; 5],
                 };
-                if let Err(error) = self.kernel.tables.put_held(id.pid, held) {
-                    self.problems.insert("held", error.to_string());
-                }
+                let held = self.enter_hold(fields, index, &rule, &call);
                 self.kernel.tables.drop_waiting(id.pid);
                 let event = self.tell(event);
                 self.touch(fields, &event);
