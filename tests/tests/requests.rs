@@ -974,3 +974,53 @@ fn the_built_in_policys_requests_are_told_apart_on_their_way() {
         answered.iter().filter(|answered| **answered).count()
     );
 }
+
+#[test]
+fn one_answer_lets_one_request_through_and_not_that_of_another_thread() {
+    if !["unshare", "python3"].into_iter().all(has_program) {
+        return;
+    }
+    let place = Place::new();
+    let ca = place.path("ca.pem");
+    let server = ApiServer::tls(&[API, OTHER], &ca);
+    let resolving = Resolving::here(&place, &[API, OTHER]);
+    let requests = format!("[{{ host = {API:?}, method = \"DELETE\" }}]");
+    let guard = Guard::new(&place, &policy("hold", &requests));
+    const PYTHON: &str = "import ssl,sys,threading,http.client as h\n\
+        host,port,ca=sys.argv[1:]\n\
+        b=threading.Barrier(4)\n\
+        def speak():\n\
+        \x20 c=h.HTTPSConnection(host,int(port),context=ssl.create_default_context(cafile=ca))\n\
+        \x20 c.request('GET','/');c.getresponse().read();b.wait()\n\
+        \x20 try: c.request('DELETE','/x');c.getresponse().read()\n\
+        \x20 except OSError: pass\n\
+        t=[threading.Thread(target=speak) for n in range(4)]\n\
+        [x.start() for x in t];[x.join() for x in t]";
+    let port = server.port().to_string();
+    let mut child = resolving
+        .run(
+            &guard,
+            &["python3", "-c", PYTHON, API, &port, ca.to_str().unwrap()],
+        )
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut approved = 0;
+    eventually("the threads are through", || {
+        if let Some(hold) = guard.holds().first() {
+            guard.must(&["approve", hold["id"].as_str().unwrap()]);
+            approved += 1;
+        }
+        child.try_wait().unwrap()
+    });
+    let deleted = server
+        .requests()
+        .iter()
+        .filter(|request| request.method == "DELETE")
+        .count();
+    assert!(approved > 0);
+    assert!(
+        deleted <= approved,
+        "{deleted} deletions by {approved} answers"
+    );
+}
