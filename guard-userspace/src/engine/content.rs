@@ -412,10 +412,17 @@ impl Engine {
         self.clear_socket(id, write.fields.session, write.conn, upto, what);
     }
 
-    /// Lets what a socket holds back leave, up to a sequence number.
-    pub(super) fn clear_socket(&mut self, id: Id, session: u32, cookie: u64, upto: u32, what: u32) {
+    /// Lets what a socket holds back leave, up to a sequence number. Not where nobody has the socket any more.
+    pub(super) fn clear_socket(
+        &mut self,
+        id: Id,
+        session: u32,
+        cookie: u64,
+        upto: u32,
+        what: u32,
+    ) -> bool {
         let Some(socket) = self.find_socket(id, session, cookie) else {
-            return;
+            return false;
         };
         if let Err(error) = self.kernel.tables.clear_socket(&socket, upto, what) {
             self.problems.insert("requests", error.to_string());
@@ -423,6 +430,7 @@ impl Engine {
         if let Err(error) = socket.push() {
             tracing::debug!(%error, "a connection that may go on could not be pushed");
         }
+        true
     }
 
     /// Whether a process has a connection that a denial could end.

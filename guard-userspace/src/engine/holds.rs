@@ -352,13 +352,14 @@ impl Engine {
         self.kernel.tables.drop_held(process.pid);
         self.kernel.tables.drop_waiting(process.pid);
         self.holds.remove(&id);
+        let mut lost = false;
         if let (Verdict::Allow, Some(cookie), Some(upto)) = (done, hold.cookie, hold.clears) {
             let what = if hold.clears_all {
                 clears::ALL
             } else {
                 clears::SOME
             };
-            self.clear_socket(process, hold.session, cookie, upto, what);
+            lost = !self.clear_socket(process, hold.session, cookie, upto, what);
         }
         let signalled = if done == Verdict::Kill {
             process::signal(process, Signal::KILL)
@@ -404,6 +405,10 @@ impl Engine {
             ),
             Verdict::Deny => format!(
                 "h-{id} {word}: the call of pid {} fails with EPERM",
+                process.pid
+            ),
+            _ if lost => format!(
+                "h-{id} {word}: pid {} goes on, but its connection was not found: what waited in it may not leave",
                 process.pid
             ),
             _ => format!("h-{id} {word}: pid {} goes on", process.pid),
