@@ -3,7 +3,7 @@
 use guard_common::rule::{Progress, ProgressKey, Rule, advance};
 use serde_json::json;
 
-use super::{Engine, Refusal, Session, load_policy};
+use super::{Engine, Refusal, Session, load_policy, users};
 use crate::{
     event::{Event, Kind},
     kernel::{Kernel, KernelError},
@@ -54,6 +54,7 @@ impl Engine {
     pub(super) fn reload(&mut self) -> Result<String, Refusal> {
         let mut policy =
             load_policy(&self.options).map_err(|error| Refusal::invalid(error.to_string()))?;
+        let users = users::add(&mut policy, &self.options, &self.present_users());
         let bits = LabelBits::assign(Some(&self.bits), &policy)
             .map_err(|error| Refusal::invalid(error.to_string()))?;
         let homes = Homes::from_system();
@@ -90,6 +91,7 @@ impl Engine {
         self.agents = AgentMatcher::new(policy, &homes);
         self.commands = CommandMatcher::new(policy);
         self.tables = tables;
+        self.users = users;
         self.mark_own_files();
         self.kernel.tables.look_at_all_streams();
         // It may name system calls that the one before did not.
@@ -102,10 +104,24 @@ impl Engine {
         self.save();
         let mut event = Event::new(Kind::Policy);
         event.object = Some(
-            json!({ "what": "loaded", "policy": self.policy.source.to_string(), "rules": self.policy.rules.len() }),
+            json!({ "what": "loaded", "policy": self.policy.source().to_string(), "rules": self.policy.rules.len() }),
         );
         self.tell(event);
-        Ok(format!("policy {} is in force", self.policy.source))
+        self.tell_of_users();
+        let files = match self
+            .policy
+            .parts
+            .iter()
+            .filter(|part| !self.users.is_of_user(part))
+            .count()
+        {
+            0 | 1 => String::new(),
+            more => format!(", with {} more files,", more - 1),
+        };
+        Ok(format!(
+            "policy {}{files} is in force",
+            self.policy.source()
+        ))
     }
 }
 
@@ -136,7 +152,7 @@ pub(super) fn rebuild(
         let mut progress = Progress::default();
         for (mono_ns, labels) in &session.trail {
             let touched = labels.iter().fold(0, |mask, label| mask | bits.mask(label));
-            if rule.concerns(touched) {
+            if rule.concerns(touched) && rule.is_for(session.uid) {
                 advance(rule, &mut progress, touched, *mono_ns);
             }
         }
