@@ -167,6 +167,9 @@ pub enum Reply {
         session: String,
         /// Processes that were tagged.
         processes: u64,
+        /// What its user should know.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
     },
     /// A lease was given.
     Granted {

@@ -7,7 +7,7 @@ use guard::{
     cli::{self, InitArgs, Offline},
     doctor, init,
     journal::Journal,
-    policy::{files, schema},
+    policy::{files, schema, users},
 };
 
 fn main() -> ExitCode {
@@ -21,6 +21,14 @@ fn main() -> ExitCode {
 }
 
 fn policy_check(path: &Path) -> Result<String, String> {
+    if let Some(checked) = users::check(path) {
+        let rules = checked.map_err(|error| error.to_string())?;
+        let s = if rules == 1 { "" } else { "s" };
+        return Ok(format!(
+            "{}: ok: a user's own file that adds {rules} rule{s} to the machine's policy",
+            path.display()
+        ));
+    }
     let policy = files::check(path).map_err(|error| error.to_string())?;
     let mut text = format!(
         "{}: ok: {} agents, {} labels, {} rules",
@@ -47,6 +55,7 @@ fn init(args: &InitArgs) -> Result<String, String> {
         mode: args.mode,
         agents: args.agents.clone(),
         answer: args.answer.clone(),
+        notify: args.notify.clone(),
         passwd: "/etc/passwd".into(),
         group: "/etc/group".into(),
     })

@@ -212,6 +212,9 @@ pub struct InitArgs {
     /// User who may answer, besides root; may be repeated, or be a list with commas
     #[arg(long, value_name = "USER", value_delimiter = ',')]
     pub answer: Option<Vec<String>>,
+    /// How people are told of holds: terminal, desktop, or none; may be repeated, or be a list with commas
+    #[arg(long, value_name = "CHANNEL", value_delimiter = ',')]
+    pub notify: Option<Vec<String>>,
     /// Directory of the policy
     #[arg(long, value_name = "DIR", default_value = "/etc/guard")]
     pub directory: PathBuf,

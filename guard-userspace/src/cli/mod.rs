@@ -160,7 +160,9 @@ impl Guardctl<'_> {
             Reply::Show(detail) => render::show(screen, detail),
             Reply::Event(event) => format!("{}\n", render::event_line(screen, event, false)),
             Reply::Pending { holds } => render::pending(screen, holds, &self.guardctl()),
-            Reply::Adopted { session, processes } => {
+            Reply::Adopted {
+                session, processes, ..
+            } => {
                 let (session, s) = (
                     escape::text(session),
                     if *processes == 1 { "" } else { "es" },

@@ -233,6 +233,8 @@ impl Engine {
         self.tell(event);
         if matches!(origin, Origin::Exec | Origin::Script | Origin::Env) {
             self.tell_first_exec(root, id);
+            // `run` and `adopt` tell it themselves, and whoever called them.
+            self.tell_of_users_file(id);
         }
         self.save();
         Ok(id)

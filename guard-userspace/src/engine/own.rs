@@ -92,6 +92,20 @@ impl Engine {
                 }
             }
         }
+        // Users' own files, so that a session cannot loosen what its user has tightened. By what was read: what lies at
+        // the path by now may be something else.
+        for (path, stamp) in self.user_files() {
+            match self.kernel.tables.own_inode(stamp.dev, stamp.ino) {
+                Ok(file) => {
+                    marked.push(file);
+                    own.entry(file.ino).or_default().push(path);
+                }
+                Err(error) => {
+                    let problem = format!("{}: not protected: {error}", path.display());
+                    self.problems.insert("own-files", problem);
+                }
+            }
+        }
         // What has been replaced since is guard's no more, and its inode may be another file's by now.
         self.kernel.tables.keep_own_files(&marked);
         self.own_files = own;

@@ -416,6 +416,7 @@ impl Engine {
         Ok(Reply::Adopted {
             session: format!("s-{id}"),
             processes,
+            note: self.tell_of_users_file(id),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Users' own files: taken up with the policy, and again when a session of a user begins whose file has changed.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use crate::{
     event::{Event, Kind},
     policy::{
         Part, Policy, Source,
-        users::{Account, UserFiles, accounts},
+        users::{Account, Stamp, UserFiles, accounts},
     },
     wire::UserPolicyInfo,
 };
@@ -87,7 +87,7 @@ impl Engine {
         // Whatever comes of it, the next look is later.
         self.users.changed = false;
         self.users.read_ns = clock::monotonic_ns();
-        match self.reload() {
+        match self.reload_users() {
             Ok(_) => {
                 self.problems.remove("users");
             }
@@ -114,6 +114,30 @@ impl Engine {
             event.object = Some(json!({ "what": "user-file-left-out", "uid": uid, "why": why }));
             self.tell(event);
         }
+    }
+
+    /// Files of users that are in force, with their inodes.
+    pub(super) fn user_files(&self) -> Vec<(PathBuf, Stamp)> {
+        let files = self.users.files.iter();
+        files
+            .filter(|file| file.outcome.is_ok())
+            .filter_map(|file| Some((file.path.clone(), file.stamp.clone()?)))
+            .collect()
+    }
+
+    /// What the user of a session should know of their file: it goes into the session's own events.
+    pub(super) fn tell_of_users_file(&mut self, session: u32) -> Option<String> {
+        let uid = self.sessions.get(&session)?.uid;
+        let why = {
+            let mut files = self.users.files.iter();
+            let file = files.find(|file| file.uid == uid)?;
+            file.outcome.as_ref().err()?.clone()
+        };
+        let mut event = self.event_for(Kind::Policy, Some(session));
+        event.uid = Some(uid);
+        event.object = Some(json!({ "what": "user-file-left-out", "uid": uid, "why": why }));
+        self.tell(event);
+        Some(format!("your own policy file is left out: {why}"))
     }
 
     /// For `status`.

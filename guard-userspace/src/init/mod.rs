@@ -44,6 +44,8 @@ pub struct Options {
     pub agents: Option<Vec<String>>,
     /// Users who are to answer.
     pub answer: Option<Vec<String>>,
+    /// How people are told of holds.
+    pub notify: Option<Vec<String>>,
     /// Users of this machine.
     pub passwd: PathBuf,
     /// Groups of this machine.
@@ -59,6 +61,20 @@ pub struct Choices {
     pub agents: Vec<String>,
     /// Users who are to answer.
     pub answer: Vec<String>,
+    /// How people are told of holds: of [`CHANNELS`].
+    pub notify: Vec<String>,
+}
+
+/// Channels that need nothing but their name, where this version has them.
+pub const CHANNELS: [&str; 2] = ["terminal", "desktop"];
+
+/// Those of [`CHANNELS`] that a policy of this version may name.
+fn channels() -> Vec<&'static str> {
+    let known = |channel: &&&str| {
+        let text = format!("version = 1\n[notify.{channel}]\n");
+        Policy::parse(&text, Source::BuiltIn).is_ok()
+    };
+    CHANNELS.iter().filter(known).copied().collect()
 }
 
 impl Default for Choices {
@@ -67,6 +83,11 @@ impl Default for Choices {
             mode: Mode::Observe,
             agents: Vec::new(),
             answer: Vec::new(),
+            notify: channels()
+                .into_iter()
+                .filter(|channel| *channel == "terminal")
+                .map(str::to_owned)
+                .collect(),
         }
     }
 }
@@ -94,7 +115,7 @@ pub fn init(options: &Options) -> Result<String, String> {
     let policy = Policy::of(&before).map_err(|error| format!("init: {}", error.one_line()))?;
     let accounts = accounts(&options.passwd);
     let found = find_agents(&policy, &accounts);
-    let choices = if options.yes || options.print {
+    let mut choices = if options.yes || options.print {
         decided(options, Choices::default())
     } else if io::stdin().is_terminal() {
         let (stdin, mut stderr) = (io::stdin(), io::stderr());
@@ -106,6 +127,7 @@ pub fn init(options: &Options) -> Result<String, String> {
                 .into(),
         );
     };
+    choices.notify.retain(|name| name != "none");
     check(&choices, &policy, &accounts)?;
     let text = words::fragment(&choices, &found, &before);
     // Nothing is written that guardd would not load.
@@ -153,6 +175,7 @@ fn decided(options: &Options, otherwise: Choices) -> Choices {
         mode: options.mode.unwrap_or(otherwise.mode),
         agents: options.agents.clone().unwrap_or(otherwise.agents),
         answer: options.answer.clone().unwrap_or(otherwise.answer),
+        notify: options.notify.clone().unwrap_or(otherwise.notify),
     }
 }
 
@@ -194,6 +217,19 @@ fn ask(
         )?;
         choices.answer = names(&answer);
     }
+    let channels = channels();
+    if options.notify.is_none() && !channels.is_empty() {
+        let text = format!(
+            "How is the session's user told when something is held? Any of {}, or none [{}]",
+            channels.join(", "),
+            choices.notify.join(", ")
+        );
+        let answer = question(from, to, &text)?;
+        if !answer.is_empty() {
+            choices.notify = names(&answer);
+        }
+    }
+    choices.notify.retain(|name| name != "none");
     Ok(choices)
 }
 
@@ -234,6 +270,16 @@ fn check(
             return Err(format!(
                 "init: agent \"{name}\": the policy knows it already: leave it out"
             ));
+        }
+    }
+    let known = channels();
+    for name in &choices.notify {
+        if !known.contains(&name.as_str()) {
+            let expected = match known.as_slice() {
+                [] => "this version has no channels".to_owned(),
+                known => format!("expected {}, or none", known.join(", ")),
+            };
+            return Err(format!("init: notification \"{name}\": {expected}"));
         }
     }
     for name in &choices.answer {

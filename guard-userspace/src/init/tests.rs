@@ -48,6 +48,7 @@ impl Machine {
             mode: None,
             agents: None,
             answer: None,
+            notify: None,
             passwd: self.dir.path().join("passwd"),
             group: self.dir.path().join("group"),
         }
@@ -137,6 +138,13 @@ fn what_was_chosen_is_in_it_and_what_is_wrong_is_refused() {
         let error = init(&options).unwrap_err();
         assert!(error.contains(says), "{error}");
     }
+    (options.agents, options.answer) = (None, None);
+    options.notify = Some(vec!["pigeon".into()]);
+    assert!(
+        init(&options)
+            .unwrap_err()
+            .contains("notification \"pigeon\"")
+    );
     assert_eq!(machine.written(), printed);
 }
 
@@ -167,6 +175,24 @@ fn a_policy_that_is_there_is_extended_and_a_later_mode_is_told() {
 }
 
 #[test]
+fn the_channels_that_this_version_has_can_be_chosen() {
+    let machine = Machine::new();
+    let mut options = machine.options();
+    let known = channels();
+    options.notify = Some(known.iter().map(|name| (*name).to_owned()).collect());
+    init(&options).unwrap();
+    for channel in CHANNELS {
+        let table = format!("\n[notify.{channel}]\n");
+        assert_eq!(machine.written().contains(&table), known.contains(&channel));
+    }
+    machine.policy();
+    options.notify = Some(vec!["none".into()]);
+    options.force = true;
+    init(&options).unwrap();
+    assert!(!machine.written().contains("[notify"));
+}
+
+#[test]
 fn questions_are_asked_for_what_was_not_said() {
     let machine = Machine::new();
     let mut options = machine.options();
@@ -175,17 +201,18 @@ fn questions_are_asked_for_what_was_not_said() {
         let choices = ask_for(options, &[], &mut answers.as_bytes(), &mut said);
         (choices, String::from_utf8(said).unwrap())
     };
-    let (choices, said) = ask(&options, "one, two\nwhat?\nenforce\nann bob\n");
+    let (choices, said) = ask(&options, "one, two\nwhat?\nenforce\nann bob\nnone\n");
     assert_eq!(
         choices.unwrap(),
         Choices {
             mode: Mode::Enforce,
             agents: vec!["one".into(), "two".into()],
             answer: vec!["ann".into(), "bob".into()],
+            notify: Vec::new(),
         }
     );
     assert_eq!(said.matches("[observe]").count(), 2, "{said}");
-    let (choices, _) = ask(&options, "\n\n\n");
+    let (choices, _) = ask(&options, "\n\n\n\n");
     assert_eq!(choices.unwrap(), Choices::default());
     let (choices, _) = ask(&options, "\n");
     assert!(
@@ -197,6 +224,7 @@ fn questions_are_asked_for_what_was_not_said() {
     options.mode = Some(Mode::Enforce);
     options.agents = Some(Vec::new());
     options.answer = Some(vec!["ann".into()]);
+    options.notify = Some(Vec::new());
     let (choices, said) = ask(&options, "");
     assert_eq!(choices.unwrap().mode, Mode::Enforce);
     assert!(!said.contains('?'), "{said}");

@@ -83,6 +83,15 @@ pub(super) fn fragment(choices: &Choices, agents: &[FoundAgent], before: &[Part]
     } else {
         text.push_str(&format!("# Chosen: {}.\n", choices.answer.join(", ")));
     }
+    if !choices.notify.is_empty() {
+        text.push_str(
+            "\n# How the session's user is told when something is held. Channels that need an address or a key are added\n\
+             # here too; see the documentation of notifications.\n",
+        );
+    }
+    for channel in &choices.notify {
+        text.push_str(&format!("[notify.{channel}]\n"));
+    }
     text
 }
 

@@ -18,8 +18,6 @@ use super::super::{Part, Source, files};
 pub const FILE: &str = ".config/guard/policy.toml";
 /// The longest that is read.
 pub const MAX_BYTES: u64 = 64 << 10;
-/// How long guardd waits for a home that lies on another machine, or behind a program of the user's.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A user with a home.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,8 +42,10 @@ impl Account {
 /// What tells one state of a file from another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    dev: u64,
-    ino: u64,
+    /// As stat(2) tells it.
+    pub dev: u64,
+    /// As stat(2) tells it.
+    pub ino: u64,
     size: u64,
     /// Seconds and nanoseconds: no user can set this one back.
     changed: (i64, i64),
@@ -119,8 +119,9 @@ pub fn accounts(passwd: &Path) -> Vec<Account> {
 static WAITING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
 /// Looks for a user's file and reads it: with that user's rights, without following a link or crossing into another
-/// file system below the home, and not for longer than a second, whatever the home may be.
-pub fn look(account: &Account) -> Found {
+/// file system below the home, and for no longer than `patience`, whatever the home may be: on another machine, or
+/// behind a program of the user's.
+pub fn look(account: &Account, patience: Duration) -> Found {
     let waiting = || WAITING.lock().unwrap_or_else(PoisonError::into_inner);
     let silent = || {
         let why = format!("{}: the home does not answer", account.file().display());
@@ -147,7 +148,7 @@ pub fn look(account: &Account) -> Found {
         waiting().retain(|uid| *uid != account.uid);
         return Found::Refused(format!("{}: {error}", account.file().display()), None);
     }
-    receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| silent())
+    receiver.recv_timeout(patience).unwrap_or_else(|_| silent())
 }
 
 fn look_as_user(account: &Account) -> Found {

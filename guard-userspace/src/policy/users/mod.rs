@@ -10,13 +10,26 @@ mod find;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 pub use self::{
     document::{LABEL, RAISE, RULE, TOP},
     find::{Account, FILE, Found, MAX_BYTES, Stamp, accounts, look},
 };
-use super::{Part, Policy, PolicyError};
+use super::{
+    Part, Policy, PolicyError,
+    files::{self, Trust},
+};
+
+/// How long all homes together may take to answer, and one when a session begins. guardd does nothing else meanwhile;
+/// the kernel does.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// See [`PATIENCE`].
+const GLANCE: Duration = Duration::from_millis(200);
 
 /// Labels that one user may add. There is room for 64 of all.
 pub const MAX_LABELS: usize = 4;
@@ -53,17 +66,47 @@ impl UserFiles {
 
     /// Whether a user's file is another one than was read.
     pub fn differs(&self, account: &Account) -> bool {
-        let now = look(account).stamp();
+        let now = look(account, GLANCE).stamp();
         self.stamps.get(&account.uid).cloned().flatten() != now
     }
+}
+
+/// Checks what lies at the place of a user's file, or is to lie there, against the policy of this machine. `None` where
+/// the path is not that of such a file.
+///
+/// # Errors
+/// A mistake in it, or in the machine's policy.
+pub fn check(path: &Path) -> Option<Result<usize, PolicyError>> {
+    let path = std::path::absolute(path).ok()?;
+    let home = path.ancestors().nth(FILE.split('/').count())?;
+    if home.join(FILE) != path {
+        return None;
+    }
+    let check = || {
+        let mut policy = files::load(None, Trust::Anybodys)?;
+        let part = files::read(&path, Trust::Anybodys)?;
+        let account = Account {
+            name: home
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default(),
+            uid: 0,
+            gid: 0,
+            home: home.to_owned(),
+        };
+        policy.add_user(&account, part)
+    };
+    Some(check())
 }
 
 impl Policy {
     /// Adds the files of these users, who come first while there is room.
     pub fn add_users(&mut self, accounts: &[Account]) -> UserFiles {
         let mut users = UserFiles::default();
+        let begun = Instant::now();
         for account in accounts {
-            let found = look(account);
+            let left = PATIENCE.saturating_sub(begun.elapsed()).max(GLANCE / 10);
+            let found = look(account, left);
             let stamp = found.stamp();
             users.stamps.insert(account.uid, stamp.clone());
             let part = match found {

@@ -292,7 +292,7 @@ impl Home {
     }
 
     fn refused(&self) -> String {
-        match look(&self.account) {
+        match look(&self.account, GLANCE) {
             Found::Refused(why, _) => why,
             other => panic!("{other:?}"),
         }
@@ -302,15 +302,15 @@ impl Home {
 #[test]
 fn only_the_users_own_file_in_their_own_home_is_read() {
     let home = Home::new();
-    assert_eq!(look(&home.account), Found::Nothing);
+    assert_eq!(look(&home.account, GLANCE), Found::Nothing);
     let path = home.write("version = 1\n");
-    let Found::File(part, stamp) = look(&home.account) else {
+    let Found::File(part, stamp) = look(&home.account, GLANCE) else {
         panic!("not read");
     };
     assert_eq!(part.text, "version = 1\n");
     assert_eq!(part.source, Source::File(path.clone()));
     home.write("version = 1\n# more\n");
-    assert_ne!(look(&home.account).stamp(), Some(stamp));
+    assert_ne!(look(&home.account, GLANCE).stamp(), Some(stamp));
 
     fs::set_permissions(&path, fs::Permissions::from_mode(0o620)).unwrap();
     assert!(home.refused().contains("others may write to it"));
@@ -350,7 +350,7 @@ fn only_the_users_own_file_in_their_own_home_is_read() {
     };
     fs::remove_dir(&path).unwrap();
     home.write("version = 1\n");
-    assert_eq!(look(&stranger), Found::Nothing);
+    assert_eq!(look(&stranger, GLANCE), Found::Nothing);
 }
 
 #[test]
@@ -370,10 +370,22 @@ fn a_file_of_another_is_not_read_even_if_it_lies_there() {
     };
     std::os::unix::fs::chown(&other.home, Some(61_235), None).unwrap();
     fs::set_permissions(home.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let Found::Refused(why, _) = look(&other) else {
+    let Found::Refused(why, _) = look(&other, GLANCE) else {
         panic!("read");
     };
     assert!(why.contains("cannot be read"), "{why}");
+}
+
+#[test]
+fn a_users_file_is_checked_by_its_place() {
+    let home = Home::new();
+    let path = home.write("version = 1\n[[raise]]\nrule = \"infra-reached\"\nthen = \"hold\"\n");
+    assert_eq!(check(&path).unwrap().unwrap(), 1);
+    home.write("version = 1\n[[raise]]\nrule = \"infra-reached\"\nthen = \"flag\"\n");
+    let error = check(&path).unwrap().unwrap_err();
+    assert!(error.one_line().contains("can only tighten"), "{error}");
+    assert!(check(Path::new("/etc/guard/policy.toml")).is_none());
+    assert!(check(Path::new("policy.toml")).is_none());
 }
 
 #[test]
