@@ -8,7 +8,8 @@ use std::{
     process::Command,
 };
 
-use guard_tests::{Guard, Place, Policy, Tool, eventually, server::Tcp};
+use guard_tests::{Guard, Place, Policy, Tool, eventually, proc, server::Tcp};
+use rustix::process::Signal;
 
 /// Two policies that deny the same and have nothing else in common.
 fn denying(secret: &Path, server: &Tcp, which: usize) -> String {
@@ -153,6 +154,20 @@ fn fragments_are_loaded_with_the_policy_and_a_wrong_one_changes_nothing() {
     fs::write(&second, flag).unwrap();
     f.guard.must(&["policy", "reload"]);
     assert!(f.connects(&mut tool));
+
+    // By a signal nobody is answered: then status says what is wrong, until it is right.
+    fs::write(&second, "mode = \"off\"\n").unwrap();
+    proc::signal(f.guard.pid(), Signal::HUP);
+    let degraded = || f.guard.json(&["status"])["degraded"].to_string();
+    let told = eventually("it is told", || {
+        Some(degraded()).filter(|text| text.contains("is not in force"))
+    });
+    assert!(told.contains(&format!("{}:1:8:", second.display())), "{told}");
+    assert!(f.connects(&mut tool));
+    fs::write(&second, "").unwrap();
+    proc::signal(f.guard.pid(), Signal::HUP);
+    eventually("it is in force", || (degraded() == "[]").then_some(()));
+    assert!(!f.connects(&mut tool));
 
     // What another user could change is refused, as is what is another's.
     fs::remove_file(&second).unwrap();
