@@ -70,6 +70,8 @@ pub const COPY: i32 = 0x6d75_6c74;
 pub const MAX_GROUPS: usize = 64;
 /// Rules a policy may have.
 pub const MAX_RULES: usize = 64;
+/// Rules that a user's own file may add for that user's sessions.
+pub const MAX_USER_RULES: usize = 8;
 /// Bytes of a program's environment that are searched for agents' markers.
 pub const ENV_SEARCHED: usize = 64 << 10;
 /// Ordered steps in one rule.

@@ -28,7 +28,15 @@ pub struct Rule {
     pub fallback: u8,
     /// Set of `RULE_*`.
     pub flags: u32,
+    /// Whose sessions it is for: those of this uid, or with [`ANY_USER`] everybody's.
+    pub uid: u32,
+    /// Unused.
+    pub pad: u32,
 }
+
+/// [`Rule::uid`] of a rule for every session. A session whose user is not known carries it too, and is met by no
+/// other rule.
+pub const ANY_USER: u32 = u32::MAX;
 
 /// [`Rule::within_ns`] of a rule without a window.
 pub const NO_LIMIT: u64 = i64::MAX as u64;
@@ -63,6 +71,12 @@ impl Rule {
     #[inline(always)]
     pub fn concerns(&self, touched: u64) -> bool {
         self.labels & touched != 0
+    }
+
+    /// Whether it is for the sessions of this user.
+    #[inline(always)]
+    pub fn is_for(&self, uid: u32) -> bool {
+        self.uid == ANY_USER || self.uid == uid
     }
 }
 
@@ -138,6 +152,8 @@ mod tests {
             on_timeout: 0,
             fallback: 0,
             flags: 0,
+            uid: ANY_USER,
+            pad: 0,
         }
     }
 
@@ -190,6 +206,22 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_users_rule_is_for_that_users_sessions_and_for_none_whose_user_is_not_known() {
+        let everybody = rule(&[1], NO_LIMIT);
+        let of_one = Rule {
+            uid: 1000,
+            ..everybody
+        };
+        assert!([0, 1000, 1001, ANY_USER].map(|uid| everybody.is_for(uid)) == [true; 4]);
+        assert!(of_one.is_for(1000));
+        assert!(
+            ![0, 1001, ANY_USER]
+                .into_iter()
+                .any(|uid| of_one.is_for(uid))
+        );
     }
 
     #[test]

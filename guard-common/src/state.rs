@@ -6,7 +6,7 @@ use crate::{MAX_LABELS, MAX_RULES, rule::Rule};
 
 /// Version of the tables' layout and meaning. A guardd takes the tables of an earlier one over only where it is
 /// the same: change it with any of the structures below.
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 4;
 
 /// A process (thread group) that belongs to a session. Key: its tgid in the initial pid namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +53,10 @@ pub struct Session {
     pub parent: u32,
     /// One of `POSTURE_*`.
     pub posture: u32,
+    /// Real uid of its first process, or [`crate::rule::ANY_USER`] where that is not known.
+    pub uid: u32,
+    /// Unused.
+    pub pad: u32,
     /// Last touch of each label, nanoseconds of `CLOCK_MONOTONIC`; 0 for never.
     pub last_ns: [u64; MAX_LABELS],
 }

@@ -9,7 +9,7 @@ use aya_ebpf::{
     programs::RawTracePointContext,
 };
 use guard_common::{
-    MAX_LABELS, MAX_NESTING, MAX_RULES, MAX_STEPS, Verdict,
+    MAX_LABELS, MAX_NESTING, MAX_RULES, MAX_STEPS, MAX_USER_RULES, Verdict,
     event::{FLAG_FALLBACK, FLAG_LEASED, NO_RULE},
     rule::{Progress, ProgressKey, RULE_OBSERVE, advance},
     state::{AnswerKey, Config, Held, LeaseKey, class, fate},
@@ -153,7 +153,8 @@ pub extern "C" fn guard_judge(slot: u32, session: u32, labels: u64, now_ns: u64,
         }
         // First every rule moves on, then those that fire are looked at, the strictest first (the table is in
         // that order).
-        let mut firing = guard_advance_all(id, generation, labels, now_ns);
+        let uid = (touched >> 32) as u32;
+        let mut firing = guard_advance_all(id, generation, labels, now_ns, uid);
         for _ in 0..MAX_TRIES {
             if firing == 0 {
                 break;
@@ -188,7 +189,8 @@ pub fn judge(session: u32, labels: u64, now_ns: u64, tgid: u32, judgement: &mut 
 /// There is no such session.
 const ABSENT: u64 = u64::MAX;
 
-/// Notes that `session` touched `labels`. Gives the session around it, 0 for none, or [`ABSENT`].
+/// Notes that `session` touched `labels`. Gives the session around it, 0 for none, with the session's user in the
+/// upper half; or [`ABSENT`], which is neither's number.
 ///
 /// Exported for the reason given at [`kernel`].
 #[unsafe(no_mangle)]
@@ -205,11 +207,11 @@ pub extern "C" fn guard_touch(session: u32, labels: u64, now_ns: u64) -> u64 {
         }
     }
     // SAFETY: as above.
-    unsafe { (*state).parent as u64 }
+    unsafe { (*state).parent as u64 | ((*state).uid as u64) << 32 }
 }
 
-/// Moves every rule of a half of the policy that these labels concern. Gives those that fire, as bits. Exported
-/// for the reason given at [`kernel`].
+/// Moves every rule of a half of the policy that these labels concern and that is for this user. Gives those that
+/// fire, as bits. Exported for the reason given at [`kernel`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn guard_advance_all(
@@ -217,6 +219,7 @@ pub extern "C" fn guard_advance_all(
     generation: u32,
     labels: u64,
     now_ns: u64,
+    uid: u32,
 ) -> u64 {
     let Some(table) = RULES.get(generation & 1) else {
         return 0;
@@ -226,7 +229,8 @@ pub extern "C" fn guard_advance_all(
         if index >= path::forget(&table.count) {
             break;
         }
-        if table.rules[index as usize].concerns(labels) {
+        let rule = &table.rules[index as usize];
+        if rule.concerns(labels) && rule.is_for(uid) {
             let fires = guard_advance(session, index | generation << 16, labels, now_ns);
             firing |= (fires as u64 & 1) << index;
         }
@@ -275,8 +279,9 @@ static NOT_BEGUN: Progress = Progress {
     start: [0; MAX_STEPS],
 };
 
-/// Rules that fire on one call and are looked at: those beyond it would be milder than all of these.
-const MAX_TRIES: u32 = 16;
+/// Rules that fire on one call and are looked at: those beyond it would be milder than all of these. Sixteen, and as
+/// many as a user may add, so that these push none of the others out.
+const MAX_TRIES: u32 = 16 + MAX_USER_RULES as u32;
 
 /// Position of the only set bit. A table, since BPF cannot count zeros and every branch would double
 /// the verifier's work: <https://www.chessprogramming.org/De_Bruijn_Sequence_Generator>

@@ -18,7 +18,7 @@ use guard::{
     journal::Journal,
     kernel::{NameServerBytes, Offsets, Record, btf},
     names,
-    policy::{CommandMatcher, Policy, Source},
+    policy::{CommandMatcher, Part, Policy, Source, users::Account},
     wire::{Reply, Request},
 };
 use guard_common::{
@@ -140,6 +140,36 @@ const TARGETS: [Target; 11] = [
         run: |data| {
             if let Ok(text) = std::str::from_utf8(data) {
                 let _ = Policy::parse(text, Source::BuiltIn);
+            }
+        },
+    },
+    Target {
+        name: "user-policy",
+        seeds: || {
+            vec![
+                b"version = 1\n[[label]]\nname = \"l\"\nfiles = [\"~/**/x\", \"~/{a,b}\"]\nargv = [\"m **\"]\n[[rule]]\nname = \"r\"\nwhen = [\"l\", \"infra\"]\nwithin = \"1m\"\nthen = \"kill\"\n[[raise]]\nrule = \"infra-reached\"\nthen = \"hold\"\n".to_vec(),
+            ]
+        },
+        run: |data| {
+            static MACHINE: LazyLock<Policy> = LazyLock::new(Policy::built_in);
+            if let Ok(text) = std::str::from_utf8(data) {
+                let account = Account {
+                    name: "ann".into(),
+                    uid: 1000,
+                    gid: 1000,
+                    home: "/home/ann".into(),
+                };
+                let part = Part {
+                    source: Source::BuiltIn,
+                    text: text.to_owned(),
+                };
+                let mut policy = MACHINE.clone();
+                if policy.add_user(&account, part).is_ok() {
+                    // Whatever it says, it takes nothing away.
+                    assert!(policy.rules.starts_with(&MACHINE.rules));
+                    assert_eq!(policy.agents.len(), MACHINE.agents.len());
+                    assert_eq!(policy.mode, MACHINE.mode);
+                }
             }
         },
     },

@@ -33,6 +33,15 @@ pub fn rfc3339_at(mono_ns: u64) -> String {
     rfc3339(then.unwrap_or(now))
 }
 
+/// A time so long ago, as events carry it; the beginning of time for what lies before it.
+pub fn rfc3339_ago(span: Duration) -> String {
+    rfc3339(
+        Timestamp::now()
+            .checked_sub(span)
+            .unwrap_or(Timestamp::UNIX_EPOCH),
+    )
+}
+
 fn rfc3339(at: Timestamp) -> String {
     DateTimePrinter::new()
         .precision(Some(6))

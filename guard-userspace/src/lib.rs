@@ -5,10 +5,12 @@
 
 pub mod cli;
 pub mod clock;
+pub mod digest;
 pub mod doctor;
 pub mod engine;
 pub mod event;
 pub mod http;
+pub mod init;
 pub mod journal;
 pub mod kernel;
 pub mod mask;

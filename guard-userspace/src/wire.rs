@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::Event;
+use crate::{event::Event, policy::Mode};
 
 /// The longest line either side accepts, in bytes. Policies travel by path, not by content.
 pub const MAX_LINE: usize = 1 << 20;
@@ -122,6 +122,11 @@ pub enum Request {
     PolicyShow,
     /// Load the policy file again. Reply: [`Reply::Done`].
     PolicyReload,
+    /// Write the mode into the policy and load it. Reply: [`Reply::Done`].
+    Mode {
+        /// Which.
+        mode: Mode,
+    },
     /// For one session: each rule, its steps and what is missing. Reply: [`Reply::Explain`].
     PolicyExplain {
         /// `s-N`.
@@ -162,6 +167,9 @@ pub enum Reply {
         session: String,
         /// Processes that were tagged.
         processes: u64,
+        /// What its user should know.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
     },
     /// A lease was given.
     Granted {
@@ -256,6 +264,12 @@ pub struct Status {
     pub kernel: String,
     /// Path of the policy, or `built-in`.
     pub policy: String,
+    /// The files of the machine's policy, where they are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policy_files: Vec<String>,
+    /// Users' own files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub user_policies: Vec<UserPolicyInfo>,
     /// Each thing watched and what serves it.
     pub hooks: Vec<HookInfo>,
     /// What the policy or the contract says that cannot be enforced here, with the reason.
@@ -276,6 +290,22 @@ pub struct Status {
     pub events: u64,
     /// Directory of the journal.
     pub state_dir: String,
+}
+
+/// A user's own policy file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UserPolicyInfo {
+    /// The user's name.
+    pub user: String,
+    /// Whose.
+    pub uid: u32,
+    /// The file.
+    pub path: String,
+    /// Rules that it adds for that user's sessions.
+    pub rules: u64,
+    /// Why it is left out, in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<String>,
 }
 
 /// Records of one class.

@@ -50,6 +50,11 @@ impl Guards {
         self.place.path(&self.name)
     }
 
+    /// guardctl, for what it does without a guardd.
+    pub fn guardctl_alone(&self) -> PathBuf {
+        tested("guardctl")
+    }
+
     /// The command that would start it. `policy` is its policy's text.
     pub fn command(&self, policy: &str) -> Command {
         let dir = self.dir();

@@ -48,6 +48,8 @@ fn a_process_inside_a_session_may_not_answer_for_itself_even_as_root() {
         format!("resume {session}"),
         format!("kill {session}"),
         "policy reload".into(),
+        "enforce".into(),
+        "observe".into(),
         format!("adopt {}", held.pid()),
     ] {
         let answer = inside.must(&format!("run {guardctl} --socket {socket} {command}"));
@@ -87,6 +89,8 @@ fn another_user_may_not_answer() {
         &["resume", session],
         &["kill", session],
         &["policy", "reload"],
+        &["enforce"],
+        &["observe"],
     ] {
         let output = place
             .command("setpriv")

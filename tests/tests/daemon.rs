@@ -243,6 +243,27 @@ fn doctor_says_what_works_here_without_a_daemon() {
             .iter()
             .all(|check| check["ok"] == true || check["required"] == false)
     );
+    // A tier that serves is never told as one that does not: what only a policy turns on is loaded all the same.
+    for hook in guard.json(&["status"])["hooks"].as_array().unwrap() {
+        let check = checks.iter().find(|check| check["name"] == hook["watched"]);
+        let check = check.unwrap_or_else(|| panic!("{hook} is not in {report}"));
+        assert_eq!(check["ok"], hook["tier"] != "none", "{check} {hook}");
+        assert_eq!(check["mend"].is_string(), check["ok"] == false, "{check}");
+    }
+    let summary = report["summary"].as_str().unwrap();
+    assert!(
+        summary.starts_with("On ") && summary.contains("guard can run."),
+        "{summary}"
+    );
+    let denies = guard.hook("open")["can"]
+        .as_array()
+        .unwrap()
+        .contains(&"deny".into());
+    assert_eq!(
+        summary.contains("A denied file is not opened"),
+        denies,
+        "{summary}"
+    );
     let people = guard.ctl(&["doctor"]);
     assert!(people.out.lines().count() >= checks.len(), "{people:?}");
 }

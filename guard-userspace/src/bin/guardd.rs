@@ -5,12 +5,13 @@ use std::{
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use clap::{Parser, ValueEnum};
 use guard::{
-    DEFAULT_SOCKET, DEFAULT_STATE_DIR,
+    DEFAULT_SOCKET, DEFAULT_STATE_DIR, clock,
     engine::{End, Engine, Options, load_policy},
     journal::Journal,
     kernel::{Kernel, Settings, Tier, btf, pins::Pins},
@@ -44,6 +45,12 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value_t = Settings::default().lineage_size,
           value_parser = clap::value_parser!(u32).range(16..=4_194_304))]
     lineage_size: u32,
+    /// How often what would have been stopped is told.
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = clock::parse_duration)]
+    digest_every: Duration,
+    /// Where the users are whose own files may tighten the policy.
+    #[arg(long, value_name = "FILE", default_value = "/etc/passwd", hide = true)]
+    passwd: PathBuf,
     /// No better mechanism than this one, to try what another kernel would do.
     #[arg(long, value_name = "TIER", hide = true)]
     tier: Option<TierName>,
@@ -154,6 +161,8 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
         }),
         state_dir: arguments.state_dir,
         own: vec![arguments.socket.clone()],
+        passwd: arguments.passwd,
+        digest_every: arguments.digest_every,
     };
     let policy = load_policy(&options)?;
     if arguments.check {
@@ -266,7 +275,7 @@ fn go_before_agents() -> std::io::Result<()> {
 fn check(policy: &Policy) -> anyhow::Result<()> {
     println!(
         "{}: ok: {} agents, {} labels, {} rules",
-        policy.source,
+        policy.source(),
         policy.agents.len(),
         policy.labels.len(),
         policy.rules.len()

@@ -12,7 +12,7 @@ use clap::{
     error::ErrorKind,
 };
 
-use crate::{clock, event::Kind};
+use crate::{clock, event::Kind, policy::Mode};
 
 /// Where guardd listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/guard/guard.sock";
@@ -146,6 +146,18 @@ pub enum Command {
     /// Work on a policy without touching a process
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// What would have been stopped, had it not only been observed
+    Digest {
+        /// How far back
+        #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = clock::parse_duration)]
+        since: Duration,
+    },
+    /// Carry verdicts out from now on: writes the mode into the policy and loads it
+    Enforce,
+    /// Only record verdicts from now on: writes the mode into the policy and loads it
+    Observe,
+    /// Write a first policy for this machine, by a few questions
+    Init(InitArgs),
     /// Try what will work on this machine, and say how to mend what will not
     Doctor,
     /// Check the journal's chain
@@ -179,18 +191,56 @@ pub struct RunArgs {
     pub command: Vec<OsString>,
 }
 
+/// What `init` takes.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// Ask nothing; what is not said by options is as in the questions' defaults
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Only print what would be written
+    #[arg(long)]
+    pub print: bool,
+    /// Replace what an earlier init has written
+    #[arg(long)]
+    pub force: bool,
+    /// observe (first) or enforce
+    #[arg(long, value_name = "MODE", value_parser = parse_mode)]
+    pub mode: Option<Mode>,
+    /// Base name of a program that is an agent too; may be repeated, or be a list with commas
+    #[arg(long = "agent", value_name = "NAME", value_delimiter = ',')]
+    pub agents: Option<Vec<String>>,
+    /// User who may answer, besides root; may be repeated, or be a list with commas
+    #[arg(long, value_name = "USER", value_delimiter = ',')]
+    pub answer: Option<Vec<String>>,
+    /// How people are told of holds: terminal, desktop, or none; may be repeated, or be a list with commas
+    #[arg(long, value_name = "CHANNEL", value_delimiter = ',')]
+    pub notify: Option<Vec<String>>,
+    /// Directory of the policy
+    #[arg(long, value_name = "DIR", default_value = "/etc/guard")]
+    pub directory: PathBuf,
+}
+
+fn parse_mode(word: &str) -> Result<Mode, String> {
+    [Mode::Observe, Mode::Enforce]
+        .into_iter()
+        .find(|mode| mode.name() == word)
+        .ok_or_else(|| "expected observe or enforce".into())
+}
+
 /// `guardctl policy …`
 #[derive(Debug, Subcommand)]
 pub enum PolicyCommand {
-    /// Say whether a policy file is right, and if not, where
+    /// Say whether a policy is right, and if not, where
     Check {
-        /// Policy file
+        /// Policy file, or a directory with policy.toml and policy.d
         file: PathBuf,
     },
     /// The policy in force
     Show,
-    /// Make guardd read its policy file again
+    /// Make guardd read its policy files again
     Reload,
+    /// The policy's JSON Schema, for editors
+    Schema,
     /// Each rule against one session: which steps are fulfilled, which is missing
     Explain {
         /// Session

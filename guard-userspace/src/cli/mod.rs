@@ -7,6 +7,7 @@
 mod account;
 mod args;
 mod client;
+mod digest;
 mod escape;
 mod failure;
 mod offline;
@@ -25,7 +26,10 @@ use std::{
     time::Duration,
 };
 
-pub use self::offline::{DoctorCheck, DoctorReport, Offline};
+pub use self::{
+    args::InitArgs,
+    offline::{DoctorCheck, DoctorReport, Offline},
+};
 use self::{
     args::{Cli, Command, DEFAULT_SOCKET, NotACommand, PolicyCommand},
     client::Conversation,
@@ -34,6 +38,7 @@ use self::{
 };
 use crate::{
     event::Kind,
+    policy::Mode,
     wire::{Reply, Request},
 };
 
@@ -115,6 +120,15 @@ impl Guardctl<'_> {
                 kinds,
             } => return self.events(*follow, session.clone(), kinds.clone()),
             Command::Doctor => return self.doctor(),
+            Command::Digest { since } => return self.digest(*since),
+            Command::Init(args) => {
+                return self.said((self.offline.init)(args).map_err(Failure::No));
+            }
+            Command::Policy(PolicyCommand::Schema) => {
+                // A document of its own, with --json as without.
+                self.out.write_all((self.offline.schema)().as_bytes())?;
+                return Ok(0);
+            }
             Command::Verify { state_dir } => {
                 return self.said((self.offline.verify)(state_dir).map_err(Failure::No));
             }
@@ -146,7 +160,9 @@ impl Guardctl<'_> {
             Reply::Show(detail) => render::show(screen, detail),
             Reply::Event(event) => format!("{}\n", render::event_line(screen, event, false)),
             Reply::Pending { holds } => render::pending(screen, holds, &self.guardctl()),
-            Reply::Adopted { session, processes } => {
+            Reply::Adopted {
+                session, processes, ..
+            } => {
                 let (session, s) = (
                     escape::text(session),
                     if *processes == 1 { "" } else { "es" },
@@ -292,10 +308,18 @@ fn request(command: &Command) -> Option<Request> {
         },
         Command::Policy(PolicyCommand::Show) => Request::PolicyShow,
         Command::Policy(PolicyCommand::Reload) => Request::PolicyReload,
+        Command::Enforce => Request::Mode {
+            mode: Mode::Enforce,
+        },
+        Command::Observe => Request::Mode {
+            mode: Mode::Observe,
+        },
         Command::Policy(PolicyCommand::Explain { session }) => Request::PolicyExplain {
             session: session.clone(),
         },
-        Command::Policy(PolicyCommand::Check { .. })
+        Command::Policy(PolicyCommand::Check { .. } | PolicyCommand::Schema)
+        | Command::Digest { .. }
+        | Command::Init(_)
         | Command::Events { .. }
         | Command::Run(_)
         | Command::Doctor

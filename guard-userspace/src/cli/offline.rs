@@ -5,12 +5,18 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::args::InitArgs;
+
 /// What the binary hands in.
 #[derive(Clone, Copy)]
 pub struct Offline {
     /// `policy check FILE`: a text for people when the policy is right, else where it is wrong (may
     /// be several lines).
     pub policy_check: fn(&Path) -> Result<String, String>,
+    /// `policy schema`: the schema as text.
+    pub schema: fn() -> String,
+    /// `init`: what to tell the person, or what is wrong, in one line.
+    pub init: fn(&InitArgs) -> Result<String, String>,
     /// `doctor`: tries each thing guard needs on this machine.
     pub doctor: fn() -> DoctorReport,
     /// `verify`: checks the journal in a state directory.

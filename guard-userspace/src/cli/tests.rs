@@ -78,6 +78,11 @@ const OFFLINE: Offline = Offline {
         Some("good.toml") => Ok("good.toml: 3 rules".into()),
         _ => Err("bad.toml:2:1: unknown key\n  2 | mod = 1\n    | ^^^ expected `mode`".into()),
     },
+    schema: || "{}\n".into(),
+    init: |args| match args.yes {
+        true => Ok("written".into()),
+        false => Err("init: no terminal to ask on".into()),
+    },
     doctor: || DoctorReport {
         checks: vec![DoctorCheck {
             name: "btf".into(),
@@ -378,6 +383,10 @@ fn offline_commands_have_their_statuses() {
     let error: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((status, &error["error"]["code"]), (2, &json!("invalid")));
 
+    assert_eq!(guardctl(&["policy", "schema"]).1, "{}\n");
+    assert_eq!(guardctl(&["init", "--yes", "--mode", "observe"]).0, 0);
+    assert_eq!(guardctl(&["init"]).0, 1);
+    assert_eq!(guardctl(&["init", "--mode", "off"]).0, 2);
     assert_eq!(guardctl(&["verify"]).0, 0);
     assert_eq!(guardctl(&["verify", "--state-dir", "/elsewhere"]).0, 1);
     let (status, out, _) = guardctl(&["doctor", "--json"]);

@@ -190,6 +190,9 @@ impl Engine {
                 &format!("it would be the {depth}th session inside the other, and {MAX_NESTING} are judged"),
             ));
         }
+        // Nobody, where it cannot be told: then only root sees it.
+        let uid = process::uid(root.pid).unwrap_or(u32::MAX);
+        self.look_at_users_file(uid);
         self.attach();
         self.next_session += 1;
         let id = self.next_session;
@@ -198,8 +201,7 @@ impl Engine {
             agent,
             origin,
             root: (root.pid, root.start),
-            // Nobody, where it cannot be told: then only root sees it.
-            uid: process::uid(root.pid).unwrap_or(u32::MAX),
+            uid,
             parent,
             anchor: anchor.map(|id| (id.pid, id.start)),
             intent,
@@ -231,6 +233,8 @@ impl Engine {
         self.tell(event);
         if matches!(origin, Origin::Exec | Origin::Script | Origin::Env) {
             self.tell_first_exec(root, id);
+            // `run` and `adopt` tell it themselves, and whoever called them.
+            self.tell_of_users_file(id);
         }
         self.save();
         Ok(id)
@@ -304,6 +308,8 @@ impl Engine {
             } else {
                 0
             },
+            uid: session.uid,
+            pad: 0,
             last_ns: [0; guard_common::MAX_LABELS],
         };
         for (label, fact) in &session.facts {

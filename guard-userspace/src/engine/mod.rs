@@ -4,10 +4,12 @@
 
 mod adopt;
 mod content;
+mod digest;
 mod exceptions;
 mod families;
 mod holds;
 mod leases;
+mod mode;
 mod names;
 mod own;
 mod quic;
@@ -18,11 +20,12 @@ mod requests;
 mod running;
 mod session;
 mod taps;
+mod users;
 mod views;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -31,6 +34,7 @@ use aya::maps::{MapData, RingBuf};
 use guard_common::{event::kind, state::class};
 pub use holds::{By, Hold, Outcome};
 use leases::Grant;
+pub(crate) use mode::write_whole;
 use reload::{NamedRule, named_rules, rebuild};
 pub use requests::{Command, Peer, Refusal};
 use serde_json::json;
@@ -41,13 +45,16 @@ use tokio::{
 };
 
 use crate::{
-    DEFAULT_POLICY, clock,
+    clock,
+    digest::Digest,
     event::{Event, Kind},
     journal::{Journal, JournalError},
     kernel::{Counters, FEATURES, Feature, Kernel, KernelError, Record, Rings},
     names::{Names, Streams},
     policy::{
-        AgentMatcher, Clusters, CommandMatcher, Homes, LabelBits, Mode, Policy, PolicyError, Tables,
+        AgentMatcher, Clusters, CommandMatcher, Homes, LabelBits, Mode, Policy, PolicyError,
+        Tables,
+        files::{self, Trust},
     },
     process::{self, Id},
     tls::Libraries,
@@ -127,6 +134,10 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// More files and directories that are guard's own: its socket, its pins.
     pub own: Vec<PathBuf>,
+    /// Where the users are whose own files may tighten the policy.
+    pub passwd: PathBuf,
+    /// How often what would have been stopped is told.
+    pub digest_every: Duration,
 }
 
 /// A process that was seen at its exec.
@@ -166,6 +177,9 @@ pub struct Engine {
     bits: LabelBits,
     agents: AgentMatcher,
     commands: CommandMatcher,
+    users: users::Users,
+    /// What would have been stopped since it was last told.
+    digest: Digest,
     /// The rules of both policy halves in the kernel's order, with their names: a record or a hold may
     /// still be from the policy before the last reload.
     rules: [Vec<NamedRule>; 2],
@@ -234,10 +248,8 @@ async fn look(at: Option<tokio::time::Instant>) {
 /// # Errors
 /// The policy's mistake.
 pub fn load_policy(options: &Options) -> Result<Policy, PolicyError> {
-    // Looked for each time: a reload finds the file that was written since.
-    let installed = Some(Path::new(DEFAULT_POLICY)).filter(|path| path.exists());
-    let policy = options.policy.as_deref().or(installed);
-    policy.map_or_else(|| Ok(Policy::built_in()), Policy::load)
+    // Looked for each time: a reload finds the files that were written since.
+    files::load(options.policy.as_deref(), Trust::of_this_process())
 }
 
 impl Engine {
@@ -253,6 +265,7 @@ impl Engine {
         mut kernel: Kernel,
         rings: Rings,
     ) -> Result<(Self, Handle), EngineError> {
+        let users = users::add(&mut policy, &options, &[]);
         let bits = LabelBits::assign(None, &policy)?;
         let homes = Homes::from_system();
         policy.clusters = Clusters::of(&homes);
@@ -281,6 +294,8 @@ impl Engine {
         let mut engine = Self {
             agents: AgentMatcher::new(&policy, &homes),
             commands: CommandMatcher::new(&policy),
+            users,
+            digest: Digest::since(clock::realtime_s()),
             options,
             kernel,
             critical: watch(rings.critical)?,
@@ -338,9 +353,10 @@ impl Engine {
             "what": "started",
             "version": env!("CARGO_PKG_VERSION"),
             "mode": engine.mode().name(),
-            "policy": engine.policy.source.to_string(),
+            "policy": engine.policy.source().to_string(),
         }));
         engine.tell(event);
+        engine.tell_of_users();
         if engine.journal.unwritten() > 0 {
             let why = engine.problems.remove("journal").unwrap_or_default();
             return Err(EngineError::NoRoom {
@@ -554,6 +570,8 @@ impl Engine {
         self.detach_when_idle();
         self.sweep_names();
         self.sweep_taps();
+        self.take_up_changed_users();
+        self.tell_digest();
         // Facts are in the journal already; this keeps what a restart has to replay short, and the list
         // of processes young.
         if self.dirty && clock::monotonic_ns() - self.saved_ns > SAVE_EVERY.as_nanos() as u64 {
@@ -744,6 +762,7 @@ impl Engine {
                 tracing::error!("{error}");
             }
         }
+        self.digest.add(&event);
         // No listener is no error.
         let _ = self.events.send(Arc::new(event.clone()));
         event

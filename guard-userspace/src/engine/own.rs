@@ -9,7 +9,11 @@ use std::{
 
 use guard_common::state::own;
 
-use super::{DEFAULT_POLICY, Engine, Options};
+use super::{Engine, Options};
+use crate::{
+    DEFAULT_POLICY,
+    policy::files::{self, Trust},
+};
 
 /// Where a unit of guard's may lie; where packages and people put it.
 const UNITS: [&str; 6] = [
@@ -29,6 +33,14 @@ fn paths(options: &Options) -> Vec<PathBuf> {
     paths.extend(directory.map(Path::to_owned));
     paths.extend(directory.map(|directory| directory.join("policy.d")));
     paths.extend(options.policy.clone());
+    // Beside a policy that lies elsewhere only these are guard's.
+    let main = options
+        .policy
+        .as_deref()
+        .unwrap_or(Path::new(DEFAULT_POLICY));
+    let fragments = files::fragments_of(main);
+    paths.extend(files::fragments(&fragments, Trust::Anybodys).unwrap_or_default());
+    paths.push(fragments);
     paths.extend(options.own.iter().cloned());
     if let Ok(program) = std::env::current_exe() {
         paths.push(program.with_file_name("guardctl"));
@@ -70,6 +82,20 @@ impl Engine {
                 own::WITH_CONTENT
             };
             match self.kernel.tables.own_file(&path, how) {
+                Ok(file) => {
+                    marked.push(file);
+                    own.entry(file.ino).or_default().push(path);
+                }
+                Err(error) => {
+                    let problem = format!("{}: not protected: {error}", path.display());
+                    self.problems.insert("own-files", problem);
+                }
+            }
+        }
+        // Users' own files, so that a session cannot loosen what its user has tightened. By what was read: what lies at
+        // the path by now may be something else.
+        for (path, stamp) in self.user_files() {
+            match self.kernel.tables.own_inode(stamp.dev, stamp.ino) {
                 Ok(file) => {
                     marked.push(file);
                     own.entry(file.ino).or_default().push(path);

@@ -38,7 +38,7 @@ impl Engine {
             .unwrap_or_default();
         event.comm = Some(String::from_utf8_lossy(comm).into_owned());
         event.start = Some(Id::new(fields.tgid, fields.start_ns).start);
-        event.labels = self.bits.names(fields.labels);
+        event.labels = self.labels_for(fields.session, fields.labels);
         event.tier = tier::NAMES
             .get(usize::from(fields.tier))
             .map(|name| (*name).to_owned());
@@ -152,7 +152,7 @@ impl Engine {
             let Some(group) = self.policy.groups.get(index) else {
                 continue;
             };
-            if group.mask() & excepted == 0 {
+            if group.mask() & excepted == 0 && self.is_for(fields.session, group.user) {
                 labels |= self.bits.mask(&group.name);
             }
         }
@@ -243,6 +243,10 @@ impl Engine {
             object.insert("flags".into(), open_flags(flags).into());
         }
         event.object = Some(object.into());
+        // Another user's label alone: that this session has opened the file is nothing to it.
+        if event.labels.is_empty() && fields.labels != 0 && fields.would == 0 {
+            return;
+        }
         let event = self.tell(event);
         self.touch(fields, &event);
         self.hold_from(fields, event, None);

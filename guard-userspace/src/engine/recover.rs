@@ -47,6 +47,9 @@ struct State {
     /// Rules in the kernel's order.
     #[serde(default)]
     rules: Vec<String>,
+    /// What would have been stopped since that was last told.
+    #[serde(default)]
+    digest: Option<crate::digest::Digest>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -114,6 +117,7 @@ impl Engine {
                 .iter()
                 .map(|rule| rule.name.clone())
                 .collect(),
+            digest: Some(self.digest.clone()),
         };
         match self.write(&state) {
             Ok(()) => {
@@ -164,6 +168,13 @@ impl Engine {
         self.next_session = state.next_session;
         self.next_hold = state.next_hold;
         self.next_grant = state.next_grant;
+        if let Some(digest) = &state.digest {
+            self.digest = digest.clone();
+            // What came after it was written.
+            for event in self.journal.tail().filter(|event| event.seq > state.seq) {
+                self.digest.add(event);
+            }
+        }
         if state.boot != boot() {
             return;
         }

@@ -3,11 +3,13 @@
 use guard_common::rule::{Progress, ProgressKey, Rule, advance};
 use serde_json::json;
 
-use super::{Engine, Refusal, Session, load_policy};
+use super::{Engine, Refusal, Session, load_policy, users};
 use crate::{
     event::{Event, Kind},
     kernel::{Kernel, KernelError},
-    policy::{AgentMatcher, Clusters, CommandMatcher, Homes, LabelBits, Mode, Policy, Tables},
+    policy::{
+        AgentMatcher, Clusters, CommandMatcher, Homes, LabelBits, Mode, Part, Policy, Tables,
+    },
 };
 
 /// A rule of the kernel's table with the name that people know it by.
@@ -52,8 +54,37 @@ impl Engine {
     /// Loads the policy again. The old one stays in force until the new one is complete in the
     /// kernel, and whatever is wrong with the new one changes nothing.
     pub(super) fn reload(&mut self) -> Result<String, Refusal> {
-        let mut policy =
-            load_policy(&self.options).map_err(|error| Refusal::invalid(error.to_string()))?;
+        let loaded = load_policy(&self.options)
+            .map_err(|error| Refusal::invalid(error.to_string()))
+            .and_then(|policy| self.put_in_force(policy));
+        match &loaded {
+            Ok(_) => {
+                self.problems.remove("policy");
+            }
+            // Who asked may not read the answer, as with SIGHUP.
+            Err(error) => {
+                let error = error.to_string();
+                let why = error.lines().next().unwrap_or_default();
+                let problem = format!("the policy as it is on disk is not in force: {why}");
+                self.problems.insert("policy", problem);
+            }
+        }
+        loaded
+    }
+
+    /// The same for users' files alone: the machine's stay as they were last loaded.
+    pub(super) fn reload_users(&mut self) -> Result<String, Refusal> {
+        let parts = self.policy.parts.iter();
+        let machine: Vec<Part> = parts
+            .filter(|part| !self.users.is_of_user(part))
+            .cloned()
+            .collect();
+        let policy = Policy::of(&machine).map_err(|error| Refusal::invalid(error.to_string()))?;
+        self.put_in_force(policy)
+    }
+
+    fn put_in_force(&mut self, mut policy: Policy) -> Result<String, Refusal> {
+        let users = users::add(&mut policy, &self.options, &self.present_users());
         let bits = LabelBits::assign(Some(&self.bits), &policy)
             .map_err(|error| Refusal::invalid(error.to_string()))?;
         let homes = Homes::from_system();
@@ -90,6 +121,7 @@ impl Engine {
         self.agents = AgentMatcher::new(policy, &homes);
         self.commands = CommandMatcher::new(policy);
         self.tables = tables;
+        self.users = users;
         self.mark_own_files();
         self.kernel.tables.look_at_all_streams();
         // It may name system calls that the one before did not.
@@ -102,10 +134,24 @@ impl Engine {
         self.save();
         let mut event = Event::new(Kind::Policy);
         event.object = Some(
-            json!({ "what": "loaded", "policy": self.policy.source.to_string(), "rules": self.policy.rules.len() }),
+            json!({ "what": "loaded", "policy": self.policy.source().to_string(), "rules": self.policy.rules.len() }),
         );
         self.tell(event);
-        Ok(format!("policy {} is in force", self.policy.source))
+        self.tell_of_users();
+        let files = match self
+            .policy
+            .parts
+            .iter()
+            .filter(|part| !self.users.is_of_user(part))
+            .count()
+        {
+            0 | 1 => String::new(),
+            more => format!(", with {} more files,", more - 1),
+        };
+        Ok(format!(
+            "policy {}{files} is in force",
+            self.policy.source()
+        ))
     }
 }
 
@@ -136,7 +182,7 @@ pub(super) fn rebuild(
         let mut progress = Progress::default();
         for (mono_ns, labels) in &session.trail {
             let touched = labels.iter().fold(0, |mask, label| mask | bits.mask(label));
-            if rule.concerns(touched) {
+            if rule.concerns(touched) && rule.is_for(session.uid) {
                 advance(rule, &mut progress, touched, *mono_ns);
             }
         }

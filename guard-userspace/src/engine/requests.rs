@@ -295,13 +295,17 @@ impl Engine {
                 )))
             }
             Request::PolicyShow => Ok(Reply::Policy {
-                source: self.policy.source.to_string(),
-                text: self.policy.text.clone(),
+                source: self.policy.source().to_string(),
+                text: self.policy.text(|part| self.may_see_part(peer, part)),
                 not_enforced: Vec::new(),
             }),
             Request::PolicyReload => {
                 self.may_decide(peer, "policy reload")?;
                 self.reload().map(done)
+            }
+            Request::Mode { mode } => {
+                let by = self.may_decide(peer, mode.name())?;
+                self.set_mode(mode, by).map(done)
             }
             Request::PolicyExplain { session } => {
                 let session = self.session(peer, &session)?;
@@ -412,6 +416,7 @@ impl Engine {
         Ok(Reply::Adopted {
             session: format!("s-{id}"),
             processes,
+            note: self.tell_of_users_file(id),
         })
     }
 }

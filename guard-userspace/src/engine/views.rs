@@ -7,7 +7,6 @@ use crate::{
     clock,
     kernel::Feature,
     mask,
-    policy::Source,
     process::{self, Id},
     wire::{
         CounterInfo, FactInfo, HookInfo, ProcessInfo, RuleExplanation, SessionDetail, SessionInfo,
@@ -48,10 +47,9 @@ impl Engine {
                 .release()
                 .to_string_lossy()
                 .into_owned(),
-            policy: match &self.policy.source {
-                Source::BuiltIn => "built-in".into(),
-                Source::File(path) => path.display().to_string(),
-            },
+            policy: self.policy.source().to_string(),
+            policy_files: self.policy_files(),
+            user_policies: self.user_policies(),
             hooks: self.hooks_info(),
             not_enforced,
             sessions: self.sessions.len() as u64,
@@ -224,6 +222,7 @@ impl Engine {
         self.policy
             .rules
             .iter()
+            .filter(|rule| rule.user.is_none_or(|uid| uid == session.uid))
             .map(|rule| {
                 let index = self.rule_index(&rule.name);
                 let progress = index

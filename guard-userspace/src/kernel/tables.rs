@@ -397,9 +397,21 @@ impl Tables {
     /// When it cannot be looked at, or the table is full.
     pub fn own_file(&mut self, path: &Path, how: u32) -> io::Result<OwnFile> {
         let meta = fs::metadata(path)?;
+        self.own(meta.dev(), meta.ino(), how)
+    }
+
+    /// Marks a single file by its inode, as stat(2) tells it.
+    ///
+    /// # Errors
+    /// When the table is full.
+    pub fn own_inode(&mut self, dev: u64, ino: u64) -> io::Result<OwnFile> {
+        self.own(dev, ino, guard_common::state::own::ITSELF)
+    }
+
+    fn own(&mut self, dev: u64, ino: u64, how: u32) -> io::Result<OwnFile> {
         let file = OwnFile {
-            ino: meta.ino(),
-            dev: kernel_dev(meta.dev()),
+            ino,
+            dev: kernel_dev(dev),
             pad: 0,
         };
         self.own_files

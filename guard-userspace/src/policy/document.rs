@@ -6,7 +6,7 @@ use guard_common::{MAX_GROUPS, MAX_LABELS, MAX_RULES, MAX_STEPS, Verdict, state:
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Agent, LabelGroup, Mode, Policy, RequestPattern, Rule, Scope, Source, address,
+    Agent, LabelGroup, Mode, Part, Policy, RequestPattern, Rule, Scope, address,
     agent::{EnvMarker, ExePattern},
     command::CommandPattern,
     error::{Mistake, PolicyError, nearest},
@@ -15,11 +15,14 @@ use super::{
 };
 
 /// How long a hold waits when the rule does not say.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
+pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
 
-const TOP: &[&str] = &["version", "mode", "agent", "label", "rule"];
-const AGENT: &[&str] = &["name", "exe", "env"];
-const LABEL: &[&str] = &[
+/// Keys at the top of a file.
+pub(super) const TOP: &[&str] = &["version", "mode", "agent", "label", "rule"];
+/// Keys of `[[agent]]`.
+pub(super) const AGENT: &[&str] = &["name", "exe", "env"];
+/// Keys of `[[label]]`.
+pub(super) const LABEL: &[&str] = &[
     "name",
     "description",
     "files",
@@ -32,11 +35,14 @@ const LABEL: &[&str] = &[
     "requests",
     "except",
 ];
-const EXCEPT: &[&str] = &["exe", "files"];
-const REQUEST: &[&str] = &[
+/// Keys of `except`.
+pub(super) const EXCEPT: &[&str] = &["exe", "files"];
+/// Keys of one of `requests`.
+pub(super) const REQUEST: &[&str] = &[
     "host", "method", "path", "query", "graphql", "grpc", "mcp", "aws", "kube",
 ];
-const RULE: &[&str] = &[
+/// Keys of `[[rule]]`.
+pub(super) const RULE: &[&str] = &[
     "name",
     "description",
     "when",
@@ -47,51 +53,85 @@ const RULE: &[&str] = &[
     "scope",
     "fallback",
     "mode",
+    "replace",
 ];
 
-/// Reads a policy, without the checks that need its tables to be compiled.
-pub(super) fn read(text: &str, source: Source) -> Result<Policy, PolicyError> {
-    let parsed = DeTable::parse(text).map_err(|error| {
-        PolicyError::at(
-            &source,
-            text,
-            error.span().unwrap_or(text.len()..text.len()),
-            Mistake::syntax(&error),
-        )
-    })?;
-    let document = Document {
-        text,
-        source: &source,
-    };
-    let top = Table {
-        document,
-        table: parsed.get_ref(),
-        title: "the policy",
-        span: 0..0,
-    };
-    top.only(TOP)?;
-    version(&top)?;
-    let mode = top.word(
-        "mode",
-        &[("enforce", Mode::Enforce), ("observe", Mode::Observe)],
-    )?;
-    let agents = agents(&top)?;
-    let (groups, labels) = labels(&top)?;
-    let rules = rules(&top, &labels)?;
+/// Reads a policy from its files, the first of which is the main one, without the checks that need its tables to be
+/// compiled.
+pub(super) fn read(parts: &[Part]) -> Result<Policy, PolicyError> {
+    let parsed = parts
+        .iter()
+        .map(parse)
+        .collect::<Result<Vec<_>, PolicyError>>()?;
+    let tops: Vec<Table<'_>> = parts
+        .iter()
+        .zip(&parsed)
+        .enumerate()
+        .map(|(file, (part, parsed))| top(part, file, parsed))
+        .collect();
+    let mut mode = None;
+    for (index, top) in tops.iter().enumerate() {
+        top.only(TOP)?;
+        version(top, index == 0)?;
+        // The last file that says so decides.
+        mode = top
+            .word(
+                "mode",
+                &[("enforce", Mode::Enforce), ("observe", Mode::Observe)],
+            )?
+            .or(mode);
+    }
+    let agents = agents(&tops)?;
+    let (groups, labels) = labels(&tops, LABEL)?;
+    let rules = rules(&tops, RULE, &labels)?;
     Ok(Policy {
-        text: text.to_owned(),
+        parts: parts.to_vec(),
         mode: mode.unwrap_or(Mode::Enforce),
         agents,
         groups,
         labels,
         rules,
         clusters: super::Clusters::default(),
-        source,
     })
 }
 
-fn version(top: &Table<'_>) -> Result<(), PolicyError> {
+/// One file as TOML.
+pub(super) fn parse(part: &Part) -> Result<toml::Spanned<DeTable<'_>>, PolicyError> {
+    DeTable::parse(&part.text).map_err(|error| {
+        let end = part.text.len();
+        PolicyError::at(
+            &part.source,
+            &part.text,
+            error.span().unwrap_or(end..end),
+            Mistake::syntax(&error),
+        )
+    })
+}
+
+/// Its outermost table.
+pub(super) fn top<'a>(
+    part: &'a Part,
+    file: usize,
+    parsed: &'a toml::Spanned<DeTable<'a>>,
+) -> Table<'a> {
+    Table {
+        document: Document {
+            text: &part.text,
+            source: &part.source,
+            file,
+        },
+        table: parsed.get_ref(),
+        title: "the policy",
+        span: 0..0,
+    }
+}
+
+/// Only the first file of several must say it.
+pub(super) fn version(top: &Table<'_>, required: bool) -> Result<(), PolicyError> {
     let Some(value) = top.value("version") else {
+        if !required {
+            return Ok(());
+        }
         return Err(top.missing("version", "version = 1 at its top"));
     };
     match value.get_ref() {
@@ -111,36 +151,64 @@ fn version(top: &Table<'_>) -> Result<(), PolicyError> {
 /// Names seen so far, for the error about a second one.
 struct Names<'a> {
     kind: &'static str,
-    document: Document<'a>,
-    first: HashMap<String, usize>,
+    hint: &'static str,
+    first: HashMap<String, (Document<'a>, Range<usize>)>,
 }
 
 impl<'a> Names<'a> {
-    fn new(kind: &'static str, document: Document<'a>) -> Self {
+    fn new(kind: &'static str, hint: &'static str) -> Self {
         Self {
             kind,
-            document,
+            hint,
             first: HashMap::new(),
         }
     }
 
-    fn add(&mut self, name: &Entry) -> Result<(), PolicyError> {
-        let line = self.document.line(name.span.start);
-        match self.first.insert(name.text.clone(), line) {
-            None => Ok(()),
-            Some(first) => Err(self.document.error(
-                name.span.clone(),
-                Mistake::Duplicate {
-                    kind: self.kind,
+    /// Adds one that must be new.
+    fn add(&mut self, document: Document<'a>, name: &Entry) -> Result<(), PolicyError> {
+        let new = (document, name.span.clone());
+        let Some((other, span)) = self.first.insert(name.text.clone(), new) else {
+            return Ok(());
+        };
+        let (first, hint) = if other.file == document.file {
+            (format!("line {}", document.line(span.start)), "")
+        } else {
+            let place = super::Place::new(other.source, other.text, span);
+            (place.to_string(), self.hint)
+        };
+        Err(document.error(
+            name.span.clone(),
+            Mistake::Duplicate {
+                kind: self.kind,
+                name: name.text.clone(),
+                first,
+                hint,
+            },
+        ))
+    }
+
+    /// Adds one that takes the place of an earlier file's.
+    fn replace(&mut self, document: Document<'a>, name: &Entry) -> Result<(), PolicyError> {
+        match self.first.get(&name.text) {
+            Some((other, _)) if other.file < document.file => {
+                let new = (document, name.span.clone());
+                self.first.insert(name.text.clone(), new);
+                Ok(())
+            }
+            Some(_) => self.add(document, name),
+            None => {
+                let known = self.first.keys().map(String::as_str);
+                let mistake = Mistake::ReplacesNothing {
+                    near: nearest(&name.text, known),
                     name: name.text.clone(),
-                    first,
-                },
-            )),
+                };
+                Err(document.error(name.span.clone(), mistake))
+            }
         }
     }
 }
 
-fn name(table: &Table<'_>, spaces: bool) -> Result<Entry, PolicyError> {
+pub(super) fn name(table: &Table<'_>, spaces: bool) -> Result<Entry, PolicyError> {
     let name = table.required("name", "name = \"…\"")?;
     let good =
         |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.') || (spaces && c == ' ');
@@ -161,13 +229,26 @@ fn empty(
         .error(span, Mistake::Empty { what, expected })
 }
 
-fn agents(top: &Table<'_>) -> Result<Vec<Agent>, PolicyError> {
-    let mut names = Names::new("agent", top.document);
+/// The tables of this name in every file, in order.
+pub(super) fn tables_of<'a>(
+    tops: &[Table<'a>],
+    key: &'static str,
+    title: &'static str,
+) -> Result<Vec<Table<'a>>, PolicyError> {
+    let mut all = Vec::new();
+    for top in tops {
+        all.extend(top.tables(key, title)?);
+    }
+    Ok(all)
+}
+
+fn agents(tops: &[Table<'_>]) -> Result<Vec<Agent>, PolicyError> {
+    let mut names = Names::new("agent", "");
     let mut agents = Vec::new();
-    for table in top.tables("agent", "[[agent]]")? {
+    for table in tables_of(tops, "agent", "[[agent]]")? {
         table.only(AGENT)?;
         let name = name(&table, true)?;
-        names.add(&name)?;
+        names.add(table.document, &name)?;
         let at = |entry: &Entry, mistake| table.document.error(entry.span.clone(), mistake);
         let mut exe = Vec::new();
         for entry in table.strings("exe")? {
@@ -195,13 +276,17 @@ fn agents(top: &Table<'_>) -> Result<Vec<Agent>, PolicyError> {
     Ok(agents)
 }
 
-fn labels(top: &Table<'_>) -> Result<(Vec<LabelGroup>, Vec<String>), PolicyError> {
+/// The labels of all files, of which a table may have the keys `known`.
+pub(super) fn labels(
+    tops: &[Table<'_>],
+    known: &[&'static str],
+) -> Result<(Vec<LabelGroup>, Vec<String>), PolicyError> {
     let mut names: Vec<String> = Vec::new();
     let mut groups: Vec<LabelGroup> = Vec::new();
-    let tables = top.tables("label", "[[label]]")?;
+    let tables = tables_of(tops, "label", "[[label]]")?;
     let mut excepting = 0;
     for table in &tables {
-        table.only(LABEL)?;
+        table.only(known)?;
         let name = name(table, false)?;
         let too_many = |what: &str, count, most, hint| {
             let mistake = Mistake::TooMany {
@@ -258,6 +343,7 @@ fn labels(top: &Table<'_>) -> Result<(Vec<LabelGroup>, Vec<String>), PolicyError
             except_exe: except.0,
             except_files: except.1,
             group,
+            user: None,
         };
         for entry in table.strings("addresses")? {
             if let Some(path) = entry.text.strip_prefix("unix:") {
@@ -341,6 +427,7 @@ fn globs(table: &Table<'_>, key: &'static str) -> Result<Vec<super::Glob>, Polic
             Ok(paths) => globs.push(super::Glob {
                 text: entry.text,
                 span: entry.span,
+                file: table.document.file,
                 paths,
             }),
             Err(mistake) => return Err(table.document.error(entry.span, mistake)),
@@ -364,6 +451,7 @@ fn socket(table: &Table<'_>, entry: &Entry, path: &str) -> Result<super::Glob, P
                 return Ok(super::Glob {
                     text: path.into(),
                     span: entry.span.clone(),
+                    file: table.document.file,
                     paths,
                 });
             }
@@ -432,15 +520,26 @@ fn requests(label: &Table<'_>) -> Result<Vec<RequestPattern>, PolicyError> {
     Ok(requests)
 }
 
-fn rules(top: &Table<'_>, labels: &[String]) -> Result<Vec<Rule>, PolicyError> {
-    let mut names = Names::new("rule", top.document);
-    let mut rules = Vec::new();
-    let tables = top.tables("rule", "[[rule]]")?;
+/// The rules of all files, of which a table may have the keys `known`, over these labels.
+pub(super) fn rules(
+    tops: &[Table<'_>],
+    known: &[&'static str],
+    labels: &[String],
+) -> Result<Vec<Rule>, PolicyError> {
+    let hint = "; or replace = true, to take its place";
+    let mut names = Names::new("rule", hint);
+    let mut rules: Vec<Rule> = Vec::new();
+    let tables = tables_of(tops, "rule", "[[rule]]")?;
     for table in &tables {
-        table.only(RULE)?;
+        table.only(known)?;
         let name = name(table, true)?;
-        names.add(&name)?;
-        if rules.len() == MAX_RULES {
+        let replaces = table.boolean("replace")?.is_some_and(|flag| flag.is);
+        if replaces {
+            names.replace(table.document, &name)?;
+        } else {
+            names.add(table.document, &name)?;
+        }
+        if rules.len() == MAX_RULES && !replaces {
             let mistake = Mistake::TooMany {
                 what: "rules".into(),
                 count: tables.len(),
@@ -450,26 +549,8 @@ fn rules(top: &Table<'_>, labels: &[String]) -> Result<Vec<Rule>, PolicyError> {
             return Err(table.document.error(name.span, mistake));
         }
         let when = steps(table, &name.text, labels)?;
-        let then = table.word(
-            "then",
-            &[
-                ("flag", Verdict::Flag),
-                ("hold", Verdict::Hold),
-                ("deny", Verdict::Deny),
-                ("kill", Verdict::Kill),
-            ],
-        )?;
-        let then = then.ok_or_else(|| {
-            table.missing("then", "then = \"flag\", \"hold\", \"deny\" or \"kill\"")
-        })?;
-        let on_timeout = table.word(
-            "on_timeout",
-            &[
-                ("deny", Verdict::Deny),
-                ("kill", Verdict::Kill),
-                ("resume", Verdict::Allow),
-            ],
-        )?;
+        let then = then(table)?;
+        let on_timeout = table.word("on_timeout", ON_TIMEOUT)?;
         let scope = table.word(
             "scope",
             &[("process", Scope::Process), ("session", Scope::Session)],
@@ -482,7 +563,7 @@ fn rules(top: &Table<'_>, labels: &[String]) -> Result<Vec<Rule>, PolicyError> {
                 ("flag", Verdict::Flag),
             ],
         )?;
-        rules.push(Rule {
+        let rule = Rule {
             description: table.string("description")?.map(|entry| entry.text),
             when,
             within: table.duration("within")?,
@@ -493,9 +574,36 @@ fn rules(top: &Table<'_>, labels: &[String]) -> Result<Vec<Rule>, PolicyError> {
             fallback: fallback.unwrap_or(Verdict::Kill),
             observe: table.word("mode", &[("observe", ())])?.is_some(),
             name: name.text,
-        });
+            user: None,
+        };
+        match rules.iter_mut().find(|other| other.name == rule.name) {
+            Some(other) => *other = rule,
+            None => rules.push(rule),
+        }
     }
     Ok(rules)
+}
+
+/// What may stand for `on_timeout`.
+pub(super) const ON_TIMEOUT: &[(&str, Verdict)] = &[
+    ("deny", Verdict::Deny),
+    ("kill", Verdict::Kill),
+    ("resume", Verdict::Allow),
+];
+
+/// What may stand for `then`.
+pub(super) const THEN: &[(&str, Verdict)] = &[
+    ("flag", Verdict::Flag),
+    ("hold", Verdict::Hold),
+    ("deny", Verdict::Deny),
+    ("kill", Verdict::Kill),
+];
+
+/// The verdict of a rule, which must be there.
+pub(super) fn then(table: &Table<'_>) -> Result<Verdict, PolicyError> {
+    table
+        .word("then", THEN)?
+        .ok_or_else(|| table.missing("then", "then = \"flag\", \"hold\", \"deny\" or \"kill\""))
 }
 
 fn steps(table: &Table<'_>, rule: &str, labels: &[String]) -> Result<Vec<String>, PolicyError> {

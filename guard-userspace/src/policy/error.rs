@@ -18,6 +18,14 @@ pub enum PolicyError {
         /// Why.
         error: io::Error,
     },
+    /// The file could be changed by somebody who must not decide.
+    #[error("{}: {why}", path.display())]
+    Untrusted {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        why: String,
+    },
     /// Something in the file is wrong.
     #[error("{place}: {mistake}\n{}", place.excerpt())]
     Mistake {
@@ -40,7 +48,7 @@ impl PolicyError {
     /// The error in one line, without the excerpt: `FILE:LINE:COL: what: expected …`.
     pub fn one_line(&self) -> String {
         match self {
-            Self::Read { .. } => self.to_string(),
+            Self::Read { .. } | Self::Untrusted { .. } => self.to_string(),
             Self::Mistake { place, mistake } => format!("{place}: {mistake}"),
         }
     }
@@ -48,7 +56,7 @@ impl PolicyError {
     /// Line and column, from 1, where the mistake is known to be at one.
     pub fn position(&self) -> Option<(usize, usize)> {
         match self {
-            Self::Read { .. } => None,
+            Self::Read { .. } | Self::Untrusted { .. } => None,
             Self::Mistake { place, .. } => Some((place.line, place.column)),
         }
     }
@@ -56,7 +64,7 @@ impl PolicyError {
     /// What is wrong, for one that lies in the text.
     pub fn mistake(&self) -> Option<&Mistake> {
         match self {
-            Self::Read { .. } => None,
+            Self::Read { .. } | Self::Untrusted { .. } => None,
             Self::Mistake { mistake, .. } => Some(mistake),
         }
     }
@@ -78,7 +86,7 @@ pub struct Place {
 }
 
 impl Place {
-    fn new(source: &Source, text: &str, span: Range<usize>) -> Self {
+    pub(super) fn new(source: &Source, text: &str, span: Range<usize>) -> Self {
         let floor = |mut at: usize| {
             at = at.min(text.len());
             while !text.is_char_boundary(at) {
@@ -232,15 +240,36 @@ pub enum Mistake {
     FollowsNobody(String),
     /// Two of a kind with one name.
     #[error(
-        "duplicate {kind} name \"{name}\": expected a name of its own (line {first} has this one)"
+        "duplicate {kind} name \"{name}\": expected a name of its own ({first} has this one){hint}"
     )]
     Duplicate {
         /// "rule" or "agent".
         kind: &'static str,
         /// The name.
         name: String,
-        /// Line of the first.
-        first: usize,
+        /// Where the first is: a line of the same file, or a place in another.
+        first: String,
+        /// What can be done, or nothing.
+        hint: &'static str,
+    },
+    /// A rule that is to take the place of one that there is not.
+    #[error(
+        "rule \"{name}\" replaces nothing: expected the name of a rule in an earlier file, or no replace = true{}",
+        did_you_mean(near)
+    )]
+    ReplacesNothing {
+        /// The name.
+        name: String,
+        /// The one that may have been meant.
+        near: Option<String>,
+    },
+    /// Something that a user's own file may not say.
+    #[error("{what}: {why}")]
+    OfUser {
+        /// What stands there.
+        what: String,
+        /// Why not, and what was expected.
+        why: String,
     },
     /// A table or list with nothing in it.
     #[error("{what} is empty: expected {expected}")]

@@ -34,7 +34,8 @@ impl LabelBits {
                     most: MAX_LABELS,
                     hint: "",
                 };
-                return Err(PolicyError::at(&policy.source, &policy.text, 0..0, mistake));
+                let part = policy.main();
+                return Err(PolicyError::at(&part.source, &part.text, 0..0, mistake));
             };
             names[bit] = Some(label.clone());
         }

@@ -12,6 +12,7 @@ mod clusters;
 mod command;
 mod document;
 mod error;
+pub mod files;
 mod glob;
 mod homes;
 mod host;
@@ -20,21 +21,24 @@ mod labels;
 mod read;
 mod request;
 mod root;
+pub mod schema;
 mod script;
 mod statement;
 mod tables;
 #[cfg(test)]
 mod tests;
+pub mod users;
 mod wrapper;
 
 use std::{
-    fmt, fs,
+    fmt,
     ops::Range,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use guard_common::Verdict;
+use serde::{Deserialize, Serialize};
 
 use crate::http::Request;
 
@@ -73,8 +77,18 @@ impl fmt::Display for Source {
     }
 }
 
+/// One file of a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Where it came from.
+    pub source: Source,
+    /// As written.
+    pub text: String,
+}
+
 /// Whether verdicts are carried out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// They are recorded, and nothing is touched.
     Observe,
@@ -104,10 +118,8 @@ pub enum Scope {
 /// A policy without mistakes.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// Where it came from.
-    pub source: Source,
-    /// As written.
-    pub text: String,
+    /// The files that it was read from, the main one first.
+    pub parts: Vec<Part>,
     /// Whether verdicts are carried out.
     pub mode: Mode,
     /// The agents, in order.
@@ -162,6 +174,8 @@ pub struct LabelGroup {
     pub except_exe: Vec<Glob>,
     /// Files that do not carry the label, whichever group would give it.
     pub except_files: Vec<Glob>,
+    /// Whose own label it is; `None` for the machine's.
+    pub user: Option<u32>,
     /// Number of its bit in [`guard_common::matching::Pattern::groups`]; only groups with
     /// `except_exe` have one.
     pub group: Option<u8>,
@@ -180,6 +194,8 @@ pub struct Glob {
     /// As written.
     pub text: String,
     span: Range<usize>,
+    /// The file of the policy that it stands in, from 0.
+    file: usize,
     paths: Vec<glob::PathGlob>,
 }
 
@@ -206,6 +222,8 @@ pub struct Rule {
     pub fallback: Verdict,
     /// The rule only records what it would have done.
     pub observe: bool,
+    /// Whose sessions it is for; `None` for everybody's.
+    pub user: Option<u32>,
 }
 
 /// The script that a program runs, as its command line names it, if the program is an interpreter.
@@ -220,36 +238,58 @@ pub fn script<'a>(program: &Path, argv: &'a [Vec<u8>]) -> Option<&'a [u8]> {
 }
 
 impl Policy {
-    /// Reads a policy file.
-    pub fn load(path: &Path) -> Result<Self, PolicyError> {
-        let bytes = fs::read(path).map_err(|error| PolicyError::Read {
-            path: path.into(),
-            error,
-        })?;
-        let source = Source::File(path.into());
-        match String::from_utf8(bytes) {
-            Ok(text) => Self::parse(&text, source),
-            Err(error) => {
-                let good = error.utf8_error().valid_up_to();
-                let text = String::from_utf8_lossy(error.as_bytes());
-                Err(PolicyError::at(
-                    &source,
-                    &text,
-                    good..good + 1,
-                    Mistake::NotUtf8,
-                ))
-            }
-        }
+    /// Reads a policy of one file. `source` is only told in errors and events; nothing is read from there.
+    pub fn parse(text: &str, source: Source) -> Result<Self, PolicyError> {
+        let text = text.to_owned();
+        Self::of(&[Part { source, text }])
     }
 
-    /// Reads a policy. `source` is only told in errors and events; nothing is read from there.
-    pub fn parse(text: &str, source: Source) -> Result<Self, PolicyError> {
-        let policy = document::read(text, source)?;
+    /// Reads a policy of several files, the main one first.
+    pub fn of(parts: &[Part]) -> Result<Self, PolicyError> {
+        let policy = document::read(parts)?;
+        policy.fits()?;
+        Ok(policy)
+    }
+
+    /// Whether the kernel's tables have room for it.
+    fn fits(&self) -> Result<(), PolicyError> {
         // What only shows when tables are laid out (too many patterns with one name) is a mistake of
         // the policy as well, and is better known now than at the next reload.
-        let bits = LabelBits::assign(None, &policy)?;
-        policy.lay_out(0, &bits, &Homes::of(Vec::<PathBuf>::new()))?;
-        Ok(policy)
+        let bits = LabelBits::assign(None, self)?;
+        self.lay_out(0, &bits, &Homes::of(Vec::<PathBuf>::new()))?;
+        Ok(())
+    }
+
+    /// Its main file.
+    fn main(&self) -> &Part {
+        self.part(0)
+    }
+
+    fn part(&self, index: usize) -> &Part {
+        // Each glob's file is one of these.
+        &self.parts[index]
+    }
+
+    /// Where its main file came from.
+    pub fn source(&self) -> &Source {
+        &self.main().source
+    }
+
+    /// Its files as one text, each after a line that says which it is; a single one as it is. For people: rules that
+    /// a later file replaces stand in it too.
+    pub fn text(&self, sees: impl Fn(&Part) -> bool) -> String {
+        let mut parts = self.parts.iter().filter(|part| sees(part)).peekable();
+        let (Some(first), second) = (parts.next(), parts.peek()) else {
+            return String::new();
+        };
+        if second.is_none() {
+            return first.text.clone();
+        }
+        std::iter::once(first)
+            .chain(parts)
+            .map(|part| format!("# from {}\n{}\n", part.source, part.text.trim_end()))
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     /// The policy that is compiled in.

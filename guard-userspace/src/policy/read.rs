@@ -28,6 +28,8 @@ pub struct Entry {
 pub(super) struct Document<'a> {
     pub text: &'a str,
     pub source: &'a Source,
+    /// Which file of the policy it is, from 0.
+    pub file: usize,
 }
 
 impl Document<'_> {

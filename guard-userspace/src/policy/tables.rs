@@ -15,7 +15,7 @@ use guard_common::{
         PATTERN_UNDER, Pattern, bloom_bit, component, domain, env_word, fnv, fnv_reversed, kind,
     },
     names::{HostKey, KnownHost, asked},
-    rule::{NO_LIMIT, RULE_OBSERVE, RULE_SCOPE_SESSION, Rule as KernelRule},
+    rule::{ANY_USER, NO_LIMIT, RULE_OBSERVE, RULE_SCOPE_SESSION, Rule as KernelRule},
     state::{Acts, BLOOM_WORDS, Names, RuleTable},
 };
 
@@ -325,6 +325,8 @@ impl Policy {
             on_timeout: 0,
             fallback: 0,
             flags: 0,
+            uid: ANY_USER,
+            pad: 0,
         };
         let mut table = RuleTable {
             count: 0,
@@ -408,6 +410,7 @@ fn kernel_rule(rule: &Rule, bits: &LabelBits, none: KernelRule) -> KernelRule {
     kernel.action = rule.then as u8;
     kernel.on_timeout = rule.on_timeout as u8;
     kernel.fallback = rule.fallback as u8;
+    kernel.uid = rule.user.unwrap_or(ANY_USER);
     if rule.scope == Scope::Session {
         kernel.flags |= RULE_SCOPE_SESSION;
     }
@@ -568,9 +571,10 @@ impl<'a> Layout<'a> {
                 most,
                 hint,
             };
+            let part = self.policy.part(glob.file);
             Err(PolicyError::at(
-                &self.policy.source,
-                &self.policy.text,
+                &part.source,
+                &part.text,
                 start..end,
                 mistake,
             ))

@@ -38,7 +38,7 @@ fn ago(seconds: u64) -> String {
 }
 
 /// `1 process`, `2 processes`.
-fn count(n: u64, one: &str, many: &str) -> String {
+pub(super) fn count(n: u64, one: &str, many: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { many })
 }
 

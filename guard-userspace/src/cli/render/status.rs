@@ -30,6 +30,23 @@ pub fn status(screen: &Screen, status: &Status) -> String {
     );
     row("mode", escape::text(&status.mode));
     row("policy", escape::text(&status.policy));
+    for file in status.policy_files.iter().skip(1) {
+        row("", format!("with {}", escape::text(file)));
+    }
+    for user in &status.user_policies {
+        let (name, path) = (escape::text(&user.user), escape::text(&user.path));
+        let line = match &user.left_out {
+            None => format!(
+                "{name}'s own {path}: {}",
+                count(user.rules, "rule more", "rules more")
+            ),
+            Some(why) => screen.yellow(&format!(
+                "{name}'s own file is left out: {}",
+                escape::text(why)
+            )),
+        };
+        row("", line);
+    }
     row(
         "sessions",
         format!(
@@ -188,6 +205,8 @@ mod tests {
             mode: "enforce".into(),
             kernel: "6.18.0-cloud-amd64".into(),
             policy: "/etc/guard/policy.toml".into(),
+            policy_files: Vec::new(),
+            user_policies: Vec::new(),
             hooks: vec![
                 hook("lineage", "tp_btf", &[], true, None),
                 hook("open", "tracepoint", &["flag", "hold", "kill"], false, Some("lsm: this kernel answers EPERM when a program of this kind is loaded, so an open cannot be denied")),

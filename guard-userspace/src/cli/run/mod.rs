@@ -25,7 +25,7 @@ use rustix::{
 
 use self::child::{Report, Waiting};
 use crate::{
-    cli::{account::Account, args::RunArgs, client, failure::Failure},
+    cli::{account::Account, args::RunArgs, client, escape, failure::Failure},
     wire::{Reply, Request},
 };
 
@@ -110,7 +110,13 @@ fn begin_session(
     };
     let mut conversation = client::Conversation::open(socket, &request)?;
     match conversation.next()? {
-        Reply::Adopted { session, .. } if is_session_id(&session) => Ok(session),
+        Reply::Adopted { session, note, .. } if is_session_id(&session) => {
+            if let Some(note) = note {
+                // Nobody is left to tell where this fails.
+                let _ = writeln!(io::stderr(), "guardctl: {}", escape::text(&note));
+            }
+            Ok(session)
+        }
         _ => Err(conversation.unexpected("with something else than a session".into())),
     }
 }

@@ -35,6 +35,7 @@ fn adopting() -> StandIn {
     StandIn::replying(&[Reply::Adopted {
         session: "s-7".into(),
         processes: 1,
+        note: None,
     }])
 }
 
@@ -366,6 +367,7 @@ fn a_session_that_is_no_id_runs_nothing() {
         let daemon = StandIn::replying(&[Reply::Adopted {
             session: session.into(),
             processes: 1,
+            note: None,
         }]);
         let (status, out, err) = guardctl_run(&daemon, &["--", "echo", "ran"]);
         assert_eq!((status, out.as_str()), (1, ""), "{err}");

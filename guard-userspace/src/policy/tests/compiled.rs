@@ -21,7 +21,7 @@ fn tables(policy: &Policy) -> Tables {
 #[test]
 fn the_built_in_policy_parses_and_compiles() {
     let policy = Policy::built_in();
-    assert_eq!(policy.source.to_string(), "built-in");
+    assert_eq!(policy.source().to_string(), "built-in");
     let tables = tables(&policy);
     assert!(!policy.agents.is_empty() && !policy.rules.is_empty() && !tables.patterns.is_empty());
 }

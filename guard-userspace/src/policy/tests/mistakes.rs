@@ -1,4 +1,4 @@
-use std::fmt::Write;
+use std::{fmt::Write, fs};
 
 use proptest::prelude::ProptestConfig;
 
@@ -573,14 +573,14 @@ fn columns_count_characters_and_tabs_keep_the_caret_in_place() {
 fn a_file_that_cannot_be_read_or_is_not_text_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("p.toml");
-    let missing = Policy::load(&path).unwrap_err();
+    let missing = files::check(&path).unwrap_err();
     assert!(
         missing
             .to_string()
             .starts_with(&format!("{}: cannot be read: ", path.display()))
     );
     fs::write(&path, b"version = 1\n# \xff\n").unwrap();
-    let broken = Policy::load(&path).unwrap_err();
+    let broken = files::check(&path).unwrap_err();
     assert!(
         broken
             .one_line()

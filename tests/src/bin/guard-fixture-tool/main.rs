@@ -7,6 +7,7 @@
 mod calls;
 mod forks;
 mod net;
+mod sieges;
 mod storms;
 
 use std::{
@@ -99,6 +100,8 @@ fn obey(words: &[&str]) -> Value {
             storms::gale(seconds, noted, secret, allowed, denied)
         }
         ["idle-tree"] => forks::idle_tree(),
+        ["siege-open", path, enough] => sieges::open(path, enough),
+        ["siege-tcp", to, enough] => sieges::tcp(to, enough),
         ["run", program, args @ ..] => run(program, args),
         ["spawn", program, args @ ..] => spawn(program, args),
         ["exec", program, args @ ..] => Err(Command::new(program).args(args).exec()),
