@@ -21,6 +21,7 @@ mod read;
 mod request;
 mod root;
 mod script;
+mod spared;
 mod statement;
 mod tables;
 #[cfg(test)]
@@ -49,6 +50,7 @@ pub use self::{
     host::HostPattern,
     labels::LabelBits,
     request::{Fits, RequestPattern},
+    spared::SparedHost,
     tables::Tables,
 };
 
@@ -162,6 +164,12 @@ pub struct LabelGroup {
     pub except_exe: Vec<Glob>,
     /// Files that do not carry the label, whichever group would give it.
     pub except_files: Vec<Glob>,
+    /// Addresses that do not carry the label, whatever is said to them.
+    pub except_addresses: Vec<Address>,
+    /// Names whose addresses do not carry the label, as long as connections say no other name.
+    pub except_hosts: Vec<SparedHost>,
+    /// Name servers that are believed when they say which addresses these are.
+    pub resolvers: Vec<std::net::IpAddr>,
     /// Number of its bit in [`guard_common::matching::Pattern::groups`]; only groups with
     /// `except_exe` have one.
     pub group: Option<u8>,
