@@ -146,6 +146,9 @@ pub enum Command {
     /// Work on a policy without touching a process
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// A CI job as one session: allowed hosts, changed sources, a report
+    #[command(subcommand)]
+    Ci(super::ci::CiCommand),
     /// Try what will work on this machine, and say how to mend what will not
     Doctor,
     /// Check the journal's chain

@@ -50,7 +50,7 @@ pub use self::{
     host::HostPattern,
     labels::LabelBits,
     request::{Fits, RequestPattern},
-    spared::SparedHost,
+    spared::{Allowed, SparedHost},
     tables::Tables,
 };
 

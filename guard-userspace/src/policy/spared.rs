@@ -45,6 +45,37 @@ pub(super) fn host(text: &str) -> Result<SparedHost, Mistake> {
     }
 }
 
+/// What a list of allowed hosts may have, in the forms of `except.hosts` and `except.addresses`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Allowed {
+    /// A name or an end of names; the name without its port.
+    Host(String),
+    /// An address or a prefix.
+    Address,
+}
+
+impl Allowed {
+    /// Reads one entry.
+    ///
+    /// # Errors
+    /// What is wrong with it, and what was expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let first = text.split(['/', ':']).next().unwrap_or_default();
+        let is_address = text.starts_with(['[', '*'])
+            && !text.starts_with("*.")
+            || first.parse::<IpAddr>().is_ok()
+            || text.parse::<IpAddr>().is_ok();
+        if is_address {
+            return address::parse(text)
+                .map(|_| Self::Address)
+                .map_err(|mistake| mistake.to_string());
+        }
+        host(text).map_err(|mistake| mistake.to_string())?;
+        let name = text.rsplit_once(':').map_or(text, |(name, _)| name);
+        Ok(Self::Host(name.to_ascii_lowercase()))
+    }
+}
+
 /// Reads one of `except.resolvers`.
 pub(super) fn resolver(text: &str) -> Result<IpAddr, Mistake> {
     text.parse().map_err(|_| Mistake::BadAddress {
