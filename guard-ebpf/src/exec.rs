@@ -703,7 +703,14 @@ pub fn stop_and_tell(tgid: u32, session: u32, start_ns: u64) {
     };
     // SAFETY: every field is written before the record is submitted.
     let header = unsafe { &mut *entry.as_mut_ptr() };
-    emit::fill(header, kind::AWAIT, tier::TRACEPOINT, session, start_ns, now_ns);
+    emit::fill(
+        header,
+        kind::AWAIT,
+        tier::TRACEPOINT,
+        session,
+        start_ns,
+        now_ns,
+    );
     header.flags = FLAG_STOPPED;
     header.latency_ns = emit::since(now_ns);
     entry.submit(0);

@@ -62,7 +62,13 @@ impl Spared {
 
 impl Engine {
     /// A believed name server has answered a question about `asked`. Whether that changes what its address is spared.
-    pub(super) fn spare(&mut self, generation: u32, asked: &str, answer: &Answer, now: u64) -> bool {
+    pub(super) fn spare(
+        &mut self,
+        generation: u32,
+        asked: &str,
+        answer: &Answer,
+        now: u64,
+    ) -> bool {
         if !answer.names.contains_key(asked) || !self.policy.spares_name(asked) {
             return false;
         }

@@ -20,8 +20,8 @@ use aya::{
 use guard_common::{
     MAX_PATTERNS,
     matching::{
-        ADDRESS_FIXED_BITS, AddressKey, Candidates, EnvKey, FileKey, INODE_SLOTS, KnownAddress, KnownFile, NameKey,
-        Pattern, env_bit, inode_slot,
+        ADDRESS_FIXED_BITS, AddressKey, Candidates, EnvKey, FileKey, INODE_SLOTS, KnownAddress,
+        KnownFile, NameKey, Pattern, env_bit, inode_slot,
     },
     names::{HostKey, KnownHost, Resolved, ResolvedKey, answers},
     requests::{StreamKey, StreamState, Tapped},
@@ -788,9 +788,7 @@ impl Tables {
     /// Removes such an entry.
     pub fn drop_address(&mut self, generation: u32, addr: [u8; 16], port: u16) {
         // Gone already is as good.
-        let _ = self
-            .addresses
-            .remove(&address_key(generation, addr, port));
+        let _ = self.addresses.remove(&address_key(generation, addr, port));
     }
 
     /// guardd has read so many answers of name servers since its start.

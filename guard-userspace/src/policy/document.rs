@@ -11,8 +11,8 @@ use super::{
     command::CommandPattern,
     error::{Mistake, PolicyError, nearest},
     glob, host,
-    spared::{self, SparedHost},
     read::{Document, Entry, Table, array, table},
+    spared::{self, SparedHost},
 };
 
 /// How long a hold waits when the rule does not say.

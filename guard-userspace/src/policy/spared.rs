@@ -8,9 +8,7 @@ use std::{
 
 use guard_common::matching::KnownAddress;
 
-use super::{
-    Address, HostPattern, LabelBits, LabelGroup, Mistake, Policy, Tables, address, host,
-};
+use super::{Address, HostPattern, LabelBits, LabelGroup, Mistake, Policy, Tables, address, host};
 
 /// The word for every name, among `hosts`.
 pub(super) const ANY: &str = "*";
@@ -61,8 +59,7 @@ impl Allowed {
     /// What is wrong with it, and what was expected.
     pub fn parse(text: &str) -> Result<Self, String> {
         let first = text.split(['/', ':']).next().unwrap_or_default();
-        let is_address = text.starts_with(['[', '*'])
-            && !text.starts_with("*.")
+        let is_address = text.starts_with(['[', '*']) && !text.starts_with("*.")
             || first.parse::<IpAddr>().is_ok()
             || text.parse::<IpAddr>().is_ok();
         if is_address {
@@ -261,7 +258,8 @@ mod tests {
     use super::*;
     use crate::policy::{Homes, Source};
 
-    const LABEL: &str = "[[label]]\nname = \"elsewhere\"\naddresses = [\"::/0\"]\nhosts = [\"*\"]\n";
+    const LABEL: &str =
+        "[[label]]\nname = \"elsewhere\"\naddresses = [\"::/0\"]\nhosts = [\"*\"]\n";
 
     fn read(text: &str) -> Result<Policy, String> {
         Policy::parse(
@@ -304,7 +302,11 @@ mod tests {
             ("8.8.8.8", 25, elsewhere | infra),
             ("127.0.0.1", 5432, infra),
         ] {
-            assert_eq!(tables.of_address(at(addr), port).labels, labels, "{addr} {port}");
+            assert_eq!(
+                tables.of_address(at(addr), port).labels,
+                labels,
+                "{addr} {port}"
+            );
         }
         assert_eq!(tables.of_address(at("10.0.0.2"), 53).spared, elsewhere);
         assert_eq!(tables.of_address(at("127.0.0.1"), 5432).spared, elsewhere);

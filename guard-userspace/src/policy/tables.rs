@@ -297,7 +297,11 @@ impl Policy {
         if self.asks_about_any() {
             asked |= asked::ANY_HOST;
         }
-        if self.groups.iter().any(|group| !group.except_hosts.is_empty()) {
+        if self
+            .groups
+            .iter()
+            .any(|group| !group.except_hosts.is_empty())
+        {
             asked |= asked::NAMES | asked::SPARES;
         }
         asked

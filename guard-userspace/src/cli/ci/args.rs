@@ -97,12 +97,7 @@ pub struct StartArgs {
 #[derive(Debug, Args)]
 pub struct ReportArgs {
     /// The directory that `start` has made
-    #[arg(
-        long,
-        value_name = "DIR",
-        env = "GUARD_CI_DIR",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "DIR", env = "GUARD_CI_DIR", hide_env_values = true)]
     pub dir: Option<PathBuf>,
     /// Append a summary in Markdown to this file [default: GITHUB_STEP_SUMMARY]
     #[arg(long, value_name = "FILE")]

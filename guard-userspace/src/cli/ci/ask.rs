@@ -131,7 +131,8 @@ pub fn ask(dir: &Path, question: &Question) -> Result<Report, Failure> {
         .and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
         .map_err(lost)?;
     // A job can make a socket too, and name its directory in the environment of the steps after.
-    let peer = rustix::net::sockopt::socket_peercred(&stream).map_err(|error| lost(error.into()))?;
+    let peer =
+        rustix::net::sockopt::socket_peercred(&stream).map_err(|error| lost(error.into()))?;
     if !peer.uid.is_root() {
         return Err(failure(
             Code::Forbidden,

@@ -92,7 +92,9 @@ pub fn spawn(guardd: &Path, dir: &Path, mode: Mode) -> Result<Child, String> {
     let mut bytes = [0; 256];
     loop {
         if let Ok(len) = told.recv(&mut bytes)
-            && bytes[..len].split(|byte| *byte == b'\n').any(|line| line == b"READY=1")
+            && bytes[..len]
+                .split(|byte| *byte == b'\n')
+                .any(|line| line == b"READY=1")
         {
             return Ok(child);
         }

@@ -112,8 +112,9 @@ pub fn keep() -> Result<u8, Failure> {
     io::stdin()
         .read_to_end(&mut text)
         .map_err(|error| Failure::No(format!("stdin: {error}: it is started by 'ci start'")))?;
-    let config: Config = serde_json::from_slice(&text)
-        .map_err(|error| Failure::Invalid(format!("stdin: {error}: it is started by 'ci start'")))?;
+    let config: Config = serde_json::from_slice(&text).map_err(|error| {
+        Failure::Invalid(format!("stdin: {error}: it is started by 'ci start'"))
+    })?;
     // SAFETY: this process has one thread, and the parent ends at once.
     match unsafe { libc::fork() } {
         0 => {}

@@ -51,7 +51,10 @@ impl Guardctl<'_> {
         }
     }
 
-    fn print(&mut self, (text, json, status): &(String, serde_json::Value, u8)) -> Result<u8, Failure> {
+    fn print(
+        &mut self,
+        (text, json, status): &(String, serde_json::Value, u8),
+    ) -> Result<u8, Failure> {
         if self.cli.json {
             writeln!(self.out, "{}", escape::json(&json.to_string()))?;
         } else {
@@ -62,7 +65,8 @@ impl Guardctl<'_> {
 
     fn tell(&mut self, args: &ReportArgs, report: &Report) -> Result<u8, Failure> {
         if self.cli.json {
-            let text = serde_json::to_string(report).map_err(|error| Failure::No(error.to_string()))?;
+            let text =
+                serde_json::to_string(report).map_err(|error| Failure::No(error.to_string()))?;
             writeln!(self.out, "{}", escape::json(&text))?;
         } else {
             self.out.write_all(report::for_people(report).as_bytes())?;
@@ -85,8 +89,8 @@ impl Guardctl<'_> {
         if let Some(path) = &args.sarif {
             let location = runner::workflow_file().unwrap_or_else(|| ".guard/policy.toml".into());
             let log = report::sarif(report, &location);
-            let mut text = serde_json::to_vec_pretty(&log)
-                .map_err(|error| Failure::No(error.to_string()))?;
+            let mut text =
+                serde_json::to_vec_pretty(&log).map_err(|error| Failure::No(error.to_string()))?;
             text.push(b'\n');
             fs::write(path, text).map_err(|error| cannot_write(path, &error))?;
         }

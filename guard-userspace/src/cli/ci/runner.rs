@@ -56,9 +56,7 @@ pub fn annotates() -> bool {
 
 /// The job's name, where the runner says it.
 pub fn job() -> Option<String> {
-    ["GITHUB_JOB", "CI_JOB_NAME"]
-        .into_iter()
-        .find_map(variable)
+    ["GITHUB_JOB", "CI_JOB_NAME"].into_iter().find_map(variable)
 }
 
 /// The file of the workflow in the repository, which GitHub names as `owner/repo/PATH@REF`.
@@ -226,7 +224,10 @@ mod tests {
         let all: Vec<Annotation> = (0..12).map(one).collect();
         let lines = annotations(&all);
         assert_eq!(lines.len(), 10);
-        assert!(lines[9].ends_with("::3 more: see the job's summary"), "{lines:?}");
+        assert!(
+            lines[9].ends_with("::3 more: see the job's summary"),
+            "{lines:?}"
+        );
         assert_eq!(annotations(&all[..10]).len(), 10);
     }
 

@@ -55,8 +55,8 @@ pub enum Change {
 /// # Errors
 /// Why there is nothing to watch, in a few words.
 pub fn tracked(workspace: &Path) -> Result<Sources, String> {
-    let root = fs::canonicalize(workspace)
-        .map_err(|error| format!("{}: {error}", workspace.display()))?;
+    let root =
+        fs::canonicalize(workspace).map_err(|error| format!("{}: {error}", workspace.display()))?;
     let owner = fs::metadata(&root).map_err(|error| format!("{}: {error}", root.display()))?;
     let mut git = Command::new("git");
     git.args(["-c", "safe.directory=*", "-c", "core.fsmonitor=false", "-C"])
@@ -206,10 +206,10 @@ mod tests {
     #[test]
     fn many_directories_of_one_name_share_a_pattern() {
         let files: Vec<String> = (0..20).map(|n| format!("p{n}/src/a.rs")).collect();
-        let (patterns, _) = super::patterns(Path::new("/w/repo"), &files);
+        let (patterns, _) = patterns(Path::new("/w/repo"), &files);
         assert_eq!(patterns, ["/w/repo/**/src/*"]);
         let files: Vec<String> = (0..2000).map(|n| format!("p{n}/a.rs")).collect();
-        let (patterns, _) = super::patterns(Path::new("/w/repo"), &files);
+        let (patterns, _) = patterns(Path::new("/w/repo"), &files);
         assert_eq!(patterns, ["/w/repo/**"]);
     }
 

@@ -28,8 +28,18 @@ use crate::{
 /// Variables that are not for what outlives the step: the runner looks for them at the job's end, or they are secrets of
 /// its.
 const LEFT_OUT: [&str; 12] = [
-    "RUNNER_", "GITHUB_", "ACTIONS_", "INPUT_", "STATE_", "CI_", "GITLAB_", "FORGEJO_", "GITEA_",
-    "BUILDKITE_", "JENKINS_", "LD_",
+    "RUNNER_",
+    "GITHUB_",
+    "ACTIONS_",
+    "INPUT_",
+    "STATE_",
+    "CI_",
+    "GITLAB_",
+    "FORGEJO_",
+    "GITEA_",
+    "BUILDKITE_",
+    "JENKINS_",
+    "LD_",
 ];
 
 /// What `start` has to say, in words and in JSON, and the exit status.
@@ -62,11 +72,7 @@ pub fn start(args: &StartArgs, json: bool) -> Result<Said, Failure> {
             }
             eprintln!("guardctl: this job is not watched: {why}");
             let _ = runner::hand_over("GITHUB_OUTPUT", &[("watched", "false")]);
-            Ok((
-                String::new(),
-                json!({ "watched": false, "why": why }),
-                0,
-            ))
+            Ok((String::new(), json!({ "watched": false, "why": why }), 0))
         }
         done => done,
     }
@@ -328,7 +334,11 @@ fn said(
     if let Some(why) = &config.sources_unwatched {
         notes.push(format!("sources are not watched: {why}"));
     }
-    if let Some(sources) = config.sources.as_ref().filter(|sources| sources.unnamed > 0) {
+    if let Some(sources) = config
+        .sources
+        .as_ref()
+        .filter(|sources| sources.unnamed > 0)
+    {
         notes.push(format!(
             "of {} directories only what became of the files is told, not who wrote: their names mean something in a pattern",
             sources.unnamed
@@ -346,7 +356,10 @@ fn said(
         worker.pid
     );
     for note in notes.iter().chain(&ready.not_enforced) {
-        text.push_str(&format!("  note: {}\n", runner::log_line(&escape::text(note))));
+        text.push_str(&format!(
+            "  note: {}\n",
+            runner::log_line(&escape::text(note))
+        ));
     }
     let json = json!({
         "watched": true,

@@ -206,13 +206,10 @@ impl Tally {
         if !self.programs.contains_key(exe) && self.programs.len() >= MAX_PROGRAMS {
             *self.more.entry("programs").or_default() += 1;
         } else {
-            let program = self
-                .programs
-                .entry(exe.clone())
-                .or_insert_with(|| Program {
-                    exe: exe.clone(),
-                    ..Program::default()
-                });
+            let program = self.programs.entry(exe.clone()).or_insert_with(|| Program {
+                exe: exe.clone(),
+                ..Program::default()
+            });
             program.count += 1;
             if let Some(step) = step {
                 program.steps.insert(step + 1);
@@ -384,9 +381,14 @@ impl Tally {
             .map(|(file, how)| {
                 let directory = file.rsplit_once('/').map_or("", |(directory, _)| directory);
                 // Editors write another file and give it the name.
-                let by = self.writers.get(&file).or_else(|| self.beside.get(directory));
+                let by = self
+                    .writers
+                    .get(&file)
+                    .or_else(|| self.beside.get(directory));
                 SourceChange {
-                    by: by.map(|by| by.iter().cloned().collect()).unwrap_or_default(),
+                    by: by
+                        .map(|by| by.iter().cloned().collect())
+                        .unwrap_or_default(),
                     file,
                     how,
                 }
@@ -397,9 +399,8 @@ impl Tally {
 
 /// Refused, killed or held; or it would have been.
 fn is_stopped(event: &Event) -> bool {
-    let grave = |verdict: &Option<String>| {
-        matches!(verdict.as_deref(), Some("deny" | "kill" | "hold"))
-    };
+    let grave =
+        |verdict: &Option<String>| matches!(verdict.as_deref(), Some("deny" | "kill" | "hold"));
     grave(&event.verdict) || grave(&event.would)
 }
 

@@ -60,7 +60,9 @@ pub fn summary(report: &Report) -> String {
                     plain(&f.done()),
                     plain(&f.target),
                     plain(f.who()),
-                    f.step.map(|step| plain(&report.step(step))).unwrap_or_default(),
+                    f.step
+                        .map(|step| plain(&report.step(step)))
+                        .unwrap_or_default(),
                     plain(&f.rule),
                     f.count.to_string(),
                 ]
@@ -78,7 +80,12 @@ pub fn summary(report: &Report) -> String {
         &of_finding,
         findings(&report.stopped),
     );
-    table(&mut out, "What was flagged", &of_finding, findings(&report.flagged));
+    table(
+        &mut out,
+        "What was flagged",
+        &of_finding,
+        findings(&report.flagged),
+    );
     let peers = report.peers.iter().map(|peer| {
         let addrs: Vec<String> = peer.addrs.iter().cloned().collect();
         let programs: Vec<String> = peer.programs.iter().cloned().collect();
@@ -165,10 +172,23 @@ pub fn summary(report: &Report) -> String {
     if let Some(why) = &report.sources_unwatched {
         notes.push(format!("sources were not watched: {why}"));
     }
-    notes.extend(report.lost.iter().map(|(class, n)| format!("{n} not told one by one: {class}")));
-    notes.extend(report.more.iter().map(|(what, n)| format!("{n} {what} found no room here")));
+    notes.extend(
+        report
+            .lost
+            .iter()
+            .map(|(class, n)| format!("{n} not told one by one: {class}")),
+    );
+    notes.extend(
+        report
+            .more
+            .iter()
+            .map(|(what, n)| format!("{n} {what} found no room here")),
+    );
     if !notes.is_empty() {
-        let _ = writeln!(out, "<details><summary>What guard could not see or do here</summary>\n");
+        let _ = writeln!(
+            out,
+            "<details><summary>What guard could not see or do here</summary>\n"
+        );
         for note in notes {
             let _ = writeln!(out, "- {}", plain(&note));
         }
@@ -229,7 +249,9 @@ mod tests {
     #[test]
     fn a_name_is_text_and_neither_html_nor_markdown_nor_a_row() {
         let text = summary(&hostile());
-        for said in ["<script", "</td>", "[z](", "http://", "www.v", "@all", "`x`", "<!--"] {
+        for said in [
+            "<script", "</td>", "[z](", "http://", "www.v", "@all", "`x`", "<!--",
+        ] {
             assert!(!text.contains(said), "{said}: {text}");
         }
         for line in text.lines().filter(|line| line.starts_with("| ")) {

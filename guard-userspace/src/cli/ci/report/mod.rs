@@ -311,7 +311,8 @@ mod tests {
 
     /// A report with something of everything, in which names are an attacker's.
     pub(super) fn hostile() -> Report {
-        let evil = "</td><script>|`x`|\n::error::y [z](http://w) @all www.v.u \u{202e}\u{1b}[2J <!--";
+        let evil =
+            "</td><script>|`x`|\n::error::y [z](http://w) @all www.v.u \u{202e}\u{1b}[2J <!--";
         Report {
             mode: "block".into(),
             session: "s-1".into(),

@@ -16,17 +16,25 @@ pub fn sarif(report: &Report, location: &str) -> Value {
     let mut results = Vec::new();
     let mut rules: Vec<String> = Vec::new();
     let mut add = |rule: &str, level: &str, message: String, file: &str| {
-        let index = rules.iter().position(|known| known == rule).unwrap_or_else(|| {
-            rules.push(rule.to_owned());
-            rules.len() - 1
-        });
+        let index = rules
+            .iter()
+            .position(|known| known == rule)
+            .unwrap_or_else(|| {
+                rules.push(rule.to_owned());
+                rules.len() - 1
+            });
         let message = escape::text(&message);
         let mut hash = Sha256::new();
         for part in [rule, file, &message] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part.as_bytes());
         }
-        let print: String = hash.finalize().iter().take(16).map(|b| format!("{b:02x}")).collect();
+        let print: String = hash
+            .finalize()
+            .iter()
+            .take(16)
+            .map(|b| format!("{b:02x}"))
+            .collect();
         results.push(json!({
             "ruleId": rule,
             "ruleIndex": index,
@@ -153,7 +161,10 @@ mod tests {
             assert!(!uri.contains([' ', '<', ':', '\n']), "{uri}");
             assert!(at["region"]["startLine"].as_u64().unwrap() >= 1);
             assert_eq!(
-                result["partialFingerprints"]["guard/v1"].as_str().unwrap().len(),
+                result["partialFingerprints"]["guard/v1"]
+                    .as_str()
+                    .unwrap()
+                    .len(),
                 32
             );
         }

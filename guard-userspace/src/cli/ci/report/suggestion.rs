@@ -94,7 +94,11 @@ impl Suggestion {
         self.allow
             .iter()
             .map(|entry| {
-                let new = if entry.allowed { "" } else { "not allowed so far; " };
+                let new = if entry.allowed {
+                    ""
+                } else {
+                    "not allowed so far; "
+                };
                 // A `#` begins the remark, and one inside it would be no harm.
                 format!(
                     "{:width$}  # {new}{}",
@@ -160,7 +164,9 @@ mod tests {
             ]
         );
         assert_eq!(suggestion.unused, ["github.com"]);
-        assert!(suggestion.lines()[1].contains("# not allowed so far; step 1 (__run), /usr/bin/curl"));
+        assert!(
+            suggestion.lines()[1].contains("# not allowed so far; step 1 (__run), /usr/bin/curl")
+        );
         // Ready to paste: what was suggested reads as a list.
         let again = crate::cli::ci::compose::entries(&[suggestion.lines().join("\n")]);
         assert_eq!(again.len(), 3);

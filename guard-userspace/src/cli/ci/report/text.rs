@@ -29,7 +29,9 @@ pub fn for_people(report: &Report) -> String {
         report.sources.len()
     ));
     let finding = |finding: &super::Finding| {
-        let step = finding.step.map(|step| format!(" in {}", report.step(step)));
+        let step = finding
+            .step
+            .map(|step| format!(" in {}", report.step(step)));
         let times = if finding.count > 1 {
             format!(" ({} times)", finding.count)
         } else {
@@ -93,10 +95,7 @@ pub fn for_people(report: &Report) -> String {
         "allowed hosts that fit what was seen",
         indent(&report.suggestion.lines()),
     );
-    section(
-        "allowed and not used",
-        indent(&report.suggestion.unused),
-    );
+    section("allowed and not used", indent(&report.suggestion.unused));
     let mut text = String::new();
     for line in lines {
         let _ = writeln!(text, "{}", log_line(&escape::text(&line)));
@@ -116,7 +115,10 @@ mod tests {
         for line in text.lines() {
             assert!(!line.trim_start().starts_with("::"), "{line}");
             assert!(!line.contains("##["), "{line}");
-            assert!(!line.contains('\u{1b}') && !line.contains('\u{202e}'), "{line}");
+            assert!(
+                !line.contains('\u{1b}') && !line.contains('\u{202e}'),
+                "{line}"
+            );
         }
     }
 }
