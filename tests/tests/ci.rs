@@ -41,7 +41,7 @@ fn names() -> Vec<(&'static str, Stands)> {
 
 /// A script that tells how curl has ended, and does not end for it.
 fn curl(url: &str) -> String {
-    format!("curl -sS -m 10 -o /dev/null {url}; echo curl $?")
+    format!("s=0; curl -sS -m 10 -o /dev/null {url} || s=$?; echo curl $s")
 }
 
 fn repository(at: &Path) {
@@ -214,7 +214,7 @@ fn the_action_watches_a_job_and_tells_what_it_did() {
         "::warning file=src/main.c,title=guard%3A source changed during the job::src/main.c: replaced by ",
         "1 stopped",
         "elsewhere-reached",
-        "other.guard-ci.test:8080  # not allowed so far",
+        "other.guard-ci.test:8080    # not allowed so far",
     ] {
         assert!(log.contains(said), "{said}: {log}");
     }
@@ -363,7 +363,7 @@ fn who_says_another_name_at_an_allowed_address_is_cut_off() {
     let machine = Machine::new(&place, "m", Some(&server));
     let hello = |name: &str| {
         format!(
-            "curl -skS -m 3 -o /dev/null --connect-to {name}:443:{ALLOWED}:8443 https://{name}/; true"
+            "curl -skS -m 3 -o /dev/null --connect-to {name}:443:{ALLOWED}:8443 https://{name}/ || true"
         )
     };
     let done = machine.job(vec![
@@ -465,6 +465,70 @@ fn whoever_connects_as_soon_as_a_name_is_known_is_not_refused_by_mistake() {
 }
 
 #[test]
+fn who_connects_while_guardd_is_slow_waits_for_it() {
+    if cannot() {
+        return;
+    }
+    own_network();
+    let place = Place::new();
+    let server = NameServer::new(&names(), false);
+    let web = Web::at("10.77.0.10:8080");
+    let machine = Machine::new(&place, "m", Some(&server));
+    let (begun, go) = (place.path("begun"), place.path("go"));
+    let job = machine.begin(vec![
+        Step::run(
+            "start",
+            &machine.start(&format!("--mode block --allow '*.guard-ci.test' --allow {WILD}")),
+        ),
+        Step::run(
+            "connect",
+            &format!(
+                "touch {}; for i in $(seq 3000); do [ -e {} ] && break; sleep 0.01; done; exec {} burst 8080 {ALLOWED}",
+                begun.display(),
+                go.display(),
+                machine.runner().display()
+            ),
+        ),
+        Step::run("status", &format!("{} --json --socket $GUARD_CI_DIR/guard.sock status", ctl())),
+    ]);
+    eventually("the step runs", || begun.exists().then_some(()));
+    let guardd = job_of(&machine)["guardd"][0].as_u64().unwrap() as u32;
+    proc::signal(guardd, rustix::process::Signal::STOP);
+    fs::write(&go, "").unwrap();
+    let burst = format!("burst 8080 {ALLOWED}");
+    let stopped = eventually("the connect waits", || {
+        let all = place.processes().into_iter();
+        all.filter(|pid| proc::state(*pid) == Some('T') && *pid != guardd)
+            .find(|pid| command_line(*pid).contains(&burst))
+    });
+    assert_eq!(web.reached(), 0, "{}", proc::describe(stopped));
+    proc::signal(guardd, rustix::process::Signal::CONT);
+    let done = job.end();
+    succeeded(&done);
+    let status = done.json("status");
+    if !status["not_enforced"]
+        .to_string()
+        .contains("bpf_set_retval")
+    {
+        assert_eq!(done.out("connect"), "0 of 1 refused: []\n");
+        assert_eq!(web.reached(), 1);
+    }
+    machine.is_clean();
+}
+
+fn command_line(pid: u32) -> String {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).replace('\0', " ")
+}
+
+/// What the one job's directory says of it.
+fn job_of(machine: &Machine) -> Value {
+    let dir = fs::read_dir(machine.base()).unwrap().flatten().next();
+    let file = dir.unwrap().path().join("job.json");
+    serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
+}
+
+#[test]
 fn jobs_of_two_runners_at_once_do_not_meet() {
     if cannot() {
         return;
@@ -559,7 +623,11 @@ fn a_job_that_cannot_be_watched_fails_in_block_mode_and_warns_in_audit_mode() {
     let nobody = place.path("open");
     fs::create_dir(&nobody).unwrap();
     fs::set_permissions(&nobody, fs::Permissions::from_mode(0o777)).unwrap();
-    let (out, err) = run(&format!("--mode block --base {}", nobody.display()));
+    let (out, err) = run(&format!(
+        "--mode block; {} ci start --base {}",
+        ctl(),
+        nobody.display()
+    ));
     assert!(
         out.contains("status 2") && err.contains("others than root"),
         "{out}{err}"
@@ -579,13 +647,7 @@ fn the_watch_ends_with_the_worker() {
         Step::run("wait", &format!("touch {}; sleep 1000", said.display())),
     ]);
     eventually("the steps are through", || said.exists().then_some(()));
-    let dir = fs::read_dir(machine.base())
-        .unwrap()
-        .flatten()
-        .next()
-        .unwrap()
-        .path();
-    let about: Value = serde_json::from_slice(&fs::read(dir.join("job.json")).unwrap()).unwrap();
+    let about = job_of(&machine);
     let pids = ["keeper", "guardd"].map(|who| about[who][0].as_u64().unwrap() as u32);
     for pid in pids {
         assert!(!proc::has_ended(pid), "{about}");
@@ -709,17 +771,7 @@ fn a_guardd_that_is_killed_is_started_again_and_the_job_stays_watched() {
         Step::run("report", &format!("{} --json ci report", ctl())),
     ]);
     eventually("the job runs", || begun.exists().then_some(()));
-    let dir = fs::read_dir(machine.base())
-        .unwrap()
-        .flatten()
-        .next()
-        .unwrap()
-        .path();
-    let guardd = || -> u64 {
-        let about: Value =
-            serde_json::from_slice(&fs::read(dir.join("job.json")).unwrap()).unwrap();
-        about["guardd"][0].as_u64().unwrap()
-    };
+    let guardd = || job_of(&machine)["guardd"][0].as_u64().unwrap();
     let first = guardd();
     proc::signal(first as u32, rustix::process::Signal::KILL);
     eventually("there is another", || (guardd() != first).then_some(()));

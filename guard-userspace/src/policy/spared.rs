@@ -31,6 +31,8 @@ pub(super) fn host(text: &str) -> Result<SparedHost, Mistake> {
         ),
     };
     let (name, port) = match text.rsplit_once(':') {
+        // What is wrong with a URL is not its port.
+        _ if text.contains("://") => (text, 0),
         None => (text, 0),
         Some((name, port)) => match port.parse::<u16>() {
             Ok(number) if number > 0 && !port.starts_with('+') => (name, number),

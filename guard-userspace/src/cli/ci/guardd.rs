@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::net::UnixDatagram,
+    os::unix::{net::UnixDatagram, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -72,7 +72,8 @@ pub fn spawn(guardd: &Path, dir: &Path, mode: Mode) -> Result<Child, String> {
         .append(true)
         .open(dir.join(LOG))
         .map_err(|error| say("guardd's log", error))?;
-    let mut child = Command::new(guardd)
+    let mut command = Command::new(guardd);
+    command
         .arg("--policy")
         .arg(dir.join(POLICY))
         .arg("--socket")
@@ -85,7 +86,10 @@ pub fn spawn(guardd: &Path, dir: &Path, mode: Mode) -> Result<Child, String> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
-        .current_dir("/")
+        .current_dir("/");
+    // SAFETY: one system call between fork and exec.
+    unsafe { command.pre_exec(unblock_signals) };
+    let mut child = command
         .spawn()
         .map_err(|error| say(&guardd.display().to_string(), error))?;
     let deadline = Instant::now() + READY;
@@ -110,6 +114,19 @@ pub fn spawn(guardd: &Path, dir: &Path, mode: Mode) -> Result<Child, String> {
             let _ = child.kill();
             let _ = child.wait();
             return Err(format!("guardd was not ready within {} s", READY.as_secs()));
+        }
+    }
+}
+
+/// The keeper waits for its signals by a thread and has them blocked; a child would begin so too, and not end.
+fn unblock_signals() -> io::Result<()> {
+    // SAFETY: a set of the kernel's own shape, emptied before it is used.
+    unsafe {
+        let mut none = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        match libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) {
+            0 => Ok(()),
+            error => Err(io::Error::from_raw_os_error(error)),
         }
     }
 }

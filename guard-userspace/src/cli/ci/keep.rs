@@ -154,7 +154,7 @@ fn say(first: &First) {
     }
 }
 
-/// SIGTERM and its like are waited for by a thread. A child begins with none blocked: std sees to it.
+/// SIGTERM and its like are waited for by a thread.
 fn block_signals() -> libc::sigset_t {
     // SAFETY: a set of the kernel's own shape, filled before it is used.
     unsafe {
@@ -255,6 +255,25 @@ fn ask_guardd(dir: &Path, request: &Request) -> Result<Reply, String> {
         .map_err(|failure| failure.to_string())
 }
 
+/// Whether what is not allowed can be refused before a packet leaves, and names be known.
+fn can_block(status: &wire::Status, names: bool) -> Result<(), String> {
+    let hook = |watched: &str| status.hooks.iter().find(|hook| hook.watched == watched);
+    let denies = hook("connect").is_some_and(|hook| hook.can.iter().any(|word| word == "deny"));
+    let knows = hook("dns").is_some_and(|hook| hook.tier != "none");
+    let why = |watched: &str| hook(watched).and_then(|hook| hook.note.clone());
+    match (denies, knows || !names) {
+        (true, true) => Ok(()),
+        (false, _) => Err(format!(
+            "block mode: this kernel does not let guard refuse a connection ({}): use --mode audit",
+            why("connect").unwrap_or_else(|| "no reason is known".into())
+        )),
+        (true, false) => Err(format!(
+            "block mode: guard cannot see here what name servers say ({}): allow addresses instead of names",
+            why("dns").unwrap_or_else(|| "no reason is known".into())
+        )),
+    }
+}
+
 /// Makes the worker and all below it a session.
 fn adopt(config: &Config) -> Result<Ready, String> {
     if !ask::lives((config.worker.pid, config.worker.start)) {
@@ -273,10 +292,14 @@ fn adopt(config: &Config) -> Result<Ready, String> {
         Reply::Adopted { session, processes } => (session, processes),
         _ => return Err("guardd answered with something else than a session".into()),
     };
-    let (degraded, not_enforced) = match ask_guardd(&config.dir, &Request::Status)? {
-        Reply::Status(status) => (status.degraded, status.not_enforced),
-        _ => (Vec::new(), Vec::new()),
+    let status = match ask_guardd(&config.dir, &Request::Status)? {
+        Reply::Status(status) => status,
+        _ => return Err("guardd answered with something else than its status".into()),
     };
+    if config.mode == Mode::Block {
+        can_block(&status, !config.names.is_empty())?;
+    }
+    let (degraded, not_enforced) = (status.degraded, status.not_enforced);
     Ok(Ready {
         session,
         processes,

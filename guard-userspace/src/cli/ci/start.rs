@@ -355,7 +355,13 @@ fn said(
         escape::text(&worker.name),
         worker.pid
     );
-    for note in notes.iter().chain(&ready.not_enforced) {
+    if !ready.not_enforced.is_empty() {
+        notes.push(format!(
+            "this kernel leaves {} things open: the summary says which",
+            ready.not_enforced.len()
+        ));
+    }
+    for note in &notes {
         text.push_str(&format!(
             "  note: {}\n",
             runner::log_line(&escape::text(note))
