@@ -28,6 +28,8 @@ pub mod kind {
     pub const TAP: u8 = 10;
     /// What a process is about to say. [`crate::requests::WriteHeader`], in a ring of its own.
     pub const REQUEST: u8 = 11;
+    /// A process is stopped in a connect until guardd has read what name servers have said. Only the header.
+    pub const AWAIT: u8 = 12;
 }
 
 /// Which mechanism saw the call.

@@ -236,6 +236,8 @@ pub struct KnownAddress {
     pub prefix: u32,
     /// Not 0: some label asks what a request there says.
     pub asked: u32,
+    /// Labels that it does not carry whatever names it has, and whatever a connection to it says (`except.addresses`).
+    pub spared: u64,
 }
 
 /// Key of the table of environment markers: the first eight bytes of `NAME=VALUE`.

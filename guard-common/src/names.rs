@@ -89,6 +89,8 @@ pub mod asked {
     pub const REQUESTS: u32 = 4;
     /// Of any host.
     pub const ANY_HOST: u32 = 8;
+    /// Some label spares addresses by what name servers say (`except.hosts`): a connect waits until guardd has read it.
+    pub const SPARES: u32 = 16;
 }
 
 /// An address that a name was resolved to, with the [`hash`] of the name (the value is a [`KnownHost`]); or with 0 for
@@ -265,6 +267,10 @@ pub struct AnswerHeader {
     pub len: u32,
     /// Bytes that there were.
     pub whole: u32,
+    /// Inode number of the network namespace that it arrived in; 0 where that is not known.
+    pub netns: u32,
+    /// Unused.
+    pub pad: u32,
 }
 
 /// Bytes of what a name server says that are handed on at once.

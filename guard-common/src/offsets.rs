@@ -44,6 +44,8 @@ pub enum Need {
     Repeat,
     /// guard's own files.
     Own,
+    /// Believing a name server that an address may be reached.
+    Spares,
 }
 
 macro_rules! fields {
@@ -115,5 +117,7 @@ fields! {
     REGS_NR: "pt_regs" ["orig_ax"] ["syscallno"] Repeat;
     BPRM_FILE: "linux_binprm" ["file"] Program;
     PATH_DENTRY: "path" ["dentry"] Own;
+    SOCK_NET: "sock" ["__sk_common.skc_net.net"] Spares;
+    NET_INUM: "net" ["ns.inum"] Spares;
     INODE_CTIME: "inode" ["i_ctime_sec"] ["__i_ctime"] ["i_ctime"] ProgramAge;
 }

@@ -188,9 +188,12 @@ pub struct Connecting {
     pub fd: u64,
     /// 1 while the thread is inside the call.
     pub inside: u32,
-    /// A [`crate::Verdict`] whose signal is to be sent when the call ends; 0 for none.
+    /// A [`crate::Verdict`] whose signal is to be sent when the call ends, or [`AWAITS`]; 0 for none.
     pub verdict: u32,
 }
+
+/// [`Connecting::verdict`]: the call is to be repeated when guardd has read what name servers have said.
+pub const AWAITS: u32 = 0xff;
 
 /// The one rule table of a generation.
 #[derive(Clone, Copy, Debug)]

@@ -24,12 +24,12 @@ use guard_common::{
     Verdict,
     event::{ConnectRecord, FLAG_DATAGRAM, FLAG_SIGNAL_NEEDED, FLAG_STOPPED, kind, tier},
     matching::{ADDRESS_FIXED_BITS, AddressKey, FNV_OFFSET, KnownAddress, fold},
-    names::connection,
-    state::{Connecting, Task, class, fate, watched},
+    names::{asked, connection},
+    state::{AWAITS, Connecting, Task, class, fate, watched},
 };
 
 use crate::{
-    copies, emit,
+    copies, emit, exec,
     judge::{self, Done, ERESTARTNOINTR, Judgement},
     kernel::{
         self, Address, CAN_SET_RETVAL, DENTRY_INODE, FILE_PRIVATE, PID_NUMBERS, SOCK_FAMILY,
@@ -172,6 +172,8 @@ fn judge_tagged(
     let addr: [u8; 16] = unsafe { core::mem::transmute(words) };
     // SAFETY: the field is readable by these program types. Network order in the low half.
     let port_be = unsafe { (*ctx).user_port } as u16;
+    // What a name server has just said may spare this address: whoever asked is as quick as guardd.
+    let unread = judge::config()?.names & asked::SPARES != 0 && names::await_answers();
     let known = known(&addr, port_be, generation as u16);
     let mut labels = if known.groups & task.excepted != 0 {
         0
@@ -186,6 +188,10 @@ fn judge_tagged(
     {
         labels |= if stream { names.sure } else { names.labels };
     }
+    labels &= !known.spared;
+    if unread && labels != 0 && !datagram && put_off(tgid, pid, task) {
+        return Some(REFUSE);
+    }
     let config = judge::config()?;
     // QUIC says its name in its first datagrams.
     if !stream && config.names != 0 && is_udp(ctx) {
@@ -197,7 +203,7 @@ fn judge_tagged(
             task,
             tgid,
             pid,
-            labels,
+            labels | known.spared,
             0,
         );
     }
@@ -277,7 +283,7 @@ fn judge_tagged(
             task,
             tgid,
             pid,
-            labels,
+            labels | known.spared,
             known.asked,
         );
     }
@@ -295,6 +301,35 @@ fn judge_tagged(
         &judgement,
     );
     Some(answer)
+}
+
+/// Has a connect be repeated when guardd has read what name servers have said: the thread is stopped on its way out, as
+/// for a hold. Only connect(2) itself can be, and only where its result can be set.
+#[inline(always)]
+fn put_off(tgid: u32, pid: u32, task: &Task) -> bool {
+    let Some(config) = judge::config() else {
+        return false;
+    };
+    if CAN_SET_RETVAL.load() == 0 {
+        return false;
+    }
+    let pid_tgid = (tgid as u64) << 32 | pid as u64;
+    let Some(call) = CONNECTING.get_ptr_mut(pid_tgid) else {
+        return false;
+    };
+    // SAFETY: the helper has no precondition.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: the pointer was checked, and only this very thread uses its entry.
+    if unsafe { (*call).inside } == 0 || !exec::enter_waiting(config, tgid, task.start_ns, now_ns) {
+        return false;
+    }
+    // SAFETY: as above; and the helper takes any errno: the stop that AWAITS stands for makes the kernel repeat the
+    // call instead of showing this number to the program.
+    unsafe {
+        (*call).verdict = AWAITS;
+        bpf_set_retval(ERESTARTNOINTR);
+    }
+    true
 }
 
 #[inline(always)]
@@ -473,6 +508,10 @@ pub fn guard_connect_exit(ctx: TracePointContext) -> u32 {
         };
         done
     };
+    if call.verdict == AWAITS {
+        exec::stop_and_tell(tgid, task.session, task.start_ns);
+        return 0;
+    }
     if call.verdict != 0 {
         judge::signal(call.verdict as u8);
         return 0;

@@ -670,8 +670,9 @@ fn stop_for_guardd(config: &Config, tgid: u32, start_ns: u64, now_ns: u64) -> bo
     waits
 }
 
+/// Enters the current process among those that wait for guardd, if guardd is there to look.
 #[inline(always)]
-fn enter_waiting(config: &Config, tgid: u32, start_ns: u64, now_ns: u64) -> bool {
+pub fn enter_waiting(config: &Config, tgid: u32, start_ns: u64, now_ns: u64) -> bool {
     if now_ns.saturating_sub(config.heartbeat_ns) > HEARTBEAT_LIMIT_NS {
         return false;
     }
@@ -680,6 +681,40 @@ fn enter_waiting(config: &Config, tgid: u32, start_ns: u64, now_ns: u64) -> bool
         time_ns: now_ns,
     };
     WAITING.insert(tgid, waiting, 0).is_ok()
+}
+
+/// Stops the current process, which was entered in [`WAITING`], and asks guardd to let it go on when it has read what
+/// name servers have said.
+#[inline(always)]
+pub fn stop_and_tell(tgid: u32, session: u32, start_ns: u64) {
+    // SAFETY: the helper has no precondition.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    judge::stop();
+    // guardd may have found it forgotten just before the stop. It then finds it again here, after a second.
+    let waiting = Waiting {
+        start_ns,
+        time_ns: now_ns,
+    };
+    let _ = WAITING.insert(tgid, waiting, 0);
+    // guardd goes through WAITING too, so a lost record only delays the process.
+    let Some(mut entry) = CRITICAL.reserve::<Header>(0) else {
+        emit::count(class::VERDICT, false);
+        return;
+    };
+    // SAFETY: every field is written before the record is submitted.
+    let header = unsafe { &mut *entry.as_mut_ptr() };
+    emit::fill(
+        header,
+        kind::AWAIT,
+        tier::TRACEPOINT,
+        session,
+        start_ns,
+        now_ns,
+    );
+    header.flags = FLAG_STOPPED;
+    header.latency_ns = emit::since(now_ns);
+    entry.submit(0);
+    emit::count(class::VERDICT, true);
 }
 
 /// Whether the process is a job of an interactive shell: it has a terminal and a process group of its

@@ -98,6 +98,8 @@ offsets!(
     BPRM_FILE,
     INODE_CTIME,
     PATH_DENTRY,
+    SOCK_NET,
+    NET_INUM,
 );
 
 /// `bpf_set_retval` may be called from cgroup socket-address programs (kernel 6.1 and later; userspace

@@ -38,7 +38,7 @@ use guard_common::{
 use crate::{
     emit,
     judge::{self, Done, Judgement},
-    kernel::{self, Address},
+    kernel::{self, Address, NET_INUM, SOCK_NET},
     maps::{
         self, ANSWERED, CRITICAL, HELD, HOSTS, KEPT, NAMED, RESOLVED, SOCKETS, Scratch, TASKS,
         with_memory,
@@ -863,6 +863,84 @@ pub fn handed() -> u32 {
     }
 }
 
+/// How long a connect waits on its processor for guardd, on another, to read what name servers have said. guardd is
+/// woken before whoever asked, and takes a tenth of that.
+const AWAIT_NS: u64 = 2_000_000;
+/// Looks in one call of [`guard_answers_read`], and calls of it at most.
+const LOOKS: u32 = 256;
+/// See [`LOOKS`].
+const LOOKOUTS: u32 = 2048;
+
+/// Waits a moment until guardd has read what name servers have said so far; whether it has yet to.
+#[inline(always)]
+pub fn await_answers() -> bool {
+    let handed = handed();
+    if guard_answers_read(handed) != 0 {
+        return false;
+    }
+    let Some(config) = judge::config() else {
+        return false;
+    };
+    // SAFETY: the helper has no precondition.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    if now_ns.wrapping_sub(config.heartbeat_ns) > HEARTBEAT_LIMIT_NS {
+        return false;
+    }
+    guard_await_answers(handed) == 0
+}
+
+/// Gives 0 when guardd has not read so many answers in time. Exported for the reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_await_answers(handed: u32) -> u32 {
+    // SAFETY: the helper has no precondition.
+    let began = unsafe { bpf_ktime_get_ns() };
+    for _ in 0..LOOKOUTS {
+        if guard_answers_read(handed) != 0 {
+            return 1;
+        }
+        // SAFETY: as above.
+        if unsafe { bpf_ktime_get_ns() }.wrapping_sub(began) > AWAIT_NS {
+            break;
+        }
+    }
+    0
+}
+
+/// Whether guardd has read so many answers. Exported for the reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_answers_read(handed: u32) -> u32 {
+    for _ in 0..LOOKS {
+        let Some(read) = ANSWERED.get(answers::READ) else {
+            return 1;
+        };
+        // SAFETY: a reference is valid for reads; volatile, since others write.
+        let read = unsafe { core::ptr::read_volatile(read) as u32 };
+        if handed.wrapping_sub(read) as i32 <= 0 {
+            return 1;
+        }
+    }
+    0
+}
+
+/// The network namespace of the socket that a packet is for, by the inode number of its file; 0 where that cannot be
+/// told. The verifier lets nobody count on a socket's pointer, but what lies in a table is a mere number to it.
+#[inline(always)]
+fn netns(skb: *mut __sk_buff, scratch: &mut Scratch) -> u32 {
+    // SAFETY: readable in this program type.
+    let sk = unsafe { (*skb).__bindgen_anon_2.sk };
+    if sk.is_null() {
+        return 0;
+    }
+    scratch.word = sk as u64;
+    // SAFETY: a reference is valid for reads; volatile, so that it is read from there.
+    let sk = unsafe { core::ptr::read_volatile(&raw const scratch.word) };
+    kernel::pointer(sk, &SOCK_NET)
+        .and_then(|net| kernel::read::<u32>(net, &NET_INUM))
+        .unwrap_or(0)
+}
+
 /// Whether guardd has yet to read what name servers had said when a socket was connected.
 #[inline(always)]
 fn answers_wait(socket: &Socket, config: &Config, now_ns: u64) -> bool {
@@ -1179,6 +1257,7 @@ fn hand_on(
     if len == 0 {
         return None;
     }
+    let netns = netns(skb, scratch);
     let tail = scratch.tail.as_mut_ptr();
     if load_to_tail(skb, from, tail, ANSWER_HEAD as u64, len) != 0 {
         return None;
@@ -1192,6 +1271,8 @@ fn hand_on(
         header.seq = seq;
         header.len = len as u32;
         header.whole = whole;
+        header.netns = netns;
+        header.pad = 0;
         // SAFETY: readable in this program type.
         if (*skb).protocol == ETH_P_IP {
             let addr: u32 = load(skb, 12)?;

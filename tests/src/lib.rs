@@ -5,6 +5,7 @@
 //! process with the mark may be left stopped, and none is left running.
 
 pub mod api;
+pub mod ci;
 pub mod clients;
 pub mod dns;
 pub mod evasion;
@@ -28,7 +29,7 @@ use std::{
 
 pub use events::{Event, Events};
 pub use guard::{Guard, Guards, Said};
-pub use place::{MARK, Place, fixture};
+pub use place::{MARK, Place, fixture, tested};
 pub use policy::Policy;
 pub use tool::Tool;
 

@@ -185,7 +185,7 @@ pub fn fixture(name: &str) -> PathBuf {
 }
 
 /// A program that is tested.
-pub(crate) fn tested(name: &str) -> PathBuf {
+pub fn tested(name: &str) -> PathBuf {
     let dir = match std::env::var_os("GUARD_BIN_DIR") {
         Some(dir) => PathBuf::from(dir),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release"),

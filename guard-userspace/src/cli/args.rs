@@ -158,6 +158,9 @@ pub enum Command {
     Observe,
     /// Write a first policy for this machine, by a few questions
     Init(InitArgs),
+    /// A CI job as one session: allowed hosts, changed sources, a report
+    #[command(subcommand)]
+    Ci(super::ci::CiCommand),
     /// Try what will work on this machine, and say how to mend what will not
     Doctor,
     /// Check the journal's chain

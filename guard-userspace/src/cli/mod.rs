@@ -6,6 +6,7 @@
 
 mod account;
 mod args;
+mod ci;
 mod client;
 mod digest;
 mod escape;
@@ -113,6 +114,7 @@ struct Guardctl<'a> {
 impl Guardctl<'_> {
     fn run(mut self) -> Result<u8, Failure> {
         let request = match &self.cli.command {
+            Command::Ci(command) => return self.ci(command),
             Command::Run(args) => return run::run(&self.cli.socket, args),
             Command::Events {
                 follow,
@@ -322,6 +324,7 @@ fn request(command: &Command) -> Option<Request> {
         | Command::Init(_)
         | Command::Events { .. }
         | Command::Run(_)
+        | Command::Ci(_)
         | Command::Doctor
         | Command::Verify { .. } => return None,
     })

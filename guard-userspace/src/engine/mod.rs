@@ -19,6 +19,7 @@ mod reload;
 mod requests;
 mod running;
 mod session;
+mod spared;
 mod taps;
 mod users;
 mod views;
@@ -168,6 +169,10 @@ pub struct Engine {
     streams: Streams,
     /// Answers of theirs that were read.
     answers_read: u64,
+    /// The same where nobody is believed, kept apart so that they cannot mix.
+    foreign_streams: Streams,
+    /// Addresses that the policy spares for their names.
+    spared: spared::Spared,
     /// When names that nobody uses any more were last forgotten.
     names_swept_ns: u64,
     journal: Journal,
@@ -308,6 +313,8 @@ impl Engine {
             flights: quic::Flights::default(),
             names: Names::default(),
             streams: Streams::default(),
+            foreign_streams: Streams::default(),
+            spared: spared::Spared::here(),
             answers_read: 0,
             names_swept_ns: 0,
             journal,
@@ -524,6 +531,8 @@ impl Engine {
             Record::Bare(fields) => match fields.kind {
                 kind::AGENT => self.on_candidate(&fields),
                 kind::EMPTY => self.end_if_empty(fields.session),
+                // What name servers had said was read before the records.
+                kind::AWAIT => self.let_go_on(Id::new(fields.tgid, fields.start_ns)),
                 kind::FORK => {
                     self.forks
                         .insert(fields.tgid, (fields.ppid, fields.start_ns));

@@ -28,7 +28,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 impl Engine {
     /// Reads what name servers have said since, and tells the kernel.
     pub(super) fn read_answers(&mut self) {
-        let mut messages: Vec<Vec<u8>> = Vec::new();
+        let mut messages: Vec<(bool, Vec<u8>)> = Vec::new();
         let ring = self.domains.get_mut();
         let mut read = 0;
         for _ in 0..BATCH {
@@ -38,13 +38,17 @@ impl Engine {
                 continue;
             };
             let cut = (part.bytes.len() as u32) < part.whole;
+            let believed = self.policy.believes(part.from) && self.spared.is_here(part.netns);
             if i32::from(part.protocol) == libc::IPPROTO_TCP {
-                messages.extend(
-                    self.streams
-                        .segment(part.from, part.port, part.seq, part.bytes, cut),
-                );
+                let streams = if believed {
+                    &mut self.streams
+                } else {
+                    &mut self.foreign_streams
+                };
+                let whole = streams.segment(part.from, part.port, part.seq, part.bytes, cut);
+                messages.extend(whole.into_iter().map(|message| (believed, message)));
             } else {
-                messages.push(part.bytes.to_vec());
+                messages.push((believed, part.bytes.to_vec()));
             }
         }
         if read == 0 {
@@ -52,15 +56,24 @@ impl Engine {
         }
         self.more |= read == BATCH as u64;
         let now = clock::monotonic_ns();
-        for message in messages {
+        for (believed, message) in messages {
+            let asked = believed.then(|| names::question(&message)).flatten();
             for answer in names::parse(&message) {
                 let (policy, bits) = (&self.policy, &self.bits);
                 let labelled = |name: &str| {
                     let known = policy.of_host(name, bits);
                     known.labels != 0 || known.asked != 0
                 };
-                let changed = self.names.learn(&answer, now, labelled);
+                let mut changed = self.names.learn(&answer, now, labelled);
                 let generation = self.kernel.tables.generation();
+                if let Some(asked) = &asked
+                    && self.spare(generation, asked, &answer, now)
+                {
+                    changed.push(Changed {
+                        addr: answer.addr,
+                        gone: Vec::new(),
+                    });
+                }
                 self.tell_names(generation, &changed);
             }
         }
@@ -120,10 +133,14 @@ impl Engine {
                     }
                 }
             }
-            let Some(resolved) = resolved else {
+            let Some(mut resolved) = resolved else {
                 self.kernel.tables.drop_resolved(generation, bytes, 0);
                 continue;
             };
+            // Whoever talks there talks to the spared name, unless the connection says another.
+            let spared = self.spared_at(*addr);
+            resolved.labels &= !spared;
+            resolved.sure &= !spared;
             let put = self
                 .kernel
                 .tables
@@ -150,6 +167,7 @@ impl Engine {
                 gone: Vec::new(),
             })
             .collect();
+        self.tell_all_spared(generation);
         self.tell_names(generation, &all);
     }
 
@@ -165,8 +183,9 @@ impl Engine {
         {
             tracing::warn!("{error}");
         }
-        let changed = self.names.sweep(now);
+        let mut changed = self.names.sweep(now);
         let generation = self.kernel.tables.generation();
+        changed.extend(self.sweep_spared(generation, now));
         self.tell_names(generation, &changed);
     }
 

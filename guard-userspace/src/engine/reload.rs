@@ -110,17 +110,17 @@ impl Engine {
         let before = (
             std::mem::replace(&mut self.policy, policy),
             std::mem::replace(&mut self.bits, bits),
+            std::mem::replace(&mut self.tables, tables.clone()),
         );
         self.tell_all_names(generation);
         if let Err(error) = self.kernel.tables.commit(&tables, observe) {
-            (self.policy, self.bits) = before;
+            (self.policy, self.bits, self.tables) = before;
             return Err(failed(error));
         }
         let policy = &self.policy;
         self.rules[generation as usize] = rules;
         self.agents = AgentMatcher::new(policy, &homes);
         self.commands = CommandMatcher::new(policy);
-        self.tables = tables;
         self.users = users;
         self.mark_own_files();
         self.kernel.tables.look_at_all_streams();

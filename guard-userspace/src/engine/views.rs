@@ -32,6 +32,7 @@ impl Engine {
         }
         let mut not_enforced = self.kernel.hooks.not_enforced();
         not_enforced.extend(self.untapped());
+        not_enforced.extend(self.spared_notes());
         Status {
             state: if degraded.is_empty() {
                 "ok".into()

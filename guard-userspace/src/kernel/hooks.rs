@@ -190,6 +190,7 @@ impl Hooks {
             (Need::Unix, Feature::UnixConnect),
             (Need::Follow, Feature::UnixConnect),
             (Need::Repeat, Feature::Open),
+            (Need::Spares, Feature::Dns),
         ] {
             let missing = offsets.missing(need);
             if !missing.is_empty() {

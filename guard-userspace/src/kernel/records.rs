@@ -59,6 +59,8 @@ pub struct NameServerBytes<'a> {
     pub bytes: &'a [u8],
     /// How much there was.
     pub whole: u32,
+    /// Inode number of the network namespace that it arrived in, or 0.
+    pub netns: u32,
 }
 
 /// What a process is about to say over one connection.
@@ -120,6 +122,7 @@ impl<'a> NameServerBytes<'a> {
             seq: head.seq,
             bytes: data[size_of::<AnswerHeader>()..].get(..head.len as usize)?,
             whole: head.whole,
+            netns: head.netns,
         })
     }
 }
@@ -201,7 +204,7 @@ impl Record {
     pub fn decode(data: &[u8]) -> Option<Self> {
         let fields: Header = read(data)?;
         match fields.kind {
-            kind::AGENT | kind::EMPTY | kind::FORK => Some(Self::Bare(fields)),
+            kind::AGENT | kind::EMPTY | kind::FORK | kind::AWAIT => Some(Self::Bare(fields)),
             kind::SIGNAL | kind::CALL => {
                 let record: CallRecord = read(data)?;
                 Some(Self::Call {

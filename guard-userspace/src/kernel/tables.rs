@@ -20,8 +20,8 @@ use aya::{
 use guard_common::{
     MAX_PATTERNS,
     matching::{
-        AddressKey, Candidates, EnvKey, FileKey, INODE_SLOTS, KnownAddress, KnownFile, NameKey,
-        Pattern, env_bit, inode_slot,
+        ADDRESS_FIXED_BITS, AddressKey, Candidates, EnvKey, FileKey, INODE_SLOTS, KnownAddress,
+        KnownFile, NameKey, Pattern, env_bit, inode_slot,
     },
     names::{HostKey, KnownHost, Resolved, ResolvedKey, answers},
     requests::{StreamKey, StreamState, Tapped},
@@ -782,6 +782,27 @@ impl Tables {
         };
     }
 
+    /// Enters what one address carries at one port, or with port 0 at all others.
+    ///
+    /// # Errors
+    /// When the table is full.
+    pub fn put_address(
+        &mut self,
+        generation: u32,
+        addr: [u8; 16],
+        port: u16,
+        known: KnownAddress,
+    ) -> Result<(), KernelError> {
+        let key = address_key(generation, addr, port);
+        at("ADDRESSES", self.addresses.insert(&key, known, 0))
+    }
+
+    /// Removes such an entry.
+    pub fn drop_address(&mut self, generation: u32, addr: [u8; 16], port: u16) {
+        // Gone already is as good.
+        let _ = self.addresses.remove(&address_key(generation, addr, port));
+    }
+
     /// guardd has read so many answers of name servers since its start.
     ///
     /// # Errors
@@ -807,6 +828,17 @@ impl Tables {
         }
         Ok(sums)
     }
+}
+
+fn address_key(generation: u32, addr: [u8; 16], port: u16) -> Key<AddressKey> {
+    Key::new(
+        ADDRESS_FIXED_BITS + 128,
+        AddressKey {
+            generation: generation as u16,
+            port: port.to_be(),
+            addr,
+        },
+    )
 }
 
 /// `st_dev` as the kernel itself encodes it.

@@ -69,6 +69,12 @@ pub fn parse(message: &[u8]) -> Vec<Answer> {
     found.answers()
 }
 
+/// The one name that a message asks about, if it asks about one.
+pub fn question(message: &[u8]) -> Option<String> {
+    let question = Message::from_octets(message).ok()?.sole_question().ok()?;
+    Some(name(question.qname()))
+}
+
 fn name(name: &impl ToName) -> String {
     normal(name.to_bytes_text().as_slice())
 }

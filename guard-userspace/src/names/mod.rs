@@ -8,7 +8,7 @@ mod stream;
 
 pub use self::{
     cache::{Changed, Names},
-    dns::{Answer, parse},
+    dns::{Answer, parse, question},
     socket::Taken,
     stream::Streams,
 };

@@ -29,6 +29,13 @@ impl Address {
         (ADDRESS_FIXED_BITS + self.prefix, key)
     }
 
+    /// Whether every connection that `other` means is meant.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.prefix <= other.prefix
+            && (self.port == 0 || self.port == other.port)
+            && self.contains(other.addr.into(), other.port)
+    }
+
     /// Whether a connection there is meant.
     pub fn contains(&self, addr: IpAddr, port: u16) -> bool {
         let mask = mask(self.prefix);

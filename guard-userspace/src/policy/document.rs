@@ -12,6 +12,7 @@ use super::{
     error::{Mistake, PolicyError, nearest},
     glob, host,
     read::{Document, Entry, Table, array, table},
+    spared::{self, SparedHost},
 };
 
 /// How long a hold waits when the rule does not say.
@@ -36,7 +37,7 @@ pub(super) const LABEL: &[&str] = &[
     "except",
 ];
 /// Keys of `except`.
-pub(super) const EXCEPT: &[&str] = &["exe", "files"];
+pub(super) const EXCEPT: &[&str] = &["exe", "files", "hosts", "addresses", "resolvers"];
 /// Keys of one of `requests`.
 pub(super) const REQUEST: &[&str] = &[
     "host", "method", "path", "query", "graphql", "grpc", "mcp", "aws", "kube",
@@ -314,7 +315,7 @@ pub(super) fn labels(
             }
         }
         let except = except(table)?;
-        let group = if except.0.is_empty() {
+        let group = if except.exe.is_empty() {
             None
         } else {
             excepting += 1;
@@ -340,8 +341,11 @@ pub(super) fn labels(
             argv: Vec::new(),
             calls: Vec::new(),
             requests: requests(table)?,
-            except_exe: except.0,
-            except_files: except.1,
+            except_exe: except.exe,
+            except_files: except.files,
+            except_addresses: except.addresses,
+            except_hosts: except.hosts,
+            resolvers: except.resolvers,
             group,
             user: None,
         };
@@ -356,10 +360,19 @@ pub(super) fn labels(
                 .push(address.map_err(|mistake| table.document.error(entry.span, mistake))?);
         }
         for entry in table.strings("hosts")? {
+            if entry.text == spared::ANY {
+                group.hosts.push(super::HostPattern::Any);
+                continue;
+            }
             let host = host::parse(&entry.text);
             group
                 .hosts
                 .push(host.map_err(|mistake| table.document.error(entry.span, mistake))?);
+        }
+        if let Err((key, mistake)) = spared::check(&group) {
+            let at = |table: &Table<'_>, key| Some(table.value(key)?.span());
+            let span = at(table, key).unwrap_or_else(|| name.span.clone());
+            return Err(table.document.error(span, mistake));
         }
         if let Some(follow) = table.boolean("follow")? {
             if follow.is && group.sockets.is_empty() {
@@ -461,23 +474,60 @@ fn socket(table: &Table<'_>, entry: &Entry, path: &str) -> Result<super::Glob, P
     Err(table.document.error(entry.span.clone(), mistake))
 }
 
-fn except(label: &Table<'_>) -> Result<(Vec<super::Glob>, Vec<super::Glob>), PolicyError> {
+/// What an `except` says.
+#[derive(Default)]
+struct Except {
+    exe: Vec<super::Glob>,
+    files: Vec<super::Glob>,
+    hosts: Vec<SparedHost>,
+    addresses: Vec<super::Address>,
+    resolvers: Vec<std::net::IpAddr>,
+}
+
+fn except(label: &Table<'_>) -> Result<Except, PolicyError> {
     let Some(value) = label.value("except") else {
-        return Ok(Default::default());
+        return Ok(Except::default());
     };
     let expected = "a table like { exe = [\"ssh\"], files = [\"**/.env.example\"] }";
     let except = table(label.document, "except", "except", value, expected)?;
     except.only(EXCEPT)?;
-    let (exe, files) = (globs(&except, "exe")?, globs(&except, "files")?);
-    if exe.is_empty() && files.is_empty() {
+    let mut read = Except {
+        exe: globs(&except, "exe")?,
+        files: globs(&except, "files")?,
+        ..Except::default()
+    };
+    let error = |entry: &Entry, mistake| Err(except.document.error(entry.span.clone(), mistake));
+    for entry in except.strings("hosts")? {
+        match spared::host(&entry.text) {
+            Ok(host) => read.hosts.push(host),
+            Err(mistake) => return error(&entry, mistake),
+        }
+    }
+    for entry in except.strings("addresses")? {
+        match address::parse(&entry.text) {
+            Ok(address) => read.addresses.push(address),
+            Err(mistake) => return error(&entry, mistake),
+        }
+    }
+    for entry in except.strings("resolvers")? {
+        match spared::resolver(&entry.text) {
+            Ok(addr) => read.resolvers.push(addr),
+            Err(mistake) => return error(&entry, mistake),
+        }
+    }
+    let nothing = read.exe.is_empty()
+        && read.files.is_empty()
+        && read.hosts.is_empty()
+        && read.addresses.is_empty();
+    if nothing {
         return Err(empty(
             label,
             value.span(),
             "except".into(),
-            "exe = […] or files = […]",
+            "exe = […], files = […], hosts = […] or addresses = […]",
         ));
     }
-    Ok((exe, files))
+    Ok(read)
 }
 
 fn requests(label: &Table<'_>) -> Result<Vec<RequestPattern>, PolicyError> {

@@ -20,6 +20,8 @@ pub enum HostPattern {
     Middle(String, String),
     /// None, or none that could be relied on.
     Unknown,
+    /// Every name, and none as well.
+    Any,
 }
 
 impl HostPattern {
@@ -37,6 +39,7 @@ impl HostPattern {
                 .and_then(|rest| rest.strip_suffix('.'))
                 .is_some_and(|part| !part.is_empty() && !part.contains('.')),
             Self::Unknown => false,
+            Self::Any => true,
         }
     }
 
@@ -51,7 +54,8 @@ impl HostPattern {
                 let hash = names::around(names::beginning(before.as_bytes()), behind);
                 (kind::MIDDLE, (hash, len + before.len() as u32))
             }
-            Self::Unknown => (kind::UNKNOWN, (0, 0)),
+            // Names that are known come from name servers, and guardd says what each carries.
+            Self::Unknown | Self::Any => (kind::UNKNOWN, (0, 0)),
         };
         HostKey {
             hash,

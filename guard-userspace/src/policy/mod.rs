@@ -23,6 +23,7 @@ mod request;
 mod root;
 pub mod schema;
 mod script;
+mod spared;
 mod statement;
 mod tables;
 #[cfg(test)]
@@ -53,6 +54,7 @@ pub use self::{
     host::HostPattern,
     labels::LabelBits,
     request::{Fits, RequestPattern},
+    spared::{Allowed, SparedHost},
     tables::Tables,
 };
 
@@ -176,6 +178,12 @@ pub struct LabelGroup {
     pub except_files: Vec<Glob>,
     /// Whose own label it is; `None` for the machine's.
     pub user: Option<u32>,
+    /// Addresses that do not carry the label, whatever is said to them.
+    pub except_addresses: Vec<Address>,
+    /// Names whose addresses do not carry the label, as long as connections say no other name.
+    pub except_hosts: Vec<SparedHost>,
+    /// Name servers that are believed when they say which addresses these are.
+    pub resolvers: Vec<std::net::IpAddr>,
     /// Number of its bit in [`guard_common::matching::Pattern::groups`]; only groups with
     /// `except_exe` have one.
     pub group: Option<u8>,

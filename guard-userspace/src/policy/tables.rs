@@ -186,6 +186,7 @@ impl Policy {
                         groups,
                         prefix: address.prefix,
                         asked: 0,
+                        spared: 0,
                     });
             }
         }
@@ -206,6 +207,7 @@ impl Policy {
                     .asked = 1;
             }
         }
+        self.spare(&mut known, bits);
         known
             .into_iter()
             .map(|(address, value)| {
@@ -247,7 +249,7 @@ impl Policy {
     pub fn of_host(&self, name: &str, bits: &LabelBits) -> KnownHost {
         let mut known: Option<KnownHost> = None;
         for group in &self.groups {
-            if group.hosts.iter().any(|host| host.matches(name)) {
+            if group.hosts.iter().any(|host| host.matches(name)) && !group.spares(name) {
                 let (labels, groups) = (bits.mask(&group.name), group.mask());
                 match &mut known {
                     Some(value) => value.join(labels, groups),
@@ -270,7 +272,8 @@ impl Policy {
     pub fn of_unknown(&self, bits: &LabelBits) -> KnownHost {
         let mut known = KnownHost::default();
         for group in &self.groups {
-            if group.hosts.contains(&HostPattern::Unknown) {
+            let meant = |host| matches!(host, &HostPattern::Unknown | &HostPattern::Any);
+            if group.hosts.iter().any(meant) {
                 known.join(bits.mask(&group.name), group.mask());
             }
         }
@@ -293,6 +296,13 @@ impl Policy {
         }
         if self.asks_about_any() {
             asked |= asked::ANY_HOST;
+        }
+        if self
+            .groups
+            .iter()
+            .any(|group| !group.except_hosts.is_empty())
+        {
+            asked |= asked::NAMES | asked::SPARES;
         }
         asked
     }

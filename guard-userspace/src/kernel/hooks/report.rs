@@ -84,6 +84,11 @@ impl Hooks {
             .collect()
     }
 
+    /// Whether a refused connect can be repeated.
+    pub fn repeats_connects(&self) -> bool {
+        self.helpers.set_retval
+    }
+
     /// What this kernel cannot do that a policy may ask for.
     pub fn not_enforced(&self) -> Vec<String> {
         let denies = |feature: Feature| {
