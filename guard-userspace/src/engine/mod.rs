@@ -6,8 +6,10 @@ mod adopt;
 mod content;
 mod exceptions;
 mod families;
+mod groups;
 mod holds;
 mod leases;
+mod likeness;
 mod names;
 mod own;
 mod quic;
@@ -17,6 +19,7 @@ mod reload;
 mod requests;
 mod running;
 mod session;
+mod tally;
 mod taps;
 mod views;
 
@@ -173,6 +176,8 @@ pub struct Engine {
     ended: VecDeque<Session>,
     holds: BTreeMap<u32, Hold>,
     grants: BTreeMap<u32, Grant>,
+    /// Holds a day, and their answers.
+    tally: tally::Tally,
     known: HashMap<u32, Known>,
     next_session: u32,
     next_hold: u32,
@@ -304,6 +309,7 @@ impl Engine {
             ended: VecDeque::new(),
             holds: BTreeMap::new(),
             grants: BTreeMap::new(),
+            tally: tally::Tally::default(),
             known: HashMap::new(),
             next_session: 0,
             next_hold: 0,
@@ -348,6 +354,7 @@ impl Engine {
                 why,
             });
         }
+        engine.load_tally();
         engine.recover();
         engine.adopt_running_agents();
         engine.kernel.drop_predecessors();
