@@ -1,6 +1,9 @@
 //! What is to be read of the chosen line: a hold with all that led to it, a session, an event.
 
-use super::cells::{safe, wrap};
+use super::{
+    cells::{safe, wrap},
+    state::span,
+};
 use crate::{
     cli::{escape, groups, render, screen::Screen},
     event::Event,
@@ -24,7 +27,7 @@ pub fn lines(group: &[&HoldInfo], columns: usize) -> Vec<String> {
             escape::text(&other.id),
             groups::differing(first, other),
             other.pid,
-            render::span(other.age_s)
+            span(other.age_s)
         ));
     }
     filled(&text, columns)
@@ -58,7 +61,7 @@ pub fn session(detail: &SessionDetail, tree: bool, columns: usize) -> Vec<String
         text.push_str(&format!(
             "fact {}  {} ago  {}\n",
             escape::text(&fact.label),
-            render::span(fact.age_s),
+            span(fact.age_s),
             escape::text(fact.object.as_deref().unwrap_or_default())
         ));
     }

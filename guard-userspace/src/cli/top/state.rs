@@ -359,8 +359,12 @@ impl State {
     }
 }
 
-fn span(seconds: u64) -> String {
-    render::span(seconds)
+/// Seconds as `2m05s`.
+pub fn span(seconds: u64) -> String {
+    match seconds {
+        0 => "0s".into(),
+        seconds => render::span(seconds),
+    }
 }
 
 fn moved(ids: &[String], chosen: Option<&String>, by: isize) -> Option<String> {

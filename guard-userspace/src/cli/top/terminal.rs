@@ -15,9 +15,12 @@ use ratatui::{
     Frame, Terminal,
     backend::CrosstermBackend,
     crossterm::{
-        cursor::Show,
+        cursor::{Hide, Show},
         execute,
-        terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
+        terminal::{
+            Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode,
+            enable_raw_mode,
+        },
     },
 };
 use rustix::process::{Signal, getpid, kill_process};
@@ -44,8 +47,6 @@ impl Tty {
     /// # Errors
     /// What the terminal says.
     pub fn enter() -> io::Result<Self> {
-        // A descriptor of its own: guardctl holds the lock of std's stdout.
-        let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             give_back(io::stdout().as_fd());
@@ -53,9 +54,8 @@ impl Tty {
             // Whatever thread it was: half a program that looks alive is worse than none.
             std::process::exit(101);
         }));
-        let terminal = Terminal::new(CrosstermBackend::new(BufWriter::new(out)))?;
         let mut tty = Self {
-            terminal,
+            terminal: blank()?,
             ours: false,
         };
         tty.take()?;
@@ -65,9 +65,8 @@ impl Tty {
     fn take(&mut self) -> io::Result<()> {
         enable_raw_mode()?;
         self.ours = true;
-        execute!(self.terminal.backend_mut(), EnterAlternateScreen)?;
-        self.terminal.hide_cursor()?;
-        self.terminal.clear()
+        execute!(self.terminal.backend_mut(), EnterAlternateScreen, Hide)?;
+        self.redraw()
     }
 
     fn leave(&mut self) {
@@ -94,23 +93,35 @@ impl Tty {
         self.take()
     }
 
-    /// Takes a terminal that somebody may have changed meanwhile, and draws everything anew.
+    /// Sets a terminal up again that somebody may have changed while this was stopped, and draws everything anew.
     ///
     /// # Errors
     /// What the terminal says.
     pub fn take_again(&mut self) -> io::Result<()> {
-        // Else it believes that nothing was changed.
+        // Else it believes that nothing was changed. The other screen is ours still: to enter it twice would make it
+        // the one that is gone back to.
         disable_raw_mode()?;
-        self.take()
+        enable_raw_mode()?;
+        execute!(self.terminal.backend_mut(), Hide)?;
+        self.redraw()
     }
 
-    /// Draws everything anew the next time.
+    /// Draws everything anew the next time. Not by the library's own means, which ask the terminal where the cursor
+    /// is, and the answer comes among the keys, which another thread is waiting for.
     ///
     /// # Errors
     /// What the terminal says.
     pub fn redraw(&mut self) -> io::Result<()> {
-        self.terminal.clear()
+        self.terminal = blank()?;
+        execute!(self.terminal.backend_mut(), Clear(ClearType::All))
     }
+}
+
+/// A terminal of which nothing is known to stand on it.
+fn blank() -> io::Result<Terminal<CrosstermBackend<BufWriter<File>>>> {
+    // A descriptor of its own: guardctl holds the lock of std's stdout.
+    let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    Terminal::new(CrosstermBackend::new(BufWriter::new(out)))
 }
 
 impl Drop for Tty {
@@ -156,4 +167,101 @@ pub fn signals(mut tell: impl FnMut(libc::c_int) -> bool + Send + 'static) {
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        ffi::CStr,
+        io::Read as _,
+        os::fd::{FromRawFd as _, OwnedFd},
+        process::Command,
+    };
+
+    use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
+
+    use super::*;
+
+    /// Says to the test below that it is run by the one after it, and how it shall end.
+    const CHILD: &str = "GUARD_TEST_TERMINAL";
+
+    /// A terminal: our end and the program's.
+    fn pty() -> (File, File) {
+        // SAFETY: the calls take numbers and a buffer of the given length; the descriptor is new and ours.
+        let (master, name) = unsafe {
+            let master = libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC);
+            assert!(master >= 0, "{}", io::Error::last_os_error());
+            assert_eq!(libc::grantpt(master), 0);
+            assert_eq!(libc::unlockpt(master), 0);
+            let mut name = [0; 128];
+            assert_eq!(libc::ptsname_r(master, name.as_mut_ptr(), name.len()), 0);
+            let path = CStr::from_ptr(name.as_ptr()).to_str().unwrap().to_owned();
+            (File::from(OwnedFd::from_raw_fd(master)), path)
+        };
+        let slave = File::options().read(true).write(true).open(name).unwrap();
+        let size = Winsize {
+            ws_row: 24,
+            ws_col: 80,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        tcsetwinsize(&slave, size).unwrap();
+        (master, slave)
+    }
+
+    #[test]
+    #[ignore = "run by the test below, on a terminal"]
+    fn a_program_that_panics() {
+        let Ok(how) = std::env::var(CHILD) else {
+            return;
+        };
+        let mut tty = Tty::enter().unwrap();
+        tty.draw(|frame| frame.render_widget("a picture", frame.area()))
+            .unwrap();
+        if how == "thread" {
+            let _ = thread::spawn(|| panic!("out of order")).join();
+            unreachable!("the panic has ended the program");
+        }
+        panic!("out of order");
+    }
+
+    #[test]
+    fn a_panic_in_any_thread_gives_the_terminal_back_and_is_read_after_it() {
+        for how in ["main", "thread"] {
+            let (mut master, slave) = pty();
+            let before = tcgetattr(&slave).unwrap();
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--ignored", "--exact", "--nocapture", "--test-threads=1"])
+                .arg("cli::top::terminal::tests::a_program_that_panics")
+                .env(CHILD, how)
+                .env("TERM", "xterm")
+                .stdin(slave.try_clone().unwrap())
+                .stdout(slave.try_clone().unwrap())
+                .stderr(slave.try_clone().unwrap())
+                .spawn()
+                .unwrap();
+            let reader = thread::spawn(move || {
+                let mut said = Vec::new();
+                // Ends with an error when the last descriptor of the other end is closed.
+                let _ = master.read_to_end(&mut said);
+                String::from_utf8_lossy(&said).into_owned()
+            });
+            assert_eq!(child.wait().unwrap().code(), Some(101));
+            let after = tcgetattr(&slave).unwrap();
+            assert_eq!(
+                (after.local_modes, after.input_modes, after.output_modes),
+                (before.local_modes, before.input_modes, before.output_modes),
+                "{how}"
+            );
+            drop(slave);
+            let said = reader.join().unwrap();
+            let (_, drawn) = said.split_once("\x1b[?1049h").expect("it was entered");
+            let (drawn, rest) = drawn.split_once("\x1b[?1049l").expect("and left");
+            assert!(drawn.contains("a picture"), "{said:?}");
+            assert!(
+                rest.contains("\x1b[?25h") && rest.contains("out of order"),
+                "{said:?}"
+            );
+        }
+    }
 }

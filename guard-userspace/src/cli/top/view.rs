@@ -11,9 +11,9 @@ use ratatui::{
 use super::{
     cells::{clip, safe, width},
     confirm,
-    state::{Mode, Pane, State, event_text, hold_text, session_text},
+    state::{Mode, Pane, State, event_text, hold_text, session_text, span},
 };
-use crate::{cli::render, event::Kind, wire::Status};
+use crate::{event::Kind, wire::Status};
 
 /// The smallest screen that it can be used on.
 pub const SMALLEST: (u16, u16) = (60, 15);
@@ -204,7 +204,7 @@ fn header(state: &State, columns: usize, theme: Theme) -> Line<'static> {
         Span::styled(format!("LOST {lost}"), theme.bad())
     });
     let used: usize = spans.iter().map(|span| width(&span.content)).sum();
-    let right = format!("up {}", render::span(status.uptime_s));
+    let right = format!("up {}", span(status.uptime_s));
     if used + 2 + right.len() <= columns {
         spans.push(Span::raw(format!("{right:>at$}", at = columns - used)));
     }
@@ -344,7 +344,7 @@ fn holds(state: &State) -> List {
                 1 => String::new(),
                 n => format!(" ×{n}"),
             };
-            let left = render::span(group[0].expires_in_s);
+            let left = span(group[0].expires_in_s);
             let text = hold_text(group[0]);
             // What is left of the time comes before what may be long.
             let (id, rest) = text.split_once(' ').unwrap_or((&text, ""));
