@@ -152,6 +152,33 @@ fn any_other_key_leaves_it_held_and_d_with_y_denies() {
 }
 
 #[test]
+fn a_group_is_one_line_and_one_answer_lets_all_of_it_go_on() {
+    let Some(mut s) = Scene::new(&[]) else { return };
+    s.open();
+    let program = s.place.path("railway");
+    let connect = format!("spawn {} tcp {} hello", program.display(), s.server.addr());
+    for n in 1..=3 {
+        s.tool.must(&connect);
+        eventually("one more hold", || {
+            (s.guard.holds().len() == n).then_some(())
+        });
+    }
+    s.tmux.wait_for("h-1 ×3");
+    s.tmux.press(&["A"]);
+    let screen = s.tmux.wait_for("Approve these 3?");
+    for id in ["h-2  the same", "h-3  the same"] {
+        assert!(screen.iter().any(|line| line.contains(id)), "{screen:#?}");
+    }
+    s.server.untouched_while_held(&s.guard);
+    s.tmux.press(&["y"]);
+    s.tmux.wait_for("hg-1: 3 approved: h-1, h-2, h-3");
+    eventually("all are through", || {
+        (s.server.reached().connections == 3).then_some(())
+    });
+    s.quit();
+}
+
+#[test]
 fn a_session_is_shown_with_its_processes_paused_and_killed() {
     let Some(mut s) = Scene::new(&[]) else { return };
     s.open();

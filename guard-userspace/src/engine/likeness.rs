@@ -7,10 +7,14 @@
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use super::content::{MAX_OPERATIONS, MAX_SHOWN};
 use crate::{
     event::{Event, Kind},
     wire::HoldInfo,
 };
+
+/// Command lines of this many bytes may be cut where the kernel copied them, and are alike to nothing.
+const LONGEST: usize = 2048;
 
 /// What a call is about, apart.
 struct Shape {
@@ -35,7 +39,11 @@ pub(super) fn of(judged_in: u32, hold: &HoldInfo) -> Option<String> {
             ])
         })
         .collect();
-    let command = command(hold.argv.as_deref()?, &shape.differs);
+    let argv = hold.argv.as_deref()?;
+    if argv.iter().map(String::len).sum::<usize>() >= LONGEST {
+        return None;
+    }
+    let command = command(argv, &shape.differs);
     let all = json!([
         judged_in,
         hold.agent,
@@ -113,6 +121,17 @@ fn request(held: &Event) -> Option<Shape> {
         text(held, "method")?,
         text(held, "path").unwrap_or_default(),
     );
+    // What could not be read, or is shown in part, may differ where nobody sees it.
+    let cut =
+        |name: &str, most: usize| text(held, name).is_some_and(|shown| shown.len() + 3 >= most);
+    let operations = object.get("operations").and_then(Value::as_array);
+    if object.contains_key("unread")
+        || object.contains_key("unsure")
+        || cut("path", MAX_SHOWN)
+        || operations.is_some_and(|all| all.len() >= MAX_OPERATIONS)
+    {
+        return None;
+    }
     let mut differs = text(held, "target").unwrap_or_default().to_owned();
     let mut fixed = path.to_owned();
     if method == "DELETE"
@@ -370,7 +389,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_alike_to_nothing() {
+    fn what_is_not_known_or_not_whole_is_alike_to_nothing() {
+        let of = |more: Value| {
+            let mut object = json!({"method": "POST", "host": "h.example", "path": "/v1"});
+            object
+                .as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            hold(Kind::Request, object, &["node"])
+        };
+        assert!(alike(&of(json!({})), &of(json!({}))));
+        for more in [
+            json!({"unread": "too long"}),
+            json!({"unsure": "a part is missing"}),
+            json!({"path": "/x".repeat(MAX_SHOWN / 2)}),
+            json!({"operations": vec![json!({}); MAX_OPERATIONS]}),
+        ] {
+            assert!(!alike(&of(more.clone()), &of(more)));
+        }
+        let long = "x".repeat(LONGEST);
+        let long = connect("h.example", "192.0.2.1", 443, &["curl", &long]);
+        assert!(!alike(&long, &long));
         let mut lost = hold(Kind::Hold, json!({}), &["x"]);
         assert_eq!(of(1, &lost), None);
         lost = connect("h.example", "192.0.2.1", 443, &["x"]);
