@@ -390,7 +390,7 @@ mod tests {
 
     #[test]
     fn what_is_not_known_or_not_whole_is_alike_to_nothing() {
-        let of = |more: Value| {
+        let request = |more: Value| {
             let mut object = json!({"method": "POST", "host": "h.example", "path": "/v1"});
             object
                 .as_object_mut()
@@ -398,14 +398,14 @@ mod tests {
                 .extend(more.as_object().unwrap().clone());
             hold(Kind::Request, object, &["node"])
         };
-        assert!(alike(&of(json!({})), &of(json!({}))));
+        assert!(alike(&request(json!({})), &request(json!({}))));
         for more in [
             json!({"unread": "too long"}),
             json!({"unsure": "a part is missing"}),
             json!({"path": "/x".repeat(MAX_SHOWN / 2)}),
             json!({"operations": vec![json!({}); MAX_OPERATIONS]}),
         ] {
-            assert!(!alike(&of(more.clone()), &of(more)));
+            assert!(!alike(&request(more.clone()), &request(more)));
         }
         let long = "x".repeat(LONGEST);
         let long = connect("h.example", "192.0.2.1", 443, &["curl", &long]);

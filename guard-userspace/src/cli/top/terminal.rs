@@ -257,7 +257,7 @@ mod tests {
             let said = reader.join().unwrap();
             let (_, drawn) = said.split_once("\x1b[?1049h").expect("it was entered");
             let (drawn, rest) = drawn.split_once("\x1b[?1049l").expect("and left");
-            assert!(drawn.contains("a picture"), "{said:?}");
+            assert!(drawn.contains("picture"), "{said:?}");
             assert!(
                 rest.contains("\x1b[?25h") && rest.contains("out of order"),
                 "{said:?}"
