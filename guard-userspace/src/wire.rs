@@ -60,6 +60,23 @@ pub enum Request {
         #[serde(default)]
         reason: Option<String>,
     },
+    /// Answer a hold and those like it with one answer. Reply: [`Reply::Done`], or an error when one of them
+    /// could not be answered.
+    AnswerAll {
+        /// `h-N`, of which the group is meant.
+        id: String,
+        /// `h-N`, the newest hold that whoever answers has seen. Holds have rising numbers: what has come since
+        /// is not covered.
+        upto: String,
+        /// Go on, or fail.
+        approve: bool,
+        /// Of an approval, as in [`Request::Approve`].
+        #[serde(default)]
+        for_ms: Option<u64>,
+        /// Of a refusal, as in [`Request::Deny`].
+        #[serde(default)]
+        reason: Option<String>,
+    },
     /// Stop every process of a session. Reply: [`Reply::Done`].
     Pause {
         /// `s-N`.
@@ -280,6 +297,12 @@ pub struct Status {
     pub processes: u64,
     /// Holds that wait for a person.
     pub holds: u64,
+    /// Holds a day, and what became of them.
+    #[serde(default)]
+    pub hold_counts: HoldCounts,
+    /// Why whoever asks may not answer holds; `None` when they may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub may_not_answer: Option<String>,
     /// Use of the lineage table.
     pub lineage_used: u64,
     /// Its size.
@@ -306,6 +329,23 @@ pub struct UserPolicyInfo {
     /// Why it is left out, in one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_out: Option<String>,
+}
+
+/// How often a person is asked, and what they say. Counted by whole hours.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HoldCounts {
+    /// Holds in the running hour and the 23 before.
+    pub last_24h: u64,
+    /// Holds a day, over the last 7 days or as long as has been counted, to one decimal.
+    pub mean_7d: f64,
+    /// Of the last 7 days: let go on by a person.
+    pub approved: u64,
+    /// Of the last 7 days: refused by a person.
+    pub denied: u64,
+    /// Of the last 7 days: nobody answered in time.
+    pub timed_out: u64,
+    /// Rules of whose many holds nearly all were approved, and what to do, a line each.
+    pub advice: Vec<String>,
 }
 
 /// Records of one class.
@@ -452,6 +492,12 @@ pub struct HoldInfo {
     pub intent: Option<String>,
     /// The events that led here, oldest first, the held call last.
     pub evidence: Vec<Event>,
+    /// `hg-N`: holds with the same one are alike, and one answer may cover them.
+    #[serde(default)]
+    pub group: String,
+    /// How many of its group wait, with this one.
+    #[serde(default)]
+    pub like: u64,
 }
 
 /// A lease.

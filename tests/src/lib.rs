@@ -20,6 +20,7 @@ pub mod quic;
 pub mod resolving;
 pub mod server;
 pub mod tls;
+pub mod tmux;
 mod tool;
 
 use std::{

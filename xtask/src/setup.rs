@@ -52,6 +52,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("grep", "grep"),
     ("cat", "coreutils"),
     ("python3", "python3"),
+    ("tmux", "tmux"),
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
 ];

@@ -76,6 +76,9 @@ pub enum Command {
         /// Do not ask again in this session for so long
         #[arg(long = "for", value_name = "DURATION", value_parser = clock::parse_duration)]
         duration: Option<Duration>,
+        /// With it all that are like it, up to this one, the newest that you have seen
+        #[arg(long, value_name = "ID")]
+        all_like: Option<String>,
     },
     /// Refuse what a held process wants to do
     Deny {
@@ -84,7 +87,12 @@ pub enum Command {
         /// Recorded with the answer
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
+        /// With it all that are like it, up to this one, the newest that you have seen
+        #[arg(long, value_name = "ID")]
+        all_like: Option<String>,
     },
+    /// Watch sessions, holds and events on one screen, and answer there
+    Top,
     /// Stop every process of a session
     Pause {
         /// Session

@@ -68,6 +68,17 @@ impl Conversation {
             socket: socket.to_owned(),
             replies: BufReader::new(stream),
         };
+        conversation.send(request)?;
+        Ok(conversation)
+    }
+
+    /// Sends one more request and takes its reply; a refusal is an error, and the conversation goes on after it.
+    pub fn ask(&mut self, request: &Request) -> Result<Reply, Failure> {
+        self.send(request)?;
+        self.next()
+    }
+
+    fn send(&self, request: &Request) -> Result<(), Failure> {
         let mut line = serde_json::to_vec(request)
             .map_err(|error| Failure::Invalid(format!("the request: {error}")))?;
         line.push(b'\n');
@@ -76,13 +87,12 @@ impl Conversation {
                 "the request is longer than {MAX_LINE} bytes: shorten its texts"
             )));
         }
-        let mut stream = conversation.replies.get_ref();
+        let mut stream = self.replies.get_ref();
         stream
             .set_read_timeout(Some(PATIENCE))
             .and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
             .and_then(|()| stream.write_all(&line))
-            .map_err(|source| conversation.lost(source))?;
-        Ok(conversation)
+            .map_err(|source| self.lost(source))
     }
 
     /// From here on silence is no fault: events come when they come.

@@ -11,12 +11,14 @@ mod client;
 mod digest;
 mod escape;
 mod failure;
+mod groups;
 mod offline;
 mod render;
 mod run;
 mod screen;
 #[cfg(test)]
 mod tests;
+mod top;
 
 use std::{
     env,
@@ -121,6 +123,7 @@ impl Guardctl<'_> {
                 session,
                 kinds,
             } => return self.events(*follow, session.clone(), kinds.clone()),
+            Command::Top => return top::run(&self.cli.socket, self.cli.json, self.screen),
             Command::Doctor => return self.doctor(),
             Command::Digest { since } => return self.digest(*since),
             Command::Init(args) => {
@@ -265,11 +268,33 @@ fn request(command: &Command) -> Option<Request> {
             session: session.clone(),
         },
         Command::Pending => Request::Pending,
-        Command::Approve { id, duration } => Request::Approve {
+        Command::Approve {
+            id,
+            duration,
+            all_like: Some(upto),
+        } => Request::AnswerAll {
+            id: id.clone(),
+            upto: upto.clone(),
+            approve: true,
+            for_ms: ms(duration),
+            reason: None,
+        },
+        Command::Deny {
+            id,
+            reason,
+            all_like: Some(upto),
+        } => Request::AnswerAll {
+            id: id.clone(),
+            upto: upto.clone(),
+            approve: false,
+            for_ms: None,
+            reason: reason.clone(),
+        },
+        Command::Approve { id, duration, .. } => Request::Approve {
             id: id.clone(),
             for_ms: ms(duration),
         },
-        Command::Deny { id, reason } => Request::Deny {
+        Command::Deny { id, reason, .. } => Request::Deny {
             id: id.clone(),
             reason: reason.clone(),
         },
@@ -325,6 +350,7 @@ fn request(command: &Command) -> Option<Request> {
         | Command::Events { .. }
         | Command::Run(_)
         | Command::Ci(_)
+        | Command::Top
         | Command::Doctor
         | Command::Verify { .. } => return None,
     })

@@ -140,7 +140,7 @@ fn an_event(seq: u64) -> Reply {
 #[test]
 fn commands_become_the_requests_of_the_protocol() {
     let s = || "s-1".to_owned();
-    let cases: [(&[&str], Request); 14] = [
+    let cases: [(&[&str], Request); 16] = [
         (
             &["approve", "h-1", "--for", "90s"],
             Request::Approve {
@@ -152,6 +152,26 @@ fn commands_become_the_requests_of_the_protocol() {
             &["deny", "h-1", "--reason", "no"],
             Request::Deny {
                 id: "h-1".into(),
+                reason: Some("no".into()),
+            },
+        ),
+        (
+            &["approve", "h-1", "--all-like", "h-4", "--for", "1m"],
+            Request::AnswerAll {
+                id: "h-1".into(),
+                upto: "h-4".into(),
+                approve: true,
+                for_ms: Some(60_000),
+                reason: None,
+            },
+        ),
+        (
+            &["deny", "h-1", "--all-like", "h-4", "--reason", "no"],
+            Request::AnswerAll {
+                id: "h-1".into(),
+                upto: "h-4".into(),
+                approve: false,
+                for_ms: None,
                 reason: Some("no".into()),
             },
         ),

@@ -32,7 +32,9 @@ const MAX_HELD: usize = 64 << 20;
 /// Requests of one connection whose labels are remembered: HTTP/2 has several under way.
 const MAX_JUDGED: usize = 1024;
 /// Bytes of a path that an event shows.
-const MAX_SHOWN: usize = 512;
+pub(super) const MAX_SHOWN: usize = 512;
+/// Operations of one request that are shown.
+pub(super) const MAX_OPERATIONS: usize = 16;
 
 /// A connection: of TLS the process and the library's object for it, otherwise the socket's cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -593,7 +595,7 @@ fn object_of(
             Some(field) => json!({ "type": operation.kind, "field": field }),
             None => json!({ "type": "unknown" }),
         });
-    let operations: Vec<Value> = operations.take(16).collect();
+    let operations: Vec<Value> = operations.take(MAX_OPERATIONS).collect();
     match operations.as_slice() {
         [] => {}
         [one] => put("graphql", one.clone()),

@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Engine, Refusal, reload::NamedRule};
+use super::{Engine, Refusal, reload::NamedRule, tally::Count};
 use crate::{
     clock,
     event::{Event, Kind},
@@ -74,6 +74,12 @@ pub struct Hold {
     pub clears_all: bool,
     /// The event of the call.
     pub event: Event,
+    /// See [`super::likeness`]; `None` is alike to nothing.
+    #[serde(default)]
+    pub likeness: Option<String>,
+    /// Number of its group: that of the first hold in it. 0 in what an older guardd left: a group of its own.
+    #[serde(default)]
+    pub group: u32,
 }
 
 const fn no_rule() -> u16 {
@@ -86,6 +92,12 @@ impl Hold {
             pid: self.process.0,
             start: self.process.1,
         }
+    }
+
+    /// `hg-N`.
+    pub(super) fn group_name(&self) -> String {
+        let group = if self.group == 0 { self.id } else { self.group };
+        format!("hg-{group}")
     }
 }
 
@@ -117,6 +129,8 @@ pub struct By {
     pub uid: Option<u32>,
     /// Peer's pid.
     pub pid: Option<u32>,
+    /// The hold that the answer was given to, where it covers others that are like it.
+    pub all_like: Option<u32>,
 }
 
 impl Engine {
@@ -186,7 +200,7 @@ impl Engine {
         };
         let (name, scope_session) = (rule.name.clone(), rule.flags & RULE_SCOPE_SESSION != 0);
         self.next_hold += 1;
-        let hold = Hold {
+        let mut hold = Hold {
             id: self.next_hold,
             session: held.session,
             judged_in: if judged_in == 0 {
@@ -210,7 +224,10 @@ impl Engine {
             clears: None,
             clears_all: false,
             event,
+            likeness: None,
+            group: self.next_hold,
         };
+        self.put_in_group(&mut hold);
         let mut told = self.event_for(Kind::Hold, Some(hold.session));
         told.tgid = Some(tgid);
         told.rule = Some(hold.rule.clone());
@@ -221,7 +238,9 @@ impl Engine {
             "target": hold.target,
             "until": clock::rfc3339_at(hold.deadline_ns),
             "on_timeout": timeout_word(hold.on_timeout),
+            "group": hold.group_name(),
         }));
+        self.count_hold(&hold.rule, Count::Held);
         if hold.whole_session {
             self.stop_session(hold.judged_in, Some(id));
         }
@@ -376,6 +395,12 @@ impl Engine {
             Outcome::TimedOut => "timed out",
             Outcome::Stopping => "guardd stopped",
         };
+        match outcome {
+            Outcome::Approve(_) => self.count_hold(&hold.rule, Count::Approved),
+            Outcome::Deny(_) => self.count_hold(&hold.rule, Count::Denied),
+            Outcome::TimedOut => self.count_hold(&hold.rule, Count::TimedOut),
+            Outcome::Stopping => {}
+        }
         let mut event = self.event_for(Kind::Answer, Some(hold.session));
         event.tgid = Some(process.pid);
         event.rule = Some(hold.rule.clone());
@@ -386,6 +411,8 @@ impl Engine {
             "target": hold.target,
             "by_uid": by.uid,
             "by_pid": by.pid,
+            "group": hold.group_name(),
+            "all_like": by.all_like.map(|id| format!("h-{id}")),
             "reason": if let Outcome::Deny(reason) = outcome { reason.clone() } else { None },
             "grant": lease,
             "waited_ms": (clock::monotonic_ns().saturating_sub(hold.since_ns)) / 1_000_000,
@@ -572,6 +599,8 @@ impl Engine {
             on_timeout: timeout_word(hold.on_timeout).into(),
             intent: session.and_then(|session| session.intent.clone()),
             evidence,
+            group: hold.group_name(),
+            like: self.like(hold),
         }
     }
 }

@@ -7,9 +7,11 @@ mod content;
 mod digest;
 mod exceptions;
 mod families;
+mod groups;
 mod holds;
 mod leases;
 mod mode;
+mod likeness;
 mod names;
 mod own;
 mod quic;
@@ -20,6 +22,7 @@ mod requests;
 mod running;
 mod session;
 mod spared;
+mod tally;
 mod taps;
 mod users;
 mod views;
@@ -192,6 +195,8 @@ pub struct Engine {
     ended: VecDeque<Session>,
     holds: BTreeMap<u32, Hold>,
     grants: BTreeMap<u32, Grant>,
+    /// Holds a day, and their answers.
+    tally: tally::Tally,
     known: HashMap<u32, Known>,
     next_session: u32,
     next_hold: u32,
@@ -326,6 +331,7 @@ impl Engine {
             ended: VecDeque::new(),
             holds: BTreeMap::new(),
             grants: BTreeMap::new(),
+            tally: tally::Tally::default(),
             known: HashMap::new(),
             next_session: 0,
             next_hold: 0,
@@ -371,6 +377,7 @@ impl Engine {
                 why,
             });
         }
+        engine.load_tally();
         engine.recover();
         engine.adopt_running_agents();
         engine.kernel.drop_predecessors();

@@ -124,6 +124,7 @@ impl Engine {
         Ok(By {
             uid: Some(peer.uid),
             pid: Some(peer.pid),
+            ..By::default()
         })
     }
 
@@ -157,7 +158,12 @@ impl Engine {
 
     fn carry_out(&mut self, peer: &Peer, request: Request) -> Result<Reply, Refusal> {
         match request {
-            Request::Status => Ok(Reply::Status(Box::new(self.status()))),
+            Request::Status => {
+                let mut status = self.status();
+                let may = self.may_decide(peer, "answer");
+                status.may_not_answer = may.err().map(|refusal| refusal.to_string());
+                Ok(Reply::Status(Box::new(status)))
+            }
             Request::Sessions { all } => {
                 let ended = self.ended.iter().filter(|_| all);
                 let mut sessions: Vec<&Session> = ended.chain(self.sessions.values()).collect();
@@ -208,6 +214,22 @@ impl Engine {
                 let by = self.may_decide(peer, "deny")?;
                 let number = hold_number(&id)?;
                 self.settle(number, &Outcome::Deny(reason), by).map(done)
+            }
+            Request::AnswerAll {
+                id,
+                upto,
+                approve,
+                for_ms,
+                reason,
+            } => {
+                let what = if approve { "approve" } else { "deny" };
+                let by = self.may_decide(peer, what)?;
+                let outcome = match approve {
+                    true => Outcome::Approve(for_ms.map(Duration::from_millis)),
+                    false => Outcome::Deny(reason),
+                };
+                self.settle_all_like(hold_number(&id)?, hold_number(&upto)?, &outcome, by)
+                    .map(done)
             }
             Request::Pause { session } => {
                 let by = self.may_decide(peer, "pause")?;

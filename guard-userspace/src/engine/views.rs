@@ -56,6 +56,8 @@ impl Engine {
             sessions: self.sessions.len() as u64,
             processes: tasks,
             holds: self.holds.len() as u64,
+            hold_counts: self.tally.told(clock::realtime_s()),
+            may_not_answer: None,
             lineage_used: tasks,
             lineage_size: self.kernel.tables.lineage_size.into(),
             counters: counters

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 pub use doctor::doctor;
 pub use event::event_line;
-pub use pending::pending;
+pub use pending::{facts, pending};
 pub use sessions::{sessions, show};
 pub use status::status;
 
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Seconds as `2m05s`.
-fn span(seconds: u64) -> String {
+pub(in crate::cli) fn span(seconds: u64) -> String {
     clock::human(Duration::from_secs(seconds))
 }
 

@@ -2,25 +2,76 @@
 
 use super::{event, span, wrap};
 use crate::{
-    cli::{account, escape, screen::Screen},
+    cli::{account, escape, groups, screen::Screen},
     event::Event,
     wire::HoldInfo,
 };
 
-/// Each hold: who, what, why, what silence means, how to answer. `guardctl` is how the reader called
-/// this program, with what it takes to reach the same daemon.
+/// Others of a group that are shown, and so may be answered with the first.
+const OTHERS: usize = 20;
+
+/// Each hold: who, what, why, what silence means, how to answer; those that are alike as one. `guardctl` is how the
+/// reader called this program, with what it takes to reach the same daemon.
 pub fn pending(screen: &Screen, holds: &[HoldInfo], guardctl: &str) -> String {
     if holds.is_empty() {
         return "nothing is held\n".into();
     }
-    let blocks: Vec<String> = holds
+    let mut blocks: Vec<String> = groups::fold(holds)
         .iter()
-        .map(|one| hold(screen, one, guardctl))
+        .map(|group| group_text(screen, group, guardctl))
         .collect();
+    blocks.push(format!(
+        "{}\n",
+        screen.dim(&format!(
+            "  '{guardctl} top' shows them as they come and takes answers by a key."
+        ))
+    ));
     blocks.join("\n")
 }
 
-fn hold(screen: &Screen, hold: &HoldInfo, guardctl: &str) -> String {
+/// A hold, those like it, and how to answer.
+fn group_text(screen: &Screen, group: &[&HoldInfo], guardctl: &str) -> String {
+    let (first, others) = (group[0], &group[1..]);
+    let id = escape::text(&first.id);
+    let mut out = facts(screen, first);
+    if !others.is_empty() {
+        let heading = format!(
+            "{} like it, but for:",
+            super::count(others.len() as u64, "more", "more")
+        );
+        out.push_str(&format!("\n  {}\n", screen.bold(&heading)));
+    }
+    let shown = &others[..others.len().min(OTHERS)];
+    for other in shown {
+        let differs = groups::differing(first, other);
+        out.push_str(&format!(
+            "    {:<6} {differs}  {}\n",
+            escape::text(&other.id),
+            screen.dim(&format!("(pid {}, {})", other.pid, super::ago(other.age_s)))
+        ));
+    }
+    if others.len() > shown.len() {
+        out.push_str(&format!(
+            "    and {} after these\n",
+            others.len() - shown.len()
+        ));
+    }
+    out.push('\n');
+    out.push_str(&format!("    {guardctl} deny {id}       to refuse it\n"));
+    out.push_str(&format!("    {guardctl} approve {id}    to let it go on\n"));
+    if let Some(last) = shown.last() {
+        let (last, all) = (escape::text(&last.id), shown.len() + 1);
+        for answer in ["deny", "approve"] {
+            out.push_str(&format!(
+                "    {guardctl} {answer} {id} --all-like {last}    for these {all} at once\n"
+            ));
+        }
+    }
+    out
+}
+
+/// Who, what, why, and what silence means.
+pub fn facts(screen: &Screen, hold: &HoldInfo) -> String {
     let id = escape::text(&hold.id);
     let mut out = format!(
         "{}  {} ({}, user {}) is held, {}\n",
@@ -86,8 +137,6 @@ fn hold(screen: &Screen, hold: &HoldInfo, guardctl: &str) -> String {
         other => format!("Without an answer: {} {left}.", escape::text(other)),
     };
     out.push_str(&format!("\n  {}\n", screen.yellow(&silence)));
-    out.push_str(&format!("    {guardctl} deny {id}       to refuse it\n"));
-    out.push_str(&format!("    {guardctl} approve {id}    to let it go on\n"));
     out
 }
 
@@ -167,6 +216,8 @@ mod tests {
             on_timeout: "kill".into(),
             intent: Some("fix the staging login".into()),
             evidence: vec![open, connect],
+            group: "hg-7".into(),
+            like: 1,
         }
     }
 
@@ -185,10 +236,40 @@ h-7  claude-code (s-3, user root) is held, 12s ago
                              by curl https://backboard.railway.com
 
   Without an answer it is killed in 1m48s.
+
     guardctl deny h-7       to refuse it
     guardctl approve h-7    to let it go on
+
+  'guardctl top' shows them as they come and takes answers by a key.
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn holds_that_are_alike_are_one_with_what_differs_and_one_answer_for_those_shown() {
+        let holds: Vec<HoldInfo> = (7..30)
+            .map(|n| HoldInfo {
+                id: format!("h-{n}"),
+                target: format!("open /w/keys/{n}.pem"),
+                ..a_hold()
+            })
+            .collect();
+        let text = pending(&Screen::default(), &holds, "guardctl");
+        assert_eq!(text.matches("claude-code").count(), 1, "{text}");
+        assert!(
+            text.contains("\n  22 more like it, but for:\n    h-8    8.pem  (pid 431, 12s ago)\n"),
+            "{text}"
+        );
+        // What is not shown is not covered.
+        assert!(
+            text.contains("h-27   27.pem") && !text.contains("h-28"),
+            "{text}"
+        );
+        assert!(text.contains("    and 2 after these\n"), "{text}");
+        assert!(
+            text.contains("guardctl approve h-7 --all-like h-27    for these 21 at once\n"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -219,7 +300,7 @@ h-7  claude-code (s-3, user root) is held, 12s ago
         );
         assert_eq!(
             text.lines().count(),
-            13,
+            16,
             "no line of its own making: {text}"
         );
     }

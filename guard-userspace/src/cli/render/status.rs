@@ -3,7 +3,7 @@
 use super::{count, span, wrap};
 use crate::{
     cli::{escape, screen::Screen},
-    wire::{HookInfo, Status},
+    wire::{HoldCounts, HookInfo, Status},
 };
 
 /// Column where the values of the first block begin.
@@ -59,9 +59,16 @@ pub fn status(screen: &Screen, status: &Status) -> String {
         "holds",
         match status.holds {
             0 => "none".into(),
-            n => screen.yellow(&format!("{n}, see 'guardctl pending'")),
+            n => screen.yellow(&format!("{n}, see 'guardctl pending' or 'guardctl top'")),
         },
     );
+    let counts = &status.hold_counts;
+    if *counts != HoldCounts::default() {
+        row("asked", asked(counts));
+    }
+    for advice in &counts.advice {
+        row("", screen.yellow(&escape::text(advice)));
+    }
     row(
         "lineage",
         format!("{} of {} entries", status.lineage_used, status.lineage_size),
@@ -100,6 +107,27 @@ pub fn status(screen: &Screen, status: &Status) -> String {
         }
     }
     out
+}
+
+/// How often a person is asked, and what they said.
+fn asked(counts: &HoldCounts) -> String {
+    let mut text = format!(
+        "{} in 24 h, {} a day over 7 days",
+        count(counts.last_24h, "hold", "holds"),
+        counts.mean_7d
+    );
+    let all = counts.approved + counts.denied + counts.timed_out;
+    if all > 0 {
+        // To the nearest whole, so that they need not make a hundred.
+        let of = |n: u64| (n * 200 + all) / (all * 2);
+        text.push_str(&format!(
+            ": {}% approved, {}% denied, {}% timed out",
+            of(counts.approved),
+            of(counts.denied),
+            of(counts.timed_out)
+        ));
+    }
+    text
 }
 
 /// `guard is ok (enforce)` or `guard is degraded: …`, and what else is degraded below it.
@@ -216,6 +244,8 @@ mod tests {
             sessions: 2,
             processes: 17,
             holds: 0,
+            hold_counts: HoldCounts::default(),
+            may_not_answer: None,
             lineage_used: 17,
             lineage_size: 65_536,
             counters: vec![CounterInfo { class: "verdict".into(), emitted: 5, lost: 0 }],
@@ -232,6 +262,33 @@ mod tests {
             text.contains("none lost")
                 && text.contains("when a session lives")
                 && text.contains("not watched"),
+            "{text}"
+        );
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn how_often_a_person_is_asked_and_of_which_rule_too_often_is_said() {
+        let mut asked = a_status();
+        asked.hold_counts = HoldCounts {
+            last_24h: 12,
+            mean_7d: 8.3,
+            approved: 57,
+            denied: 1,
+            timed_out: 0,
+            advice: vec!["rule 'noisy': 57 of 58 holds".into()],
+        };
+        let text = status(&Screen::default(), &asked);
+        assert!(
+            text.contains(
+                "\nasked     12 holds in 24 h, 8.3 a day over 7 days: 98% approved, 2% denied, 0%\n          timed out\n"
+            ),
+            "{text}"
+        );
+        assert!(
+            text.contains("\n          rule 'noisy': 57 of 58 holds\n"),
             "{text}"
         );
         for line in text.lines() {
