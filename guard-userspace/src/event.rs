@@ -1,6 +1,12 @@
 //! Events as they are stored, shown and sent: one JSON object a line. The field names are fixed for
 //! the programs outside that read them.
 
+pub mod ecs;
+pub mod ocsf;
+mod parts;
+#[cfg(test)]
+mod samples;
+
 use serde::{Deserialize, Serialize};
 
 /// Version of the event format.
@@ -133,6 +139,9 @@ pub struct Event {
     /// The rule that gave the verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// Numbers of the events that the verdict rests on besides this one, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<u64>,
     /// Which mechanism saw it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tier: Option<String>,
@@ -170,6 +179,7 @@ impl Event {
             verdict: None,
             would: None,
             rule: None,
+            evidence: Vec::new(),
             tier: None,
             latency_ns: None,
             start: None,

@@ -7,8 +7,9 @@
 mod account;
 mod args;
 mod client;
-mod escape;
+pub(crate) mod escape;
 mod failure;
+mod journal;
 mod offline;
 mod render;
 mod run;
@@ -25,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-pub use self::offline::{DoctorCheck, DoctorReport, Offline};
+pub use self::offline::{DoctorCheck, DoctorReport, Events, Offline, VerifyReport};
 use self::{
     args::{Cli, Command, DEFAULT_SOCKET, NotACommand, PolicyCommand},
     client::Conversation,
@@ -33,7 +34,7 @@ use self::{
     screen::Screen,
 };
 use crate::{
-    event::Kind,
+    journal::Against,
     wire::{Reply, Request},
 };
 
@@ -113,11 +114,33 @@ impl Guardctl<'_> {
                 follow,
                 session,
                 kinds,
-            } => return self.events(*follow, session.clone(), kinds.clone()),
-            Command::Doctor => return self.doctor(),
-            Command::Verify { state_dir } => {
-                return self.said((self.offline.verify)(state_dir).map_err(Failure::No));
+                format,
+            } => {
+                let wanted = journal::Wanted {
+                    follow: *follow,
+                    session: session.clone(),
+                    kinds: kinds.clone(),
+                    format: *format,
+                };
+                return self.events(wanted);
             }
+            Command::Doctor => return self.doctor(),
+            Command::Verify {
+                state_dir,
+                keys,
+                expect,
+            } => {
+                let against = Against {
+                    keys: keys.clone(),
+                    expect: expect.clone(),
+                };
+                return self.verify(state_dir, &against);
+            }
+            Command::Report {
+                session,
+                format,
+                state_dir,
+            } => return self.report(session, *format, state_dir.as_deref()),
             Command::Policy(PolicyCommand::Check { file }) => {
                 return self.said((self.offline.policy_check)(file).map_err(Failure::Invalid));
             }
@@ -175,38 +198,6 @@ impl Guardctl<'_> {
             return "guardctl".into();
         }
         escape::command(&["guardctl", "--socket", &self.cli.socket.to_string_lossy()])
-    }
-
-    fn events(
-        self,
-        follow: bool,
-        session: Option<String>,
-        kinds: Vec<Kind>,
-    ) -> Result<u8, Failure> {
-        let request = Request::Events {
-            follow,
-            session,
-            kinds,
-            after: 0,
-        };
-        let mut conversation = Conversation::open(&self.cli.socket, &request)?;
-        if follow {
-            conversation.wait_for_ever()?;
-        }
-        loop {
-            let reply = conversation.next()?;
-            let line = match &reply {
-                Reply::Event(_) if self.cli.json => format!("{}\n", payload(&reply)?),
-                Reply::Event(_) => self.for_people(&reply),
-                Reply::Done { .. } => return Ok(0),
-                _ => return Err(conversation.unexpected("with something else than events".into())),
-            };
-            self.out.write_all(line.as_bytes())?;
-            // Who follows wants to see each as it happens.
-            if follow {
-                self.out.flush()?;
-            }
-        }
     }
 
     fn doctor(&mut self) -> Result<u8, Failure> {
@@ -299,7 +290,8 @@ fn request(command: &Command) -> Option<Request> {
         | Command::Events { .. }
         | Command::Run(_)
         | Command::Doctor
-        | Command::Verify { .. } => return None,
+        | Command::Verify { .. }
+        | Command::Report { .. } => return None,
     })
 }
 

@@ -91,6 +91,7 @@ impl Engine {
         self.commands = CommandMatcher::new(policy);
         self.tables = tables;
         self.mark_own_files();
+        self.journal.limit(self.journal_limits());
         self.kernel.tables.look_at_all_streams();
         // It may name system calls that the one before did not.
         if self.kernel.hooks.calls_attached()

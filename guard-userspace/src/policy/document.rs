@@ -17,7 +17,7 @@ use super::{
 /// How long a hold waits when the rule does not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
 
-const TOP: &[&str] = &["version", "mode", "agent", "label", "rule"];
+const TOP: &[&str] = &["version", "mode", "agent", "label", "rule", "journal"];
 const AGENT: &[&str] = &["name", "exe", "env"];
 const LABEL: &[&str] = &[
     "name",
@@ -86,6 +86,7 @@ pub(super) fn read(text: &str, source: Source) -> Result<Policy, PolicyError> {
         labels,
         rules,
         clusters: super::Clusters::default(),
+        settings: super::settings::read(&top)?,
         source,
     })
 }

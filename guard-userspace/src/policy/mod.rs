@@ -21,6 +21,7 @@ mod read;
 mod request;
 mod root;
 mod script;
+pub mod settings;
 mod statement;
 mod tables;
 #[cfg(test)]
@@ -120,6 +121,8 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     /// API servers of Kubernetes that users' kubeconfigs name.
     pub clusters: Clusters,
+    /// What it says about guardd itself.
+    pub settings: settings::Settings,
 }
 
 /// `[[agent]]`: a program whose processes make a session.
