@@ -157,7 +157,16 @@ pub struct Event {
     pub mono_ns: Option<u64>,
 }
 
+/// What a notice says that guardd found its journal changed.
+pub const JOURNAL_ALTERED: &str = "journal altered";
+
 impl Event {
+    /// Whether it is such a notice.
+    pub fn is_journal_altered(&self) -> bool {
+        let what = self.object.as_ref().and_then(|object| object.get("what"));
+        self.kind == Kind::Guard && what.and_then(|what| what.as_str()) == Some(JOURNAL_ALTERED)
+    }
+
     /// An event of this kind, now, with nothing else known.
     pub fn new(kind: Kind) -> Self {
         Self {

@@ -24,7 +24,18 @@ impl Engine {
     /// Compares the journal with what was signed, and signs from here on.
     pub(super) fn begin_signing(&mut self) -> Result<(), EngineError> {
         let signed = self.journal.sign(self.journal_limits());
-        self.tell_own();
+        for event in self.journal.take_own() {
+            let said = event.object.as_ref().and_then(|object| object.get("why"));
+            if event.is_journal_altered() {
+                let why = said.and_then(|why| why.as_str()).unwrap_or_default();
+                tracing::error!("the journal is not as it was left: {why}");
+                self.problems.insert(
+                    "journal-altered",
+                    format!("the journal is not as it was left: {why}: run 'guardctl verify'"),
+                );
+            }
+            let _ = self.events.send(Arc::new(event));
+        }
         signed.map_err(|error| match error {
             // Nothing can be recorded, so nothing is begun.
             JournalError::Full { .. } | JournalError::Write { .. } => EngineError::NoRoom {
@@ -90,7 +101,14 @@ impl Engine {
         }
         self.flushed = (seq, now);
         if let Err(error) = self.journal.sync() {
-            self.problems.insert("journal", error.to_string());
+            // How many events are lost says more than that the head is not written.
+            let full = matches!(error, JournalError::Full { .. });
+            let text = error.to_string();
+            if full {
+                self.problems.entry("journal").or_insert(text);
+            } else {
+                self.problems.insert("journal", text);
+            }
         }
     }
 

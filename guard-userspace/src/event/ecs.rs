@@ -104,7 +104,7 @@ fn word(event: &Event) -> Option<&str> {
 }
 
 fn is_alert(event: &Event) -> bool {
-    let altered = text(event, "what").as_deref() == Some("journal altered");
+    let altered = event.is_journal_altered();
     altered
         || (event.kind != Kind::Answer
             && matches!(word(event), Some("flag" | "hold" | "deny" | "kill")))

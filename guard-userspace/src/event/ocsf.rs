@@ -133,7 +133,7 @@ fn activity(event: &Event, host: &Host) -> Value {
             (ENTITY, 3, "Update")
         }
         Kind::Lost => (ERROR, 1, "General Error"),
-        Kind::Guard if what == "journal altered" => (ERROR, 1, "General Error"),
+        Kind::Guard if event.is_journal_altered() => (ERROR, 1, "General Error"),
         Kind::Guard => {
             more.insert("app".into(), product(host));
             match what.as_str() {
@@ -238,7 +238,7 @@ fn base(
 
 fn severity(event: &Event) -> (u32, &'static str) {
     let word = event.would.as_deref().or(event.verdict.as_deref());
-    let altered = text(event, "what").as_deref() == Some("journal altered");
+    let altered = event.is_journal_altered();
     match (event.kind, word) {
         (Kind::Guard, _) if altered => (5, "Critical"),
         (Kind::Lost, _) => (3, "Medium"),

@@ -18,15 +18,12 @@ use super::{
     recover, retention,
     segment::Segment,
 };
-use crate::event::{Event, Kind};
+use crate::event::{Event, JOURNAL_ALTERED, Kind};
 
 /// Another checkpoint is due after so many events,
 pub(super) const EVERY_EVENTS: u64 = 256;
 /// and after so long where there is any event since.
 const EVERY: Duration = Duration::from_secs(60);
-/// [`ALTERED`] events have this as their `what`.
-pub(super) const ALTERED: &str = "journal altered";
-
 /// What a journal that is signed has besides.
 pub(super) struct Seal {
     pub(super) key: Key,
@@ -191,7 +188,7 @@ impl Journal {
                 let why = "events were written anew";
                 return Ok(vec![altered(
                     why,
-                    (head.checkpoint.seq + 1).min(head.seq),
+                    head.checkpoint.seq.max(head.begin.seq).min(head.seq),
                     head.seq,
                 )]);
             }
@@ -373,15 +370,14 @@ impl JournalError {
 }
 
 fn altered(why: &str, from: u64, to: u64) -> serde_json::Value {
-    json!({ "what": ALTERED, "why": why, "from": from, "to": to })
+    json!({ "what": JOURNAL_ALTERED, "why": why, "from": from, "to": to })
 }
 
 /// The events that such a notice speaks of.
 pub(super) fn altered_in(event: &Event) -> Option<(u64, u64)> {
     let object = event.object.as_ref()?;
     let number = |name| object.get(name).and_then(serde_json::Value::as_u64);
-    let is = event.kind == Kind::Guard && object.get("what")?.as_str() == Some(ALTERED);
-    is.then(|| {
+    event.is_journal_altered().then(|| {
         (
             number("from").unwrap_or(1),
             number("to").unwrap_or_default(),

@@ -63,7 +63,7 @@ struct Walk<'a> {
     last_seq: u64,
     events: u64,
     checkpoints: u64,
-    /// The newest checkpoint: its event, and its hash.
+    /// The newest checkpoint: its event, for which the next one vouches, and its hash.
     mark: Option<(u64, String)>,
     recorded: bool,
 }
@@ -223,10 +223,7 @@ impl<'a> Walk<'a> {
             let other = !self.keys().any(|key| key.to_string() == checkpoint.key);
             return Err(if other { Break::Key } else { Break::Signature });
         }
-        let from = self
-            .mark
-            .as_ref()
-            .map_or(self.begin.seq, |(seq, _)| seq + 1);
+        let from = self.mark.as_ref().map_or(self.begin.seq, |(seq, _)| *seq);
         let previous = match &self.mark {
             Some((_, hash)) => hash == &checkpoint.previous,
             // The one that a journal cut by retention begins after is gone.
@@ -255,7 +252,7 @@ impl<'a> Walk<'a> {
             let from = self
                 .mark
                 .as_ref()
-                .map_or(self.begin.seq, |(seq, _)| seq + 1)
+                .map_or(self.begin.seq, |(seq, _)| *seq)
                 .min(seq);
             return Err(Break::Rewritten { from });
         }

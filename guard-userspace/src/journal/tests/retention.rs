@@ -95,7 +95,7 @@ fn what_is_removed_without_retention_is_missing() {
 fn what_a_crash_keeps_from_being_removed_is_no_part_and_goes_at_the_next_start() {
     let dir = tempfile::tempdir().unwrap();
     let mut journal = limited(dir.path(), Limits::default());
-    tell(&mut journal, 200);
+    tell(&mut journal, 400);
     journal.sync().unwrap();
     let first = segments(dir.path()).remove(0);
     let kept = fs::read(&first).unwrap();

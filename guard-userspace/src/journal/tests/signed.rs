@@ -8,7 +8,7 @@ use crate::journal::{
 };
 
 /// Some hundred events in a few segments, signed and closed, with two starts.
-const EVENTS: u64 = 300;
+const EVENTS: u64 = 200;
 
 fn signed(events: u64) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -25,7 +25,7 @@ fn write(dir: &Path, events: u64) {
 }
 
 fn open(dir: &Path) -> Journal {
-    let mut journal = Journal::open_with(dir, 40_000).unwrap().journal;
+    let mut journal = Journal::open_with(dir, 15_000).unwrap().journal;
     journal.sign(Limits::default()).unwrap();
     journal.seal("start").unwrap();
     journal
