@@ -1,6 +1,9 @@
 //! Following the chain from the first line to the last, and the signatures along it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use super::{
     JournalError,
@@ -68,7 +71,32 @@ struct Walk<'a> {
     recorded: bool,
 }
 
+/// How often a journal is looked at again whose beginning or end has moved meanwhile.
+const ATTEMPTS: usize = 5;
+
 pub(super) fn verify(dir: &Path, against: &Against) -> Result<Verified, JournalError> {
+    let mut attempts = 0;
+    loop {
+        let before = fs::read(head::path(dir)).ok();
+        let result = once(dir, against);
+        attempts += 1;
+        // A guardd that starts, or removes old files, does so while this reads.
+        let may_be_its_doing = match &result {
+            Err(JournalError::Broken { what, .. }) => matches!(
+                what,
+                Break::Segment { .. } | Break::Added | Break::Unrecorded | Break::NoHead
+            ),
+            Err(JournalError::Read { cause, .. }) => cause.kind() == io::ErrorKind::NotFound,
+            _ => false,
+        };
+        let moved = || fs::read(head::path(dir)).ok() != before;
+        if !may_be_its_doing || attempts == ATTEMPTS || !moved() {
+            return result;
+        }
+    }
+}
+
+fn once(dir: &Path, against: &Against) -> Result<Verified, JournalError> {
     let mut walk = Walk::new(dir, against)?;
     let mut segments = Segment::list(dir)?;
     // What a crash kept retention from removing is no part of it any more.

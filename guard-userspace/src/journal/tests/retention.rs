@@ -150,3 +150,31 @@ fn without_limits_nothing_goes() {
     journal.close().unwrap();
     assert_eq!(verified(dir.path()).unwrap().first_seq, 1);
 }
+
+#[test]
+fn who_reads_or_verifies_while_old_files_go_is_not_led_astray() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits {
+        keep: None,
+        bytes: Some(SIZE),
+    };
+    let mut journal = limited(dir.path(), limits);
+    tell(&mut journal, 300);
+    journal.sync().unwrap();
+    let mut reader = Journal::read(dir.path(), 0).unwrap();
+    reader.next().unwrap().unwrap();
+    tell(&mut journal, 1000);
+    // What is gone is passed over; what is there comes.
+    assert!(reader.all(|event| event.is_ok()));
+    let path = dir.path().to_owned();
+    let verifier = std::thread::spawn(move || {
+        for _ in 0..20 {
+            Journal::verify(&path, &Against::default()).unwrap();
+        }
+    });
+    while !verifier.is_finished() {
+        tell(&mut journal, 50);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    verifier.join().unwrap();
+}
