@@ -14,11 +14,16 @@ use std::{
 };
 
 use guard::{
+    event::{
+        ecs,
+        ocsf::{self, Host},
+    },
     http,
-    journal::Journal,
+    journal::{Against, Journal},
     kernel::{NameServerBytes, Offsets, Record, btf},
     names,
     policy::{CommandMatcher, Part, Policy, Source, users::Account},
+    report::{self, Collector},
     wire::{Reply, Request},
 };
 use guard_common::{
@@ -37,7 +42,7 @@ struct Target {
     run: fn(&[u8]),
 }
 
-const TARGETS: [Target; 11] = [
+const TARGETS: [Target; 12] = [
     Target {
         name: "record",
         seeds: record_seeds,
@@ -200,9 +205,30 @@ const TARGETS: [Target; 11] = [
         seeds: || {
             let line = br#"{"v":1,"seq":1,"time":"2026-11-21T20:40:22.123456Z","kind":"guard","object":{"what":"started"},"chain":"0000000000000000000000000000000000000000000000000000000000000000"}
 "#;
-            vec![line.to_vec(), line.repeat(3)]
+            let checkpoint = br#"{"v":1,"seq":2,"time":"2026-11-21T20:40:22.123456Z","kind":"guard","object":{"head":"00","key":"00","previous":"00","seq":1,"signature":"00","time":"t","what":"checkpoint","why":"start"},"chain":"0000000000000000000000000000000000000000000000000000000000000000"}
+"#;
+            let open = br#"{"v":1,"seq":1,"time":"2026-11-21T20:40:22.123456Z","session":"s-1","kind":"open","tgid":4,"object":{"path":"/a"},"labels":["a"],"verdict":"hold","rule":"r","evidence":[1],"chain":"0000000000000000000000000000000000000000000000000000000000000000"}
+"#;
+            vec![
+                line.to_vec(),
+                open.to_vec(),
+                line.repeat(3),
+                [line.as_slice(), checkpoint].concat(),
+            ]
         },
-        run: journal,
+        run: |data| journal("journal-00000000000000000001.jsonl", data),
+    },
+    Target {
+        name: "journal-head",
+        seeds: || {
+            let head = format!(
+                r#"{{"v":1,"seq":1,"head":"{0}","time":"t","closed":true,"checkpoint":{{"seq":1,"hash":"{0}"}},"begin":{{"seq":1,"head":"{0}"}},"key":"{0}","signature":"{0}{0}"}}
+"#,
+                "0".repeat(64)
+            );
+            vec![head.into_bytes()]
+        },
+        run: |data| journal("head", data),
     },
 ];
 
@@ -312,13 +338,27 @@ fn quic_seeds() -> Vec<Vec<u8>> {
     ]
 }
 
-fn journal(data: &[u8]) {
+/// A state directory in which one file holds this; and the events that are in it, in every shape.
+fn journal(name: &str, data: &[u8]) {
     let dir = env::temp_dir().join(format!("guard-fuzz-{}", std::process::id()));
     let _ = fs::create_dir_all(&dir);
-    let _ = fs::write(dir.join("journal-00000000000000000001.jsonl"), data);
-    let _ = Journal::verify(&dir);
+    let _ = fs::write(dir.join(name), data);
+    let _ = Journal::verify(&dir, &Against::default());
+    let host = Host {
+        name: "host".into(),
+        version: "1".into(),
+    };
     if let Ok(reader) = Journal::read(&dir, 0) {
-        let _ = reader.take(1000).count();
+        let mut collector = Collector::new("s-1");
+        for event in reader.take(1000).flatten() {
+            drop(ocsf::of(&event, &host));
+            drop(ecs::of(&event, &host));
+            collector.add(&event);
+        }
+        if let Some(report) = collector.finish() {
+            drop(report::markdown(&report, &|uid| uid.to_string()));
+            drop(report::html(&report, &|uid| uid.to_string()));
+        }
     }
     let _ = fs::remove_dir_all(&dir);
 }

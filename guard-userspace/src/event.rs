@@ -1,6 +1,12 @@
 //! Events as they are stored, shown and sent: one JSON object a line. The field names are fixed for
 //! the programs outside that read them.
 
+pub mod ecs;
+pub mod ocsf;
+mod parts;
+#[cfg(test)]
+mod samples;
+
 use serde::{Deserialize, Serialize};
 
 /// Version of the event format.
@@ -133,6 +139,9 @@ pub struct Event {
     /// The rule that gave the verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// Numbers of the events that the verdict rests on besides this one, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<u64>,
     /// Which mechanism saw it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tier: Option<String>,
@@ -148,7 +157,16 @@ pub struct Event {
     pub mono_ns: Option<u64>,
 }
 
+/// What a notice says that guardd found its journal changed.
+pub const JOURNAL_ALTERED: &str = "journal altered";
+
 impl Event {
+    /// Whether it is such a notice.
+    pub fn is_journal_altered(&self) -> bool {
+        let what = self.object.as_ref().and_then(|object| object.get("what"));
+        self.kind == Kind::Guard && what.and_then(|what| what.as_str()) == Some(JOURNAL_ALTERED)
+    }
+
     /// An event of this kind, now, with nothing else known.
     pub fn new(kind: Kind) -> Self {
         Self {
@@ -170,6 +188,7 @@ impl Event {
             verdict: None,
             would: None,
             rule: None,
+            evidence: Vec::new(),
             tier: None,
             latency_ns: None,
             start: None,

@@ -17,6 +17,7 @@ pub mod mask;
 pub mod names;
 pub mod policy;
 pub mod process;
+pub mod report;
 pub mod sentinel;
 pub mod server;
 pub mod tls;

@@ -313,6 +313,28 @@ pub struct Status {
     pub events: u64,
     /// Directory of the journal.
     pub state_dir: String,
+    /// How far the journal goes and is signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal: Option<JournalInfo>,
+}
+
+/// The journal at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalInfo {
+    /// Public half of its key, 64 hexadecimal digits.
+    pub key: String,
+    /// Number of the newest event.
+    pub seq: u64,
+    /// Link of that event, 64 hexadecimal digits.
+    pub head: String,
+    /// Number of the newest event that the head file covers.
+    pub signed: u64,
+    /// Number of the newest checkpoint.
+    pub checkpoint: u64,
+    /// Number of the first event that retention has left.
+    pub begins: u64,
+    /// Events that found no room since guardd started.
+    pub unwritten: u64,
 }
 
 /// A user's own policy file.

@@ -4,9 +4,9 @@
 use std::{path::Path, process::ExitCode};
 
 use guard::{
-    cli::{self, InitArgs, Offline},
+    cli::{self, Events, InitArgs, Offline, VerifyReport},
     doctor, init,
-    journal::Journal,
+    journal::{Against, Journal},
     policy::{files, schema, users},
 };
 
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         init,
         doctor: doctor::examine,
         verify,
+        journal,
     })
 }
 
@@ -61,13 +62,75 @@ fn init(args: &InitArgs) -> Result<String, String> {
     })
 }
 
-fn verify(state_dir: &Path) -> Result<String, String> {
-    let verified = Journal::verify(state_dir).map_err(|error| error.to_string())?;
-    Ok(format!(
+fn verify(state_dir: &Path, against: &Against) -> Result<VerifyReport, String> {
+    let found = Journal::verify(state_dir, against).map_err(|error| error.to_string())?;
+    let mut message = format!(
         "{}: the chain of {} events in {} segments is whole, up to number {}",
         state_dir.display(),
-        verified.events,
-        verified.segments,
-        verified.last_seq
+        found.events,
+        found.segments,
+        found.last_seq
+    );
+    let mut line = |text: String| {
+        message.push('\n');
+        message.push_str(&text);
+    };
+    if let Some(removed) = &found.removed {
+        let first = found.first_seq;
+        line(format!(
+            "begins at event {first}: what was before was removed by retention on {removed}"
+        ));
+    }
+    let gone = against
+        .expect
+        .iter()
+        .filter(|(seq, _)| *seq < found.first_seq);
+    for (seq, _) in gone {
+        line(format!(
+            "event {seq} cannot be compared: it is among those that retention removed"
+        ));
+    }
+    if found.signed_seq == 0 {
+        line("not signed: whoever can write its files could have written it anew".into());
+    } else {
+        let after = found.last_seq.saturating_sub(found.signed_seq);
+        let newer = match after {
+            0 => String::new(),
+            n => format!(", the {n} after it not yet"),
+        };
+        line(format!(
+            "signed up to event {}{newer}, with {} checkpoints",
+            found.signed_seq, found.checkpoints
+        ));
+    }
+    if let Some(key) = &found.key {
+        let whose = if found.key_unknown {
+            " (by the journal itself: nobody here vouches for it; compare, or give --key)"
+        } else {
+            ""
+        };
+        line(format!("key {key}{whose}"));
+    }
+    line(format!("head {}:{}", found.last_seq, found.head));
+    Ok(VerifyReport {
+        message,
+        events: found.events,
+        segments: found.segments,
+        first_seq: found.first_seq,
+        removed: found.removed,
+        last_seq: found.last_seq,
+        head: found.head,
+        checkpoints: found.checkpoints,
+        signed_seq: found.signed_seq,
+        key: found.key.map(|key| key.to_string()),
+        key_unknown: found.key_unknown,
+        partial_bytes: found.partial_bytes,
+    })
+}
+
+fn journal(state_dir: &Path) -> Result<Events, String> {
+    let events = Journal::read(state_dir, 0).map_err(|error| error.to_string())?;
+    Ok(Box::new(
+        events.map(|event| event.map_err(|error| error.to_string())),
     ))
 }

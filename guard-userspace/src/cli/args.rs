@@ -7,12 +7,12 @@ use std::{
 };
 
 use clap::{
-    ArgGroup, Args, Parser, Subcommand,
+    ArgGroup, Args, Parser, Subcommand, ValueEnum,
     builder::{OsStringValueParser, TypedValueParser as _},
     error::ErrorKind,
 };
 
-use crate::{clock, event::Kind, policy::Mode};
+use crate::{clock, event::Kind, journal::PublicKey, policy::Mode};
 
 /// Where guardd listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/guard/guard.sock";
@@ -66,6 +66,9 @@ pub enum Command {
         /// Only of these kinds; may be repeated, or be a list with commas
         #[arg(long = "kind", value_name = "KIND", value_delimiter = ',', value_parser = parse_kind)]
         kinds: Vec<Kind>,
+        /// Shape of each event
+        #[arg(long, value_name = "FORMAT", value_enum)]
+        format: Option<EventFormat>,
     },
     /// What is held and waits for a person, with what led there
     Pending,
@@ -171,12 +174,51 @@ pub enum Command {
     Ci(super::ci::CiCommand),
     /// Try what will work on this machine, and say how to mend what will not
     Doctor,
-    /// Check the journal's chain
+    /// Check the journal's chain and signatures
     Verify {
         /// State directory of guardd
         #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
         state_dir: PathBuf,
+        /// Public key that must have signed it, kept elsewhere; may be repeated [default: of the state directory]
+        #[arg(long = "key", value_name = "PUBKEY")]
+        keys: Vec<PublicKey>,
+        /// An event's number and hash, kept elsewhere, that must be in it; may be repeated
+        #[arg(long, value_name = "SEQ:HASH", value_parser = parse_expected)]
+        expect: Vec<(u64, String)>,
     },
+    /// A session's story: timeline, evidence, what was stopped and what was not
+    Report {
+        /// Session, ended ones too
+        session: String,
+        /// Shape of the report [default: md, or json with --json]
+        #[arg(long, value_name = "FORMAT", value_enum)]
+        format: Option<ReportFormat>,
+        /// Read the journal in this state directory, without guardd
+        #[arg(long, value_name = "DIR")]
+        state_dir: Option<PathBuf>,
+    },
+}
+
+/// Shapes of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EventFormat {
+    /// guard's own JSON, one object a line
+    Jsonl,
+    /// Open Cybersecurity Schema Framework
+    Ocsf,
+    /// Elastic Common Schema
+    Ecs,
+}
+
+/// Shapes of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// Markdown
+    Md,
+    /// One HTML file
+    Html,
+    /// JSON
+    Json,
 }
 
 /// What `run` takes.
@@ -257,6 +299,17 @@ pub enum PolicyCommand {
         /// Session
         session: String,
     },
+}
+
+fn parse_expected(text: &str) -> Result<(u64, String), String> {
+    let parsed = text.split_once(':').and_then(|(seq, hash)| {
+        let hash = hash.to_ascii_lowercase();
+        let sound = hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+        Some((seq.parse().ok()?, sound.then_some(hash)?))
+    });
+    parsed.ok_or_else(|| {
+        "write it like 17:HASH, with 64 hexadecimal digits, as `guardctl verify` prints it".into()
+    })
 }
 
 fn parse_kind(word: &str) -> Result<Kind, String> {

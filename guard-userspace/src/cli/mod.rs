@@ -9,9 +9,10 @@ mod args;
 mod ci;
 mod client;
 mod digest;
-mod escape;
+pub(crate) mod escape;
 mod failure;
 mod groups;
+mod journal;
 mod offline;
 mod render;
 mod run;
@@ -31,7 +32,7 @@ use std::{
 
 pub use self::{
     args::InitArgs,
-    offline::{DoctorCheck, DoctorReport, Offline},
+    offline::{DoctorCheck, DoctorReport, Events, Offline, VerifyReport},
 };
 use self::{
     args::{Cli, Command, DEFAULT_SOCKET, NotACommand, PolicyCommand},
@@ -40,7 +41,7 @@ use self::{
     screen::Screen,
 };
 use crate::{
-    event::Kind,
+    journal::Against,
     policy::Mode,
     wire::{Reply, Request},
 };
@@ -122,7 +123,16 @@ impl Guardctl<'_> {
                 follow,
                 session,
                 kinds,
-            } => return self.events(*follow, session.clone(), kinds.clone()),
+                format,
+            } => {
+                let wanted = journal::Wanted {
+                    follow: *follow,
+                    session: session.clone(),
+                    kinds: kinds.clone(),
+                    format: *format,
+                };
+                return self.events(wanted);
+            }
             Command::Top => return top::run(&self.cli.socket, self.cli.json, self.screen),
             Command::Doctor => return self.doctor(),
             Command::Digest { since } => return self.digest(*since),
@@ -134,9 +144,22 @@ impl Guardctl<'_> {
                 self.out.write_all((self.offline.schema)().as_bytes())?;
                 return Ok(0);
             }
-            Command::Verify { state_dir } => {
-                return self.said((self.offline.verify)(state_dir).map_err(Failure::No));
+            Command::Verify {
+                state_dir,
+                keys,
+                expect,
+            } => {
+                let against = Against {
+                    keys: keys.clone(),
+                    expect: expect.clone(),
+                };
+                return self.verify(state_dir, &against);
             }
+            Command::Report {
+                session,
+                format,
+                state_dir,
+            } => return self.report(session, *format, state_dir.as_deref()),
             Command::Policy(PolicyCommand::Check { file }) => {
                 return self.said((self.offline.policy_check)(file).map_err(Failure::Invalid));
             }
@@ -196,38 +219,6 @@ impl Guardctl<'_> {
             return "guardctl".into();
         }
         escape::command(&["guardctl", "--socket", &self.cli.socket.to_string_lossy()])
-    }
-
-    fn events(
-        self,
-        follow: bool,
-        session: Option<String>,
-        kinds: Vec<Kind>,
-    ) -> Result<u8, Failure> {
-        let request = Request::Events {
-            follow,
-            session,
-            kinds,
-            after: 0,
-        };
-        let mut conversation = Conversation::open(&self.cli.socket, &request)?;
-        if follow {
-            conversation.wait_for_ever()?;
-        }
-        loop {
-            let reply = conversation.next()?;
-            let line = match &reply {
-                Reply::Event(_) if self.cli.json => format!("{}\n", payload(&reply)?),
-                Reply::Event(_) => self.for_people(&reply),
-                Reply::Done { .. } => return Ok(0),
-                _ => return Err(conversation.unexpected("with something else than events".into())),
-            };
-            self.out.write_all(line.as_bytes())?;
-            // Who follows wants to see each as it happens.
-            if follow {
-                self.out.flush()?;
-            }
-        }
     }
 
     fn doctor(&mut self) -> Result<u8, Failure> {
@@ -352,7 +343,8 @@ fn request(command: &Command) -> Option<Request> {
         | Command::Ci(_)
         | Command::Top
         | Command::Doctor
-        | Command::Verify { .. } => return None,
+        | Command::Verify { .. }
+        | Command::Report { .. } => return None,
     })
 }
 

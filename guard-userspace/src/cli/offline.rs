@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::args::InitArgs;
+use crate::{event::Event, journal::Against};
 
 /// What the binary hands in.
 #[derive(Clone, Copy)]
@@ -20,7 +21,44 @@ pub struct Offline {
     /// `doctor`: tries each thing guard needs on this machine.
     pub doctor: fn() -> DoctorReport,
     /// `verify`: checks the journal in a state directory.
-    pub verify: fn(state_dir: &Path) -> Result<String, String>,
+    pub verify: fn(state_dir: &Path, against: &Against) -> Result<VerifyReport, String>,
+    /// `report`: the journal's events in a state directory, oldest first; a line that cannot be read is an error among
+    /// them.
+    pub journal: fn(state_dir: &Path) -> Result<Events, String>,
+}
+
+/// Events of a journal.
+pub type Events = Box<dyn Iterator<Item = Result<Event, String>>>;
+
+/// What `verify` found in a journal that is whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VerifyReport {
+    /// For people; may be several lines.
+    pub message: String,
+    /// Events in it.
+    pub events: u64,
+    /// Files in it.
+    pub segments: u64,
+    /// Number of the first event.
+    pub first_seq: u64,
+    /// When retention last removed what was before, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed: Option<String>,
+    /// Number of the last event.
+    pub last_seq: u64,
+    /// Its link.
+    pub head: String,
+    /// Checkpoints in it.
+    pub checkpoints: u64,
+    /// Number of the last event that is signed, 0 where none is.
+    pub signed_seq: u64,
+    /// Public half of the key that signed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Nobody vouches for that key but the journal itself.
+    pub key_unknown: bool,
+    /// Bytes behind the last whole line.
+    pub partial_bytes: u64,
 }
 
 /// What `doctor` found.

@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{DoctorCheck, DoctorReport, Offline, run_line, screen::Screen};
+use super::{DoctorCheck, DoctorReport, Offline, VerifyReport, run_line, screen::Screen};
 use crate::{
     event::{Event, Kind},
     wire::{Code, Failure, GrantInfo, Reply, Request},
@@ -93,12 +93,35 @@ const OFFLINE: Offline = Offline {
         }],
         summary: "guard cannot run here".into(),
     },
-    verify: |dir| {
-        if dir == Path::new("/var/lib/guard") {
-            Ok("5 events, unbroken".into())
+    verify: |dir, against| {
+        if dir == Path::new("/var/lib/guard") && against.expect.is_empty() {
+            Ok(VerifyReport {
+                message: "5 events, unbroken".into(),
+                events: 5,
+                segments: 1,
+                first_seq: 1,
+                removed: None,
+                last_seq: 5,
+                head: "00".repeat(32),
+                checkpoints: 1,
+                signed_seq: 5,
+                key: None,
+                key_unknown: true,
+                partial_bytes: 0,
+            })
         } else {
             Err("record 3 was changed".into())
         }
+    },
+    journal: |dir| {
+        if dir != Path::new("/var/lib/guard") {
+            return Err("journal not readable".into());
+        }
+        let mut event = Event::new(Kind::Session);
+        event.session = Some("s-1".into());
+        event.agent = Some("<b>".into());
+        event.object = Some(json!({ "what": "began", "origin": "run" }));
+        Ok(Box::new([Ok(event), Err("line 2".into())].into_iter()))
     },
 };
 
@@ -409,9 +432,96 @@ fn offline_commands_have_their_statuses() {
     assert_eq!(guardctl(&["init", "--mode", "off"]).0, 2);
     assert_eq!(guardctl(&["verify"]).0, 0);
     assert_eq!(guardctl(&["verify", "--state-dir", "/elsewhere"]).0, 1);
+    let hash = "0f".repeat(32);
+    assert_eq!(guardctl(&["verify", "--expect", &format!("3:{hash}")]).0, 1);
+    for wrong in [["--expect", "3"], ["--expect", "3:0f"], ["--key", "0f"]] {
+        let (status, _, err) = guardctl(&["verify", wrong[0], wrong[1]]);
+        assert_eq!((status, err.lines().count()), (2, 1), "{err}");
+    }
+    let (_, out, _) = guardctl(&["verify", "--json"]);
+    let report: VerifyReport = serde_json::from_str(&out).unwrap();
+    assert_eq!((report.events, report.signed_seq), (5, 5));
     let (status, out, _) = guardctl(&["doctor", "--json"]);
     let report: DoctorReport = serde_json::from_str(&out).unwrap();
     assert_eq!((status, report.checks.len()), (1, 1));
+}
+
+#[test]
+fn a_report_is_of_a_state_directory_or_of_what_guardd_tells() {
+    let of = |more: &[&str]| {
+        guardctl(&[&["report", "s-1", "--state-dir", "/var/lib/guard"], more].concat())
+    };
+    let (status, out, _) = of(&[]);
+    assert_eq!(status, 0);
+    assert!(out.starts_with("# Session s-1: `<b>`\n"), "{out}");
+    assert!(
+        out.contains("1 line of the journal could not be read"),
+        "{out}"
+    );
+    let (_, out, _) = of(&["--format", "html"]);
+    assert!(
+        out.contains("<code>&lt;b&gt;</code>") && out.starts_with("<!DOCTYPE html>"),
+        "{out}"
+    );
+    for more in [&["--json"][..], &["--format", "json"]] {
+        let (_, out, _) = of(more);
+        let report: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(
+            (&report["session"], &report["v"]),
+            (&json!("s-1"), &json!(1))
+        );
+    }
+    let (status, _, err) = guardctl(&["report", "s-2", "--state-dir", "/var/lib/guard"]);
+    assert_eq!((status, err.lines().count()), (1, 1), "{err}");
+    assert_eq!(
+        guardctl(&["report", "s-1", "--state-dir", "/elsewhere"]).0,
+        1
+    );
+    assert_eq!(
+        guardctl(&["report", "s-1", "--format", "pdf", "--state-dir", "/x"]).0,
+        2
+    );
+
+    let mut event = Event::new(Kind::Session);
+    event.session = Some("s-7".into());
+    let stand_in = StandIn::replying(&[
+        Reply::Event(Box::new(event)),
+        Reply::Done {
+            message: String::new(),
+        },
+    ]);
+    let (status, out, _) = guardctl_at(&stand_in, &["report", "s-7"]);
+    assert_eq!(status, 0);
+    assert!(out.contains("the beginning is not in the journal"), "{out}");
+}
+
+#[test]
+fn events_come_in_the_shape_that_is_asked_for() {
+    let mut event = Event::new(Kind::Open);
+    event.seq = 3;
+    event.object = Some(json!({ "path": "/a\u{202e}" }));
+    event.verdict = Some("deny".into());
+    event.rule = Some("r".into());
+    let replies = [
+        Reply::Event(Box::new(event)),
+        Reply::Done {
+            message: String::new(),
+        },
+    ];
+    for (format, lines, pointer, expected) in [
+        ("jsonl", 1, "/kind", json!("open")),
+        ("ocsf", 2, "/class_uid", json!(1001)),
+        ("ecs", 1, "/event/category/0", json!("file")),
+    ] {
+        let (status, out, _) = guardctl_at(
+            &StandIn::replying(&replies),
+            &["events", "--format", format],
+        );
+        assert_eq!((status, out.lines().count()), (0, lines), "{out}");
+        assert!(!out.contains('\u{202e}'));
+        let first: Value = serde_json::from_str(out.lines().next().unwrap()).unwrap();
+        assert_eq!(first.pointer(pointer), Some(&expected), "{out}");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod exceptions;
 mod families;
 mod groups;
 mod holds;
+mod journal;
 mod leases;
 mod mode;
 mod likeness;
@@ -361,6 +362,7 @@ impl Engine {
         engine.mark_own_files();
         engine.trace_forks(true);
         engine.kernel.attach_lineage()?;
+        engine.begin_signing()?;
         let mut event = Event::new(Kind::Guard);
         event.object = Some(json!({
             "what": "started",
@@ -383,6 +385,7 @@ impl Engine {
         engine.kernel.drop_predecessors();
         engine.trace_forks(false);
         engine.save();
+        engine.seal_journal("start");
         Ok((engine, handle))
     }
 
@@ -454,8 +457,7 @@ impl Engine {
         event.object = Some(json!({ "what": "makes way", "version": env!("CARGO_PKG_VERSION") }));
         self.tell(event);
         self.save();
-        self.flushed.1 = 0;
-        self.flush_journal();
+        self.close_journal();
         self.kernel.keep_in_force();
     }
 
@@ -594,20 +596,6 @@ impl Engine {
             self.save();
         }
         self.flush_journal();
-    }
-
-    /// To the disk itself, against a power cut; what is written survives guardd without it. Not when
-    /// there is nothing new: an idle machine's disk stays asleep.
-    fn flush_journal(&mut self) {
-        let now = clock::monotonic_ns();
-        let seq = self.journal.last_seq();
-        if seq == self.flushed.0 || now - self.flushed.1 < 1_000_000_000 {
-            return;
-        }
-        self.flushed = (seq, now);
-        if let Err(error) = self.journal.sync() {
-            self.problems.insert("journal", error.to_string());
-        }
     }
 
     /// Whether one more unlabelled connect is told by itself. Nothing depends on it but a reader's
@@ -759,6 +747,7 @@ impl Engine {
 
     /// Writes an event to the journal and tells whoever listens.
     fn tell(&mut self, mut event: Event) -> Event {
+        self.add_evidence(&mut event);
         match self.journal.append(&mut event) {
             Ok(()) => {
                 self.problems.remove("journal");
@@ -779,8 +768,20 @@ impl Engine {
             }
         }
         self.digest.add(&event);
+        // What was lost before it comes before it.
+        let (before, after): (Vec<_>, Vec<_>) = self
+            .journal
+            .take_own()
+            .into_iter()
+            .partition(|own| own.seq < event.seq);
+        for own in before {
+            let _ = self.events.send(Arc::new(own));
+        }
         // No listener is no error.
         let _ = self.events.send(Arc::new(event.clone()));
+        for own in after {
+            let _ = self.events.send(Arc::new(own));
+        }
         event
     }
 
@@ -846,6 +847,6 @@ impl Engine {
         event.object = Some(json!({ "what": "stopped" }));
         self.tell(event);
         self.save();
-        let _ = self.journal.sync();
+        self.close_journal();
     }
 }

@@ -123,6 +123,7 @@ impl Engine {
         self.commands = CommandMatcher::new(policy);
         self.users = users;
         self.mark_own_files();
+        self.journal.limit(self.journal_limits());
         self.kernel.tables.look_at_all_streams();
         // It may name system calls that the one before did not.
         if self.kernel.hooks.calls_attached()

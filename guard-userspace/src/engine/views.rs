@@ -70,6 +70,7 @@ impl Engine {
                 })
                 .collect(),
             events: self.journal.last_seq(),
+            journal: self.journal_info(),
             state_dir: self.options.state_dir.display().to_string(),
         }
     }

@@ -59,6 +59,17 @@ pub enum JournalError {
         /// The system's answer.
         cause: io::Error,
     },
+    /// The key is there and cannot be used.
+    #[error(
+        "journal key unusable: {}: {cause}: put the key back, or move the whole state directory away",
+        path.display()
+    )]
+    Key {
+        /// The key file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: io::Error,
+    },
     /// The segment being written was removed or changed in length by somebody else.
     #[error(
         "journal tampered with: {} {what} while guardd was writing it: run `guardctl verify` and find out who has access",
@@ -160,6 +171,48 @@ pub enum Break {
     Unreadable,
     /// A line without an end, where more segments follow.
     Cut,
+    /// A checkpoint whose signature is none of the journal's key.
+    Signature,
+    /// A checkpoint of another key.
+    Key,
+    /// A checkpoint that does not say what stands before it: from event `from` on lines were written anew.
+    Checkpoint {
+        /// The first event that nothing vouches for.
+        from: u64,
+    },
+    /// The journal ends before the event up to which it was signed.
+    Truncated {
+        /// That event.
+        signed: u64,
+    },
+    /// Lines up to this one were written anew, since the head file has another hash of it.
+    Rewritten {
+        /// The first event that nothing vouches for.
+        from: u64,
+    },
+    /// Lines that follow the end of a journal that was closed.
+    Added,
+    /// The head file is missing, though the journal is signed.
+    NoHead,
+    /// The head file is none.
+    BadHead,
+    /// The head file is not signed with the journal's key.
+    HeadSignature,
+    /// What retention removed, by the head file, is not in the chain.
+    Unrecorded,
+    /// A key was given, and nothing is signed.
+    Unsigned,
+    /// guardd found at a start that these events were not as it had left them.
+    Told {
+        /// First of them.
+        from: u64,
+        /// Last of them.
+        to: u64,
+    },
+    /// The event is not the one that was expected.
+    Unexpected,
+    /// The event that was expected is not there.
+    Absent,
 }
 
 impl fmt::Display for Break {
@@ -182,6 +235,42 @@ impl fmt::Display for Break {
             Self::Cut => {
                 f.write_str("the line has no end, though the journal goes on in the next segment")
             }
+            Self::Signature => f.write_str(
+                "the checkpoint's signature is not of the journal's key: it was changed, or the journal written anew",
+            ),
+            Self::Key => f.write_str(
+                "the checkpoint is signed with another key: the journal was written anew, or the key was exchanged",
+            ),
+            Self::Checkpoint { from } => write!(
+                f,
+                "the checkpoint does not fit what stands before it: events from {from} on were written anew"
+            ),
+            Self::Truncated { signed } => write!(
+                f,
+                "the journal ends here, but was signed up to event {signed}: events were cut off"
+            ),
+            Self::Rewritten { from } => write!(
+                f,
+                "another event was signed under this number: events from {from} on were written anew"
+            ),
+            Self::Added => f.write_str("the journal was closed before this event: it was added"),
+            Self::NoHead => f.write_str("the journal is signed, but has no head file: that was removed"),
+            Self::BadHead => f.write_str("not a head file: it was changed"),
+            Self::HeadSignature => f.write_str(
+                "the head file is not signed with the journal's key: it was changed, or the journal written anew",
+            ),
+            Self::Unrecorded => f.write_str(
+                "events before this one are missing, and the journal does not say that retention removed them",
+            ),
+            Self::Unsigned => f.write_str("nothing is signed with the key that was given"),
+            Self::Told { from, to } => write!(
+                f,
+                "guardd tells here that it found events {from} to {to} cut off, added or changed when it started"
+            ),
+            Self::Unexpected => f.write_str("another event than the one expected: the journal was written anew"),
+            Self::Absent => f.write_str(
+                "the event that is expected is not there: the journal was cut, or put back to an earlier state",
+            ),
         }
     }
 }

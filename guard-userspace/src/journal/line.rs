@@ -11,6 +11,7 @@ use std::{
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
+use super::hex;
 use crate::event::Event;
 
 /// The longest line that is written or read, its newline included. Bounds a reader's memory.
@@ -39,27 +40,13 @@ impl Chain {
 
     /// 64 lower-case hexadecimal digits.
     pub(super) fn hex(&self) -> String {
-        self.0
-            .iter()
-            .flat_map(|byte| [byte >> 4, byte & 15])
-            .map(|digit| char::from(DIGITS[usize::from(digit)]))
-            .collect()
+        hex::encode(&self.0)
     }
 
-    fn from_hex(hex: &[u8]) -> Option<Self> {
-        let mut bytes = [0; 32];
-        if hex.len() != HEX {
-            return None;
-        }
-        for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
-            let digit = |at: usize| DIGITS.iter().position(|digit| *digit == pair[at]);
-            *byte = (digit(0)? << 4 | digit(1)?) as u8;
-        }
-        Some(Self(bytes))
+    pub(super) fn from_hex(digits: &[u8]) -> Option<Self> {
+        hex::decode(digits).map(Self)
     }
 }
-
-const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// Turns an event's JSON into its line, newline included, and returns its link.
 pub(super) fn seal(json: &mut Vec<u8>, before: &Chain) -> Chain {
@@ -98,6 +85,12 @@ impl<'a> Sealed<'a> {
 
     pub(super) fn event(&self) -> Option<Event> {
         serde_json::from_slice(self.line).ok()
+    }
+
+    /// Whether it may be of kind `guard`: cheaper than to read it as an event.
+    pub(super) fn mentions_guard(&self) -> bool {
+        const GUARD: &[u8] = b"\"guard\"";
+        self.head.windows(GUARD.len()).any(|window| window == GUARD)
     }
 
     /// The sequence number, where the line is JSON and has one.

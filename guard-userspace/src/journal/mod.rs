@@ -6,17 +6,25 @@
 //! lines reads a journal, and a line that was changed, removed, added or moved does not fit ([`Journal::verify`]).
 //!
 //! What the chain alone cannot show: that the newest lines were cut off cleanly, or that everything
-//! from some line on was written anew with fresh hashes. That takes a signature or a copy of
-//! [`Verified::head`] kept elsewhere.
+//! from some line on was written anew with fresh hashes. For that there are checkpoints, lines that say under
+//! the journal's key what stands before them, and a signed `head` file that says how far the journal goes
+//! ([`Journal::sign`]). What these cannot show (a whole directory put back to an earlier state, or somebody who has
+//! the key) takes a copy of [`Verified::head`] or of the public key kept elsewhere.
 //!
 //! An event is one `write(2)`, so once [`Journal::append`] returns the kernel has it and it survives
 //! the death of guardd; [`Journal::sync`] makes it survive the death of the machine. Readers need no
 //! lock: an end without a newline is being written, and they stop before it.
 
+mod checkpoint;
 mod error;
+mod head;
+mod hex;
+mod key;
 mod line;
 mod read;
 mod recover;
+mod retention;
+mod sealing;
 mod segment;
 mod tail;
 #[cfg(test)]
@@ -28,8 +36,10 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+use jiff::Timestamp;
 use rustix::{
     fs::{FlockOperation, flock},
     io::Errno,
@@ -37,11 +47,15 @@ use rustix::{
 
 pub use self::{
     error::{Alteration, Break, JournalError},
+    key::PublicKey,
     read::Reader,
-    verify::Verified,
+    retention::Limits,
+    sealing::Signed,
+    verify::{Against, Verified},
 };
 use self::{
     line::{Chain, MAX_LINE},
+    sealing::{Missed, Seal},
     segment::{Segment, private},
     tail::Tail,
 };
@@ -71,6 +85,13 @@ pub struct Journal {
     unwritten: u64,
     buffer: Vec<u8>,
     segment_bytes: u64,
+    /// When the segment's first event was.
+    began: Option<Timestamp>,
+    /// A segment was begun since that was last looked at.
+    rotated: bool,
+    /// Present once it is signed.
+    seal: Option<Seal>,
+    missed: Missed,
     #[cfg_attr(
         not(test),
         expect(dead_code, reason = "held until the journal is dropped")
@@ -123,6 +144,10 @@ impl Journal {
             unwritten: 0,
             buffer: Vec::new(),
             segment_bytes,
+            began: None,
+            rotated: false,
+            seal: None,
+            missed: Missed::default(),
             lock,
         };
         Ok(Opened {
@@ -140,22 +165,39 @@ impl Journal {
     /// events are stored as soon as that works again. [`JournalError::Full`] for want of room,
     /// [`JournalError::Write`], [`JournalError::TooLong`], [`JournalError::Encode`].
     pub fn append(&mut self, event: &mut Event) -> Result<(), JournalError> {
+        let owed = if self.seal.is_some() && self.owes() {
+            self.tell_missed()
+        } else {
+            Ok(())
+        };
+        let stored = owed.and_then(|()| self.append_raw(event));
+        if let Err(error) = &stored {
+            self.unwritten += 1;
+            self.missed.note(event, error);
+            self.tail.push(event.clone(), self.buffer.len());
+        } else {
+            self.seal_if_due();
+        }
+        self.buffer.shrink_to(64 << 10);
+        stored
+    }
+
+    /// Numbers and stores an event; one that is not stored is neither counted nor kept in memory.
+    fn append_raw(&mut self, event: &mut Event) -> Result<(), JournalError> {
         event.seq = self.last_seq + 1;
-        let written = self.write(event);
-        match &written {
+        match self.write(event) {
             Ok(chain) => {
-                self.chain = *chain;
+                self.chain = chain;
                 self.last_seq = event.seq;
                 self.len += self.buffer.len() as u64;
+                self.tail.push(event.clone(), self.buffer.len());
+                Ok(())
             }
-            Err(_) => {
+            Err(error) => {
                 event.seq = 0;
-                self.unwritten += 1;
+                Err(error)
             }
         }
-        self.tail.push(event.clone(), self.buffer.len());
-        self.buffer.shrink_to(64 << 10);
-        written.map(drop)
     }
 
     fn write(&mut self, event: &Event) -> Result<Chain, JournalError> {
@@ -176,7 +218,7 @@ impl Journal {
         if self.lost {
             self.next_segment()
                 .map_err(|cause| JournalError::unwritable(&self.dir, cause))?;
-        } else if self.len >= self.segment_bytes {
+        } else if self.len >= self.segment_bytes || self.is_old() {
             // Where no file can be made there may still be room in this one, which may grow: a later
             // event tries again.
             let _ = self.next_segment();
@@ -187,6 +229,18 @@ impl Journal {
             return Err(JournalError::write(&self.segment.path, cause));
         }
         Ok(chain)
+    }
+
+    /// Whether the segment has been written for so long that its age would say little.
+    fn is_old(&self) -> bool {
+        let age = self
+            .seal
+            .as_ref()
+            .map_or(Duration::MAX, |seal| seal.limits.segment_age());
+        self.len > 0
+            && self
+                .began
+                .is_some_and(|began| retention::is_older(began, age))
     }
 
     /// Takes a line that failed half-way away again.
@@ -207,11 +261,13 @@ impl Journal {
         self.segment = segment;
         self.lost = false;
         self.entries = true;
+        self.rotated = true;
+        self.began = Some(Timestamp::now());
         Ok(())
     }
 
     /// Makes everything appended so far survive the death of the machine (`fdatasync`; the directory
-    /// too after a new segment), and looks whether somebody else changed the segment. To be called
+    /// too after a new segment), signs how far that is, and looks whether somebody else changed the segment. To be called
     /// after events that must not be lost, and on a timer.
     ///
     /// # Errors
@@ -230,6 +286,8 @@ impl Journal {
                 .map_err(failed)?;
             self.entries = false;
         }
+        self.write_head(false)?;
+        let failed = |cause| JournalError::write(&self.segment.path, cause);
         let now = self.file.metadata().map_err(failed)?;
         let altered = |what| {
             Err(JournalError::Altered {
@@ -276,13 +334,14 @@ impl Journal {
         Reader::new(dir, after)
     }
 
-    /// Follows the chain through every segment, whether or not a guardd has the journal open.
+    /// Follows the chain through every segment and checks each signature, whether or not a guardd has the journal
+    /// open.
     ///
     /// # Errors
     /// [`JournalError::Broken`] at the first line that does not fit; [`JournalError::Read`] by the
     /// file system.
-    pub fn verify(dir: &Path) -> Result<Verified, JournalError> {
-        verify::verify(dir)
+    pub fn verify(dir: &Path, against: &Against) -> Result<Verified, JournalError> {
+        verify::verify(dir, against)
     }
 }
 

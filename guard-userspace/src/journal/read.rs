@@ -1,6 +1,6 @@
 //! Reading a journal from disk, one event at a time.
 
-use std::{iter::Peekable, path::Path, vec};
+use std::{io, iter::Peekable, path::Path, vec};
 
 use super::{
     JournalError,
@@ -41,7 +41,15 @@ impl Reader {
                     let Some(segment) = self.segments.next() else {
                         return Ok(None);
                     };
-                    let lines = Lines::new(segment.open()?);
+                    let lines = match segment.open() {
+                        // Retention has removed it since the directory was listed.
+                        Err(JournalError::Read { cause, .. })
+                            if cause.kind() == io::ErrorKind::NotFound =>
+                        {
+                            continue;
+                        }
+                        file => Lines::new(file?),
+                    };
                     self.current.insert((segment, lines))
                 }
             };

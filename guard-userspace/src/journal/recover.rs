@@ -102,6 +102,33 @@ fn last_line(segment: &Segment, file: &File) -> Result<(u64, Option<(u64, Chain)
     Ok((0, None))
 }
 
+/// The number and link of a segment's last event.
+pub(super) fn last_of(segment: &Segment) -> Result<Option<(u64, Chain)>, JournalError> {
+    Ok(last_line(segment, &segment.open()?)?.1)
+}
+
+/// The link of event `seq` of a journal that ends at `last_seq`, found from the end of its segment.
+pub(super) fn chain_at(dir: &Path, seq: u64, last_seq: u64) -> Result<Option<Chain>, JournalError> {
+    let mut segments = Segment::list(dir)?;
+    let after = segments.partition_point(|segment| segment.first <= seq);
+    let last = segments.get(after).map_or(last_seq, |next| next.first - 1);
+    let Some(segment) = after.checked_sub(1).map(|at| segments.swap_remove(at)) else {
+        return Ok(None);
+    };
+    let failed = |cause| JournalError::read(&segment.path, cause);
+    let mut file = segment.open()?;
+    let end = end_of_lines(&file, file.metadata().map_err(failed)?.len()).map_err(failed)?;
+    let lines = usize::try_from(last.saturating_sub(seq) + 1).unwrap_or(usize::MAX);
+    let (start, _) = back(&file, end, lines, u64::MAX >> 1).map_err(failed)?;
+    file.seek(SeekFrom::Start(start)).map_err(failed)?;
+    Ok(match Lines::new(file).next().map_err(failed)? {
+        Next::Line(line) => Sealed::parse(line)
+            .filter(|sealed| sealed.seq() == Some(seq))
+            .map(|sealed| sealed.chain),
+        _ => None,
+    })
+}
+
 /// Moves everything from `at` on out of the segment and says so.
 fn cut(
     dir: &Path,

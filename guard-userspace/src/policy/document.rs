@@ -19,7 +19,7 @@ use super::{
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Keys at the top of a file.
-pub(super) const TOP: &[&str] = &["version", "mode", "agent", "label", "rule"];
+pub(super) const TOP: &[&str] = &["version", "mode", "agent", "label", "rule", "journal"];
 /// Keys of `[[agent]]`.
 pub(super) const AGENT: &[&str] = &["name", "exe", "env"];
 /// Keys of `[[label]]`.
@@ -93,6 +93,7 @@ pub(super) fn read(parts: &[Part]) -> Result<Policy, PolicyError> {
         labels,
         rules,
         clusters: super::Clusters::default(),
+        settings: super::settings::read(&tops)?,
     })
 }
 

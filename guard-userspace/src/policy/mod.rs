@@ -24,6 +24,7 @@ mod root;
 pub mod schema;
 mod script;
 mod spared;
+pub mod settings;
 mod statement;
 mod tables;
 #[cfg(test)]
@@ -134,6 +135,8 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     /// API servers of Kubernetes that users' kubeconfigs name.
     pub clusters: Clusters,
+    /// What it says about guardd itself.
+    pub settings: settings::Settings,
 }
 
 /// `[[agent]]`: a program whose processes make a session.

@@ -289,7 +289,9 @@ fn adopt(config: &Config) -> Result<Ready, String> {
         run: false,
     };
     let (session, processes) = match ask_guardd(&config.dir, &request)? {
-        Reply::Adopted { session, processes } => (session, processes),
+        Reply::Adopted {
+            session, processes, ..
+        } => (session, processes),
         _ => return Err("guardd answered with something else than a session".into()),
     };
     let status = match ask_guardd(&config.dir, &Request::Status)? {

@@ -77,6 +77,18 @@ pub fn status(screen: &Screen, status: &Status) -> String {
         "events",
         format!("{} in {}", status.events, escape::text(&status.state_dir)),
     );
+    if let Some(journal) = &status.journal {
+        let mut text = format!(
+            "from event {}, signed up to {}, key {}",
+            journal.begins,
+            journal.signed,
+            escape::text(journal.key.get(..16).unwrap_or(&journal.key)),
+        );
+        if journal.unwritten > 0 {
+            text = screen.red(&format!("{text}, {} events NOT ON DISK", journal.unwritten));
+        }
+        row("journal", text);
+    }
     let emitted: u64 = status.counters.iter().map(|counter| counter.emitted).sum();
     let lost: Vec<String> = status
         .counters
@@ -212,7 +224,7 @@ fn hooks(screen: &Screen, hooks: &[HookInfo]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::CounterInfo;
+    use crate::wire::{CounterInfo, JournalInfo};
 
     fn a_status() -> Status {
         let hook = |watched: &str, tier: &str, can: &[&str], attached: bool, note: Option<&str>| {
@@ -251,6 +263,15 @@ mod tests {
             counters: vec![CounterInfo { class: "verdict".into(), emitted: 5, lost: 0 }],
             events: 1234,
             state_dir: "/var/lib/guard".into(),
+            journal: Some(JournalInfo {
+                key: "ab".repeat(32),
+                seq: 1,
+                head: "cd".repeat(32),
+                signed: 1,
+                checkpoint: 1,
+                begins: 1,
+                unwritten: 2,
+            }),
         }
     }
 

@@ -58,7 +58,9 @@ fn what_was_acknowledged_survives_kill_9() {
         }
         writer.wait().unwrap();
         assert!(acknowledged >= until);
-        let on_disk = Journal::verify(dir.path()).unwrap().last_seq;
+        let on_disk = Journal::verify(dir.path(), &Against::default())
+            .unwrap()
+            .last_seq;
         assert!(
             on_disk >= acknowledged,
             "{acknowledged} was acknowledged, {on_disk} is on disk"
@@ -99,7 +101,9 @@ fn without_room_events_are_counted_and_the_file_stays_whole() {
         String::from_utf8_lossy(&ran.stderr)
     );
     assert_eq!(
-        Journal::verify(dir.path()).unwrap().events,
+        Journal::verify(dir.path(), &Against::default())
+            .unwrap()
+            .events,
         130,
         "the child ran"
     );
@@ -191,13 +195,19 @@ fn run_out_of_room(dir: &Path, make_room: impl FnOnce()) {
         assert_eq!((journal.unwritten(), journal.last_seq()), (n, stored));
         let whole = fs::read(&segments(dir)[0]).unwrap();
         assert_eq!(whole.last(), Some(&b'\n'), "no part of a line is left");
-        assert_eq!(Journal::verify(dir).unwrap().last_seq, stored);
+        assert_eq!(
+            Journal::verify(dir, &Against::default()).unwrap().last_seq,
+            stored
+        );
     }
     journal.sync().unwrap();
     make_room();
     append(&mut journal, stored + 1..=130);
     journal.sync().unwrap();
-    assert_eq!(Journal::verify(dir).unwrap().events, 130);
+    assert_eq!(
+        Journal::verify(dir, &Against::default()).unwrap().events,
+        130
+    );
     let seqs: Vec<_> = journal.tail().map(|event| event.seq).collect();
     assert_eq!(
         seqs.iter().filter(|seq| **seq == 0).count(),

@@ -1,6 +1,8 @@
 //! The journal as its users see it. The slow and violent parts run in child processes.
 
 mod crash;
+mod retention;
+mod signed;
 mod tampering;
 
 use std::{fs, path::PathBuf, time::Instant};
@@ -68,7 +70,7 @@ fn what_is_appended_is_read_back_and_numbered_without_gaps_over_reopening() {
         journal.sync().unwrap();
         // Readers need no lock.
         assert_eq!(seqs(&state, 0), (1..=round * 20 + 20).collect::<Vec<_>>());
-        Journal::verify(&state).unwrap();
+        Journal::verify(&state, &Against::default()).unwrap();
     }
     for after in [0, 1, 37, 99, 100, 1000, u64::MAX] {
         assert_eq!(
@@ -85,7 +87,7 @@ fn what_is_appended_is_read_back_and_numbered_without_gaps_over_reopening() {
             .iter()
             .all(|event| number(event) == event.seq && event.argv == tests::event(0).argv)
     );
-    let verified = Journal::verify(&state).unwrap();
+    let verified = Journal::verify(&state, &Against::default()).unwrap();
     assert_eq!(
         (verified.events, verified.last_seq, verified.partial_bytes),
         (100, 100, 0)
@@ -197,7 +199,9 @@ fn a_last_line_torn_at_any_byte_is_cut_off_kept_aside_and_told() {
             // Readers stop before it.
             assert_eq!(seqs(dir.path(), 0), (1..events).collect::<Vec<_>>());
             assert_eq!(
-                Journal::verify(dir.path()).unwrap().partial_bytes,
+                Journal::verify(dir.path(), &Against::default())
+                    .unwrap()
+                    .partial_bytes,
                 (at - start) as u64
             );
 
@@ -217,7 +221,12 @@ fn a_last_line_torn_at_any_byte_is_cut_off_kept_aside_and_told() {
                 (events - 1, events - 1)
             );
             append(&mut journal, events..=events + 1);
-            assert_eq!(Journal::verify(dir.path()).unwrap().events, events + 1);
+            assert_eq!(
+                Journal::verify(dir.path(), &Against::default())
+                    .unwrap()
+                    .events,
+                events + 1
+            );
             // As it was before, for the next round.
             drop(journal);
             for path in segments(dir.path()).into_iter().filter(|path| *path > last) {
@@ -238,7 +247,12 @@ fn zeros_that_a_power_cut_left_are_cut_off_with_whole_lines_behind_them() {
     let Opened { mut journal, torn } = Journal::open(dir.path()).unwrap();
     assert!(torn.unwrap().contains("70006 bytes"));
     append(&mut journal, 4..=5);
-    assert_eq!(Journal::verify(dir.path()).unwrap().events, 5);
+    assert_eq!(
+        Journal::verify(dir.path(), &Against::default())
+            .unwrap()
+            .events,
+        5
+    );
 }
 
 #[test]
@@ -305,7 +319,12 @@ fn an_event_that_no_reader_would_take_is_refused_and_counted() {
         (0, 1, 1)
     );
     append(&mut journal, 1..=1);
-    assert_eq!(Journal::verify(dir.path()).unwrap().events, 1);
+    assert_eq!(
+        Journal::verify(dir.path(), &Against::default())
+            .unwrap()
+            .events,
+        1
+    );
 }
 
 #[test]
@@ -325,7 +344,7 @@ fn a_segment_that_somebody_removes_is_told_once_and_another_is_begun() {
     append(&mut journal, 4..=6);
     journal.sync().unwrap();
     assert_eq!(seqs(dir.path(), 0), [4, 5, 6]);
-    let broken = Journal::verify(dir.path()).unwrap_err();
+    let broken = Journal::verify(dir.path(), &Against::default()).unwrap_err();
     let what = Break::Segment {
         expected: 1,
         found: 4,
@@ -383,7 +402,7 @@ fn how_fast_it_is() {
     };
     let opened = timed(&mut || drop(Journal::open(dir.path()).unwrap()));
     let read = timed(&mut || assert_eq!(seqs(dir.path(), 0).len(), 100_000));
-    let verified = timed(&mut || drop(Journal::verify(dir.path()).unwrap()));
+    let verified = timed(&mut || drop(Journal::verify(dir.path(), &Against::default()).unwrap()));
     let mut bytes = 0;
     for path in segments(dir.path()) {
         bytes += fs::metadata(path).unwrap().len();

@@ -16,7 +16,7 @@ fn lines(dir: &Path) -> Vec<Vec<u8>> {
 /// Writes the lines and says at which line, and why, they are refused.
 fn broken(dir: &Path, lines: &[Vec<u8>]) -> (u64, Break) {
     fs::write(&segments(dir)[0], lines.concat()).unwrap();
-    match Journal::verify(dir) {
+    match Journal::verify(dir, &Against::default()) {
         Err(JournalError::Broken {
             segment,
             line,
@@ -111,7 +111,7 @@ fn a_segment_removed_or_cut_is_found() {
     let paths = segments(dir.path());
     assert_eq!(paths.len(), 10);
     let bytes = fs::read(&paths[3]).unwrap();
-    let found = || match Journal::verify(dir.path()) {
+    let found = || match Journal::verify(dir.path(), &Against::default()) {
         Err(JournalError::Broken { segment, what, .. }) => (
             paths.iter().position(|path| *path == segment).unwrap(),
             what,
@@ -145,7 +145,7 @@ fn a_segment_removed_or_cut_is_found() {
     fs::write(&paths[3], vec![b'x'; 3 << 20]).unwrap();
     assert_eq!(found().0, 3);
     fs::write(&paths[3], &bytes).unwrap();
-    Journal::verify(dir.path()).unwrap();
+    Journal::verify(dir.path(), &Against::default()).unwrap();
     fs::remove_file(&paths[0]).unwrap();
     assert_eq!(
         found(),
@@ -203,7 +203,7 @@ proptest! {
     fn whatever_the_files_hold_nothing_panics(bytes in prop::collection::vec(any::<u8>(), 0..4000)) {
         let dir = written(6, 1000);
         fs::write(&segments(dir.path())[1], &bytes).unwrap();
-        let _ = Journal::verify(dir.path());
+        let _ = Journal::verify(dir.path(), &Against::default());
         let _ = Journal::read(dir.path(), 0).unwrap().count();
         if let Ok(Opened { mut journal, .. }) = Journal::open(dir.path()) {
             journal.append(&mut event(0)).unwrap();
