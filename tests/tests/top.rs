@@ -454,15 +454,14 @@ fn steady(screen: &[String], dir: &str) -> String {
         put("1 process, ", "  [", "1m05s");
         put("it is denied in ", ".", "1m48s");
         put("> h-1  ", " s-1", "1m48s");
-        for from in ["is held, ", "127.0.0.1:"] {
-            if let Some((before, rest)) = line.split_once(from)
-                && !rest.contains(' ') | (from == "is held, ")
-            {
-                line = match from {
-                    "is held, " => format!("{before}is held, 12s ago"),
-                    _ => format!("{before}127.0.0.1:18443"),
-                };
-            }
+        // At a line's end.
+        if let Some((before, _)) = line.split_once("is held, ") {
+            line = format!("{before}is held, 12s ago");
+        }
+        if let Some((before, rest)) = line.split_once("127.0.0.1:")
+            && !rest.contains(' ')
+        {
+            line = format!("{before}127.0.0.1:18443");
         }
         out.push_str(line.trim_end());
         out.push('\n');
