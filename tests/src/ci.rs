@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -89,6 +90,11 @@ impl Web {
     }
 }
 
+/// This repository's action.
+pub fn action() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/action")
+}
+
 /// A step of a job.
 pub struct Step(Value);
 
@@ -100,7 +106,11 @@ impl Step {
 
     /// This repository's action, with its inputs.
     pub fn action(with: Value) -> Self {
-        let at = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/action");
+        Self::action_at(&action(), with)
+    }
+
+    /// A copy of it.
+    pub fn action_at(at: &Path, with: Value) -> Self {
         Self(
             json!({ "id": "guard", "main": at.join("main.js"), "post": at.join("post.js"), "with": with }),
         )
@@ -204,6 +214,30 @@ impl Machine {
         }
     }
 
+    /// The same where the runner's user is `uid`, who may use sudo without a password.
+    ///
+    /// # Panics
+    /// When its files cannot be made.
+    pub fn of_user(place: &Place, name: &str, uid: u32) -> Self {
+        let mut machine = Self::new(place, name, None);
+        let sudoers = place.file(
+            &format!("{name}/sudoers"),
+            &format!("#{uid} ALL=(ALL) NOPASSWD: ALL\n"),
+        );
+        fs::set_permissions(&sudoers, fs::Permissions::from_mode(0o440)).expect("permissions");
+        machine.resolving = Some(place.script(
+            &format!("{name}/as-user"),
+            &format!(
+                "#!/bin/sh\nmount --bind {} /etc/sudoers && exec setpriv --reuid {uid} --regid {uid} --clear-groups \"$@\"\n",
+                sudoers.display()
+            ),
+        ));
+        for dir in ["temp", "workspace"] {
+            place.give(&place.path(name).join(dir), uid);
+        }
+        machine
+    }
+
     /// The checkout.
     pub fn workspace(&self) -> PathBuf {
         self.place.path(&self.name).join("workspace")
@@ -217,6 +251,16 @@ impl Machine {
     /// The worker's program.
     pub fn runner(&self) -> &Path {
         &self.runner
+    }
+
+    /// The same under another name: what is called as the worker is may connect as it likes.
+    pub fn helper(&self) -> PathBuf {
+        let path = self.place.path(&self.name).join("helper");
+        if !path.exists() {
+            self.place
+                .program(&self.runner, &format!("{}/helper", self.name));
+        }
+        path
     }
 
     /// `guardctl ci start` with this machine's directory, for a step's script.

@@ -282,6 +282,50 @@ fn the_post_step_runs_after_a_cancellation_and_leaves_nothing() {
 }
 
 #[test]
+fn a_runner_that_is_not_root_starts_the_watch_by_sudo_and_ends_it_without() {
+    const NOBODY: u32 = 65534;
+    if cannot() || !["node", "sudo", "setpriv"].into_iter().all(has_program) {
+        return;
+    }
+    own_network();
+    let place = Place::new();
+    let other = Web::at("10.77.0.20:8080");
+    let machine = Machine::of_user(&place, "m", NOBODY);
+    // Where that user can execute them.
+    let ctl = place.program(Path::new(&ctl()), "m/guardctl");
+    place.program(&guard_tests::tested("guardd"), "m/guardd");
+    for file in ["main.js", "post.js", "guardctl.js"] {
+        place.file(
+            &format!("action/{file}"),
+            &fs::read_to_string(guard_tests::ci::action().join(file)).unwrap(),
+        );
+    }
+    let action = Step::action_at(
+        &place.path("action"),
+        json!({ "mode": "block", "guardctl": ctl, "base": machine.base(), "no-sudo": "true" }),
+    );
+    let done = machine.job(vec![
+        action,
+        Step::run("who", "id -u; ls $GUARD_CI_DIR/token || echo none"),
+        Step::run("other", &curl("http://10.77.0.20:8080/")),
+        Step::run("sudo", "sudo -n id -u || echo ended"),
+    ]);
+    succeeded(&done);
+    assert_eq!(
+        done.step("guard")["outputs"]["watched"],
+        "true",
+        "{done:#?}"
+    );
+    assert_eq!(done.out("who"), format!("{NOBODY}\nnone\n"));
+    assert_eq!(done.out("other"), "curl 7\n");
+    assert_eq!(done.out("sudo"), "ended\n", "{done:#?}");
+    assert_eq!(other.reached(), 0);
+    assert_eq!(done.step("post guard")["code"], 0, "{done:#?}");
+    assert!(done.summary().contains("no-sudo"), "{}", done.summary());
+    machine.is_clean();
+}
+
+#[test]
 fn an_audit_suggests_the_list_with_which_the_job_passes_in_block_mode() {
     if cannot() {
         return;
@@ -410,7 +454,7 @@ fn a_name_server_in_a_network_of_the_jobs_own_is_not_believed() {
             "forge",
             &format!(
                 "unshare -n {} forge {} {ALLOWED} 10.77.0.66",
-                machine.runner().display(),
+                machine.helper().display(),
                 server.addr()
             ),
         ),
@@ -454,7 +498,7 @@ fn whoever_connects_as_soon_as_a_name_is_known_is_not_refused_by_mistake() {
             "burst",
             &format!(
                 "{} burst 8080 {}",
-                machine.runner().display(),
+                machine.helper().display(),
                 all.join(" ")
             ),
         ),
@@ -486,7 +530,7 @@ fn who_connects_while_guardd_is_slow_waits_for_it() {
                 "touch {}; for i in $(seq 3000); do [ -e {} ] && break; sleep 0.01; done; exec {} burst 8080 {ALLOWED}",
                 begun.display(),
                 go.display(),
-                machine.runner().display()
+                machine.helper().display()
             ),
         ),
         Step::run("status", &format!("{} --json --socket $GUARD_CI_DIR/guard.sock status", ctl())),

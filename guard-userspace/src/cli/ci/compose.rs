@@ -47,15 +47,6 @@ const CONTAINERS: [&str; 9] = [
     "unix:/run/buildkit/buildkitd.sock",
     "unix:/run/incus/unix.socket",
 ];
-/// Runners' own programs, which report the job's state and fetch actions: what the job starts is another program.
-const RUNNERS: [&str; 5] = [
-    "Runner.Worker",
-    "Runner.Listener",
-    "act_runner",
-    "forgejo-runner",
-    "gitlab-runner",
-];
-
 /// What the policy is made of.
 pub struct Parts<'a> {
     /// The file that was given.
@@ -176,15 +167,10 @@ fn added(parts: &Parts<'_>, spared: &mut Spared) -> String {
     }
     addresses.append(&mut spared.addresses);
     addresses.extend(of_hosts_file(&spared.hosts));
-    let mut exe: Vec<&str> = RUNNERS.to_vec();
-    // A worker that was only guessed may be anything, a shell too.
-    if parts.worker.how != crate::cli::ci::worker::How::Guessed
-        && !exe.contains(&&*parts.worker.name)
-        && is_plain(&parts.worker.name)
-    {
-        exe.push(&parts.worker.name);
+    let mut except = format!("addresses = {}", list(&addresses));
+    if let Some(program) = parts.worker.own_program().filter(|path| is_plain(path)) {
+        let _ = write!(except, ", exe = {}", list(&[program]));
     }
-    let mut except = format!("exe = {}, addresses = {}", list(&exe), list(&addresses));
     if !spared.hosts.is_empty() {
         let resolvers: Vec<String> = parts.resolvers.iter().map(IpAddr::to_string).collect();
         let _ = write!(
@@ -232,10 +218,11 @@ fn added(parts: &Parts<'_>, spared: &mut Spared) -> String {
     text
 }
 
-/// Whether a program's name can stand in a policy as it is.
-fn is_plain(name: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    !name.is_empty() && name.chars().all(plain)
+/// Whether a program's path can stand in a policy as it is.
+fn is_plain(path: &str) -> bool {
+    let plain =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '+' | ' ');
+    path.starts_with('/') && path.chars().all(plain)
 }
 
 /// Addresses of allowed names that this machine's own table says: no name server is asked about these.
@@ -330,7 +317,8 @@ mod tests {
         Worker {
             pid: 1,
             start: 1,
-            name: "my-worker".into(),
+            name: "Runner.Worker".into(),
+            exe: Some("/opt/runner/bin/Runner.Worker".into()),
             how,
         }
     }
@@ -378,14 +366,16 @@ mod tests {
             .filter(|rule| rule.then == guard_common::Verdict::Hold);
         assert_eq!(holds.count(), 0);
         assert_eq!(composed.names, ["github.com"]);
-        assert!(composed.text.contains("\"my-worker\""));
     }
 
     #[test]
-    fn a_guessed_worker_is_not_excepted() {
-        let worker = worker(How::Guessed);
-        let composed = compose(&parts(&worker, &[], &[])).unwrap();
-        assert!(!composed.text.contains("my-worker"));
+    fn a_runners_own_program_is_excepted_by_its_path_and_a_shell_that_is_the_worker_is_not() {
+        let mut worker = worker(How::Known);
+        let text = |worker: &Worker| compose(&parts(worker, &[], &[])).unwrap().text;
+        assert!(text(&worker).contains("exe = [\"/opt/runner/bin/Runner.Worker\"]"));
+        worker.name = "bash".into();
+        worker.exe = Some("/usr/bin/bash".into());
+        assert!(!text(&worker).contains("/usr/bin/bash"));
     }
 
     #[test]

@@ -43,8 +43,20 @@ pub struct Worker {
     pub start: u64,
     /// Base name of its program.
     pub name: String,
+    /// Its program, where it can be read.
+    pub exe: Option<String>,
     /// How it was found.
     pub how: How,
+}
+
+impl Worker {
+    /// The path of its program, if that is a runner's, which reports the job's state and fetches actions: no shell, and
+    /// nothing else that a job could have do something.
+    pub fn own_program(&self) -> Option<&str> {
+        self.exe
+            .as_deref()
+            .filter(|_| WORKERS.contains(&&*self.name))
+    }
 }
 
 /// How a worker was found.
@@ -116,6 +128,7 @@ fn of(above: &Above, how: How) -> Worker {
         pid: above.stat.id.pid,
         start: above.stat.id.start,
         name: above.name.clone(),
+        exe: process::exe(above.stat.id.pid).map(|path| path.to_string_lossy().into_owned()),
         how,
     }
 }
