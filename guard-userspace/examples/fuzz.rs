@@ -37,7 +37,7 @@ struct Target {
     run: fn(&[u8]),
 }
 
-const TARGETS: [Target; 11] = [
+const TARGETS: [Target; 12] = [
     Target {
         name: "record",
         seeds: record_seeds,
