@@ -162,7 +162,10 @@ fn fragments_are_loaded_with_the_policy_and_a_wrong_one_changes_nothing() {
     let told = eventually("it is told", || {
         Some(degraded()).filter(|text| text.contains("is not in force"))
     });
-    assert!(told.contains(&format!("{}:1:8:", second.display())), "{told}");
+    assert!(
+        told.contains(&format!("{}:1:8:", second.display())),
+        "{told}"
+    );
     assert!(f.connects(&mut tool));
     fs::write(&second, "").unwrap();
     proc::signal(f.guard.pid(), Signal::HUP);

@@ -39,7 +39,7 @@ use aya::maps::{MapData, RingBuf};
 use guard_common::{event::kind, state::class};
 pub use holds::{By, Hold, Outcome};
 use leases::Grant;
-pub(crate) use mode::write_whole;
+pub(crate) use mode::{make_directory, write_whole};
 use reload::{NamedRule, named_rules, rebuild};
 pub use requests::{Command, Peer, Refusal};
 use serde_json::json;

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::Path,
 };
 
@@ -29,6 +29,14 @@ fn text(mode: Mode) -> String {
             Mode::Observe => "observe",
         }
     )
+}
+
+/// Makes a directory, and those above it, that others cannot write to whatever the umask: guardd would refuse it.
+pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(path)
 }
 
 /// Writes a file whole or not at all.
@@ -79,7 +87,7 @@ impl Engine {
                 path.display()
             ))
         };
-        fs::create_dir_all(&directory).map_err(failed)?;
+        make_directory(&directory).map_err(failed)?;
         write_whole(&path, &text(mode)).map_err(failed)?;
         let reloaded = self.reload().and_then(|said| {
             if self.mode() == mode {

@@ -16,7 +16,7 @@ use std::{
 
 pub use self::agents::{FoundAgent, find as find_agents};
 use crate::{
-    engine::write_whole,
+    engine::{make_directory, write_whole},
     policy::{
         Mode, Part, Policy, Source,
         files::{self, Trust},
@@ -153,7 +153,7 @@ pub fn init(options: &Options) -> Result<String, String> {
         return Ok(text);
     }
     let write = || -> io::Result<()> {
-        fs::create_dir_all(directory.join(files::FRAGMENTS))?;
+        make_directory(&directory.join(files::FRAGMENTS))?;
         write_whole(&path, &text)
     };
     write().map_err(|error| format!("init: {}: {error}: run it as root", path.display()))?;
