@@ -27,6 +27,8 @@ fn write(dir: &Path, events: u64) {
 fn open(dir: &Path) -> Journal {
     let mut journal = Journal::open_with(dir, 15_000).unwrap().journal;
     journal.sign(Limits::default()).unwrap();
+    // `started`, as guardd says before it seals.
+    journal.append(&mut Event::new(Kind::Guard)).unwrap();
     journal.seal("start").unwrap();
     journal
 }
