@@ -220,12 +220,12 @@ fn what_is_too_old_goes_and_what_remains_is_whole() {
         report["first_seq"].as_u64().unwrap() > 1 && report["removed"].is_string(),
         "{report}"
     );
-    let mut events = guard_events(&state);
+    let mut events = events_in_last_segment(&state);
     assert!(events.any(|event| event["object"]["what"] == "retention"));
     guard.start();
 }
 
-fn guard_events(state: &Path) -> impl Iterator<Item = Value> {
+fn events_in_last_segment(state: &Path) -> impl Iterator<Item = Value> {
     let text = fs::read_to_string(last_segment(state)).unwrap();
     let lines: Vec<String> = text.lines().map(str::to_owned).collect();
     lines

@@ -84,7 +84,7 @@ impl Engine {
         }
         let owed = self.journal.owes();
         match self.journal.tend() {
-            Ok(()) if owed => {
+            Ok(()) if owed && !self.journal.owes() => {
                 self.problems.remove("journal");
             }
             Ok(()) => {}

@@ -749,6 +749,7 @@ impl Engine {
     fn tell(&mut self, mut event: Event) -> Event {
         self.add_evidence(&mut event);
         match self.journal.append(&mut event) {
+            Ok(()) if self.journal.owes() => {}
             Ok(()) => {
                 self.problems.remove("journal");
             }

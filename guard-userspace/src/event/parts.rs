@@ -49,7 +49,7 @@ pub(super) fn arguments(event: &Event) -> Option<Vec<String>> {
 
 /// The same in one line, as a shell would take it.
 pub(super) fn command_line(event: &Event) -> Option<String> {
-    arguments(event).map(|argv| shell_words::join(argv))
+    arguments(event).map(shell_words::join)
 }
 
 /// The event in one line.

@@ -165,12 +165,11 @@ impl Journal {
     /// events are stored as soon as that works again. [`JournalError::Full`] for want of room,
     /// [`JournalError::Write`], [`JournalError::TooLong`], [`JournalError::Encode`].
     pub fn append(&mut self, event: &mut Event) -> Result<(), JournalError> {
-        let owed = if self.seal.is_some() && self.owes() {
-            self.tell_missed()
-        } else {
-            Ok(())
-        };
-        let stored = owed.and_then(|()| self.append_raw(event));
+        if self.seal.is_some() && self.owes() && self.has_room() {
+            // Where that fails, this one will say why.
+            let _ = self.tell_missed();
+        }
+        let stored = self.append_raw(event);
         if let Err(error) = &stored {
             self.unwritten += 1;
             self.missed.note(event, error);

@@ -24,6 +24,9 @@ use crate::event::{Event, JOURNAL_ALTERED, Kind};
 pub(super) const EVERY_EVENTS: u64 = 256;
 /// and after so long where there is any event since.
 const EVERY: Duration = Duration::from_secs(60);
+/// Bytes that are free on a disk that is full no more.
+const ROOM: u64 = 64 << 10;
+
 /// What a journal that is signed has besides.
 pub(super) struct Seal {
     pub(super) key: Key,
@@ -126,6 +129,8 @@ impl Journal {
                 }
             }
         }
+        // It may have been cut off with the rest.
+        mark.seq = mark.seq.min(self.last_seq);
         self.remove_leftovers(&begin);
         let seal = Seal {
             key,
@@ -259,7 +264,7 @@ impl Journal {
         if std::mem::take(&mut self.rotated) {
             let _ = self.checkpoint("segment");
             let _ = self.retain();
-        } else if self.last_seq - seal.mark.seq >= EVERY_EVENTS {
+        } else if self.last_seq.saturating_sub(seal.mark.seq) >= EVERY_EVENTS {
             let _ = self.checkpoint("events");
         }
     }
@@ -270,7 +275,7 @@ impl Journal {
     /// # Errors
     /// As of [`Self::append`] and [`Self::sync`].
     pub fn tend(&mut self) -> Result<(), JournalError> {
-        if self.missed.count > 0 {
+        if self.owes() && self.has_room() {
             self.tell_missed()?;
         }
         let Some(seal) = &self.seal else {
@@ -283,6 +288,13 @@ impl Journal {
             self.retain()?;
         }
         Ok(())
+    }
+
+    /// Whether there is room again, and not only for a short line among longer ones that find none. Where the system does
+    /// not say, the attempt will.
+    pub(super) fn has_room(&self) -> bool {
+        rustix::fs::fstatvfs(&self.file)
+            .map_or(true, |of| of.f_bfree.saturating_mul(of.f_frsize) >= ROOM)
     }
 
     /// Records how many events found no room, before anything else is recorded.

@@ -165,8 +165,10 @@ impl Collector {
             return;
         }
         let what = words::text(event, "what").unwrap_or_default();
+        let ended = self.report.ended.is_some();
         match event.kind {
             Kind::Lost => self.lost.push(event.clone()),
+            _ if ended => {}
             Kind::Guard if !matches!(what.as_str(), "checkpoint" | "retention") => {
                 self.lost.push(event.clone());
                 self.events.push(event.clone());

@@ -157,8 +157,15 @@ pub struct Verdict {
     /// Of a hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hold: Option<Hold>,
+    /// Times the process tried it after the hold was denied, and failed.
+    #[serde(skip_serializing_if = "is_none")]
+    pub refused: u64,
     /// What came of it, in one line.
     pub outcome: String,
+}
+
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A fact that a verdict rests on.

@@ -16,6 +16,7 @@ pub(super) fn tell(collected: Collector, unreadable: u64) -> Report {
         .iter()
         .filter_map(|event| verdict(event, &collected, &holds))
         .collect();
+    let verdicts = carried_out(verdicts);
     let mut report = collected.report;
     for verdict in &verdicts {
         let line = line_of(verdict);
@@ -144,8 +145,40 @@ fn verdict(
         enforced,
         evidence: evidence(event, collected),
         hold,
+        refused: 0,
         outcome,
     })
+}
+
+/// How long a refusal stands for repeated attempts of the process, and a little, milliseconds.
+const REFUSAL_MS: u64 = 11_000;
+
+/// A call whose hold was denied is repeated by the kernel and fails then: that is what came of the hold, and no verdict of
+/// its own.
+fn carried_out(all: Vec<Verdict>) -> Vec<Verdict> {
+    let mut verdicts: Vec<Verdict> = Vec::with_capacity(all.len());
+    for verdict in all {
+        let same = |held: &&mut Verdict| {
+            let answered = held.hold.as_ref().and_then(|hold| hold.answered.as_ref());
+            verdict.verdict == "deny"
+                && verdict.enforced
+                && answered.is_some_and(|at| {
+                    *at <= verdict.call.time
+                        && words::between_ms(at, &verdict.call.time) <= REFUSAL_MS
+                })
+                && (held.call.pid, &held.call.rule, &held.call.what)
+                    == (verdict.call.pid, &verdict.call.rule, &verdict.call.what)
+        };
+        match verdicts.iter_mut().rev().find(same) {
+            Some(held) => held.refused += 1,
+            None => verdicts.push(verdict),
+        }
+    }
+    for verdict in verdicts.iter_mut().filter(|verdict| verdict.refused > 0) {
+        let times = words::count(verdict.refused, "attempt", "attempts");
+        verdict.outcome.push_str(&format!("; {times} failed"));
+    }
+    verdicts
 }
 
 /// The hold that a call began: the next one of its process by its rule.

@@ -194,6 +194,34 @@ Nothing that a rule or a person had to do with.
 }
 
 #[test]
+fn the_repeated_call_of_a_denied_hold_is_no_verdict_of_its_own() {
+    let mut story = incident();
+    for (seconds, object) in [
+        (8, "infra.example"),
+        (8, "other.example"),
+        (40, "infra.example"),
+    ] {
+        let object =
+            json!({ "family": "inet", "addr": "203.0.113.9", "port": 443, "host": object });
+        let again = story.call(Kind::Connect, 12, &["curl", "x"], object);
+        again.time = format!("2026-11-21T20:40:{seconds:02}.500000Z");
+        again.labels = vec!["infra".into()];
+        again.verdict = Some("deny".into());
+        again.rule = Some("credential-then-infra".into());
+    }
+    let report = story.report("s-1").unwrap();
+    let outcomes: Vec<&str> = report.verdicts.iter().map(|v| v.outcome.as_str()).collect();
+    assert_eq!(
+        outcomes,
+        [
+            "h-1 denied by uid 0 (pid 77) after 1s; 1 attempt failed",
+            "the call failed",
+            "the call failed"
+        ]
+    );
+}
+
+#[test]
 fn what_was_let_go_on_is_told_with_who_let_it() {
     let mut story = incident();
     for event in &mut story.events {
