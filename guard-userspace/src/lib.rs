@@ -3,11 +3,13 @@
 //! A record enters through [`kernel`], is made into a fact and an event by [`engine`], is kept by
 //! [`journal`] and shown by [`cli`]; [`policy`] says what counts, [`server`] lets people answer.
 
+pub mod approval;
 pub mod cli;
 pub mod clock;
 pub mod doctor;
 pub mod engine;
 pub mod event;
+pub mod herald;
 pub mod http;
 pub mod journal;
 pub mod kernel;

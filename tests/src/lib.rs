@@ -15,6 +15,7 @@ mod lines;
 mod place;
 mod policy;
 pub mod proc;
+pub mod pty;
 pub mod quic;
 pub mod resolving;
 pub mod server;

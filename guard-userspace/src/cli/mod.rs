@@ -4,13 +4,13 @@
 //! for programs, and what went wrong becomes one line and one exit status. Nothing is decided here:
 //! that is guardd's part, which knows its peer from the kernel and not from what guardctl says.
 
-mod account;
+pub(crate) mod account;
 mod args;
 mod client;
-mod escape;
+pub(crate) mod escape;
 mod failure;
 mod offline;
-mod render;
+pub(crate) mod render;
 mod run;
 mod screen;
 #[cfg(test)]
@@ -20,14 +20,13 @@ use std::{
     env,
     ffi::OsString,
     io::{self, BufWriter, Write},
-    path::Path,
     process::ExitCode,
     time::Duration,
 };
 
 pub use self::offline::{DoctorCheck, DoctorReport, Offline};
 use self::{
-    args::{Cli, Command, DEFAULT_SOCKET, NotACommand, PolicyCommand},
+    args::{Cli, Command, NotACommand, PolicyCommand},
     client::Conversation,
     failure::Failure,
     screen::Screen,
@@ -166,15 +165,14 @@ impl Guardctl<'_> {
                 not_enforced,
             } => render::policy(screen.width.is_some(), source, text, not_enforced),
             Reply::Explain { rules } => render::explain(screen, rules),
+            // guardd says this to its own child alone.
+            Reply::Herald(_) => String::new(),
         }
     }
 
     /// How to call this program so that it reaches the same daemon, for commands to copy.
     fn guardctl(&self) -> String {
-        if self.cli.socket == Path::new(DEFAULT_SOCKET) {
-            return "guardctl".into();
-        }
-        escape::command(&["guardctl", "--socket", &self.cli.socket.to_string_lossy()])
+        crate::approval::guardctl(&self.cli.socket)
     }
 
     fn events(

@@ -6,6 +6,7 @@ mod adopt;
 mod content;
 mod exceptions;
 mod families;
+mod herald;
 mod holds;
 mod leases;
 mod names;
@@ -209,6 +210,7 @@ pub struct Engine {
     tracing_forks: bool,
     /// Processes that could go on but for another guard on the machine.
     kept_by_others: Vec<Id>,
+    herald: herald::Herald,
 }
 
 /// What others need to talk to the engine.
@@ -329,6 +331,7 @@ impl Engine {
             to_sweep: Vec::new(),
             tracing_forks: false,
             kept_by_others: Vec::new(),
+            herald: herald::Herald::default(),
         };
         engine.mark_own_files();
         engine.trace_forks(true);

@@ -31,6 +31,8 @@ impl Engine {
                 self.journal.unwritten()
             ));
         }
+        let (herald, unheard) = self.herald_info();
+        degraded.extend(unheard);
         let mut not_enforced = self.kernel.hooks.not_enforced();
         not_enforced.extend(self.untapped());
         Status {
@@ -70,6 +72,7 @@ impl Engine {
                 .collect(),
             events: self.journal.last_seq(),
             state_dir: self.options.state_dir.display().to_string(),
+            herald,
         }
     }
 

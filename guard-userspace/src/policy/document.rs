@@ -12,6 +12,7 @@ use super::{
     error::{Mistake, PolicyError, nearest},
     glob, host,
     read::{Document, Entry, Table, array, table},
+    settings,
 };
 
 /// How long a hold waits when the rule does not say.
@@ -69,7 +70,7 @@ pub(super) fn read(text: &str, source: Source) -> Result<Policy, PolicyError> {
         title: "the policy",
         span: 0..0,
     };
-    top.only(TOP)?;
+    top.only(&[TOP, settings::KEYS].concat())?;
     version(&top)?;
     let mode = top.word(
         "mode",
@@ -86,6 +87,7 @@ pub(super) fn read(text: &str, source: Source) -> Result<Policy, PolicyError> {
         labels,
         rules,
         clusters: super::Clusters::default(),
+        settings: settings::read(&top)?,
         source,
     })
 }

@@ -21,6 +21,7 @@ mod read;
 mod request;
 mod root;
 mod script;
+mod settings;
 mod statement;
 mod tables;
 #[cfg(test)]
@@ -49,6 +50,7 @@ pub use self::{
     host::HostPattern,
     labels::LabelBits,
     request::{Fits, RequestPattern},
+    settings::{Desktop, Notify, Settings, Slack, SlackAnswers, SlackTo, Terminal, Webhook},
     tables::Tables,
 };
 
@@ -120,6 +122,8 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     /// API servers of Kubernetes that users' kubeconfigs name.
     pub clusters: Clusters,
+    /// How guardd deals with the world outside.
+    pub settings: Settings,
 }
 
 /// `[[agent]]`: a program whose processes make a session.
