@@ -1,6 +1,8 @@
 //! What a person is told of a hold, the same by every channel and in `guardctl pending` ([`text`]), and what is
 //! looked up for it when it is told: the held process stands still meanwhile.
 
+#[cfg(test)]
+mod example;
 mod shorten;
 mod text;
 
@@ -11,6 +13,8 @@ use std::{
     path::Path,
 };
 
+#[cfg(test)]
+pub(crate) use self::example::a_hold;
 pub use self::{
     shorten::middle,
     text::{Frame, Paint, Plain, headline, text},

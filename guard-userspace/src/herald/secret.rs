@@ -27,6 +27,12 @@ impl Secret {
         &self.0
     }
 
+    /// For a test.
+    #[cfg(test)]
+    pub(crate) fn of_test(text: &str) -> Self {
+        Self(text.into())
+    }
+
     /// As text, for a header.
     pub(crate) fn text(&self) -> Option<&str> {
         std::str::from_utf8(&self.0).ok()

@@ -2,8 +2,12 @@
 //! slow, stuck or gone keeps nothing from the others.
 
 mod answer;
+mod desktop;
+mod sign;
+mod slack;
 mod terminal;
 mod users;
+mod webhook;
 
 use std::{collections::BTreeMap, collections::HashMap, io, sync::Arc, time::Duration};
 
@@ -17,7 +21,7 @@ use super::{Context, link::Told, part::Part};
 use crate::{
     approval::{self, Frame},
     event::{Event, Kind},
-    policy::Notify,
+    policy::{Notify, Webhook},
     wire::{HeraldRequest, HoldInfo, Reply},
 };
 
@@ -71,6 +75,15 @@ impl Held {
 
     fn token(&self) -> &str {
         self.info.token.as_deref().unwrap_or_default()
+    }
+
+    #[cfg(test)]
+    fn of_test(id: &str, target: &str) -> Self {
+        let mut hold = crate::approval::a_hold();
+        hold.id = id.into();
+        hold.target = target.into();
+        hold.token = Some("0123456789abcdef".into());
+        Self::new(hold, "guardctl")
     }
 }
 
@@ -136,22 +149,38 @@ impl Notifier {
         let old = std::mem::replace(&mut self.settings, settings);
         let new = self.settings.clone();
         if old.terminal != new.terminal {
-            self.replace("terminal", || {
-                let settings = new.terminal?;
-                let context = context.clone();
-                Some(Channel::start(
-                    "terminal",
-                    &context.clone(),
-                    |part, notices| terminal::run(settings, context, part, notices),
-                ))
-            });
+            self.replace("terminal", new.terminal, context, terminal::run);
+        }
+        if old.desktop != new.desktop {
+            self.replace("desktop", new.desktop, context, desktop::run);
+        }
+        if old.slack != new.slack {
+            self.replace("slack", new.slack, context, slack::run);
+        }
+        let name = |webhook: &Webhook| format!("webhook {}", webhook.name);
+        for gone in old.webhooks.iter().filter(|it| !new.webhooks.contains(it)) {
+            self.replace(&name(gone), None, context, webhook::run);
+        }
+        for webhook in new.webhooks {
+            if !old.webhooks.contains(&webhook) {
+                self.replace(&name(&webhook), Some(webhook), context, webhook::run);
+            }
         }
     }
 
     /// The old channel hears no more and ends; the new one is told of what waits.
-    fn replace(&mut self, name: &str, new: impl FnOnce() -> Option<Channel>) {
+    fn replace<S, F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        name: &str,
+        settings: Option<S>,
+        context: &Context,
+        run: impl FnOnce(S, Context, Part, mpsc::Receiver<Notice>) -> F,
+    ) {
         self.channels.retain(|channel| channel.part.name() != name);
-        let Some(channel) = new() else { return };
+        let Some(settings) = settings else { return };
+        let channel = Channel::start(name, context, |part, notices| {
+            run(settings, context.clone(), part, notices)
+        });
         for held in self.live.values() {
             channel.tell(Notice::Held(held.clone()));
         }
