@@ -6,11 +6,13 @@
 
 pub mod api;
 pub mod clients;
+pub mod desktop;
 pub mod dns;
 pub mod evasion;
 mod events;
 mod guard;
 pub mod hello;
+pub mod hooks;
 mod lines;
 mod place;
 mod policy;
@@ -19,7 +21,9 @@ pub mod pty;
 pub mod quic;
 pub mod resolving;
 pub mod server;
+pub mod slack;
 pub mod tls;
+pub mod told;
 mod tool;
 
 use std::{

@@ -3,86 +3,19 @@
 
 use std::fmt::Write as _;
 
-use guard_tests::{Guard, Place, Policy, Tool, eventually, fixture, proc, pty::Pty, server::Tcp};
+use guard_tests::{
+    eventually, proc,
+    pty::Pty,
+    told::{Scene, herald, policy},
+};
 use rustix::process::Signal;
 use serde_json::Value;
 
 /// A user that every Linux has and that never logs in: tests must not write to anybody's terminal.
 const NOBODY_SITS: (&str, u32) = ("daemon", 1);
 
-/// A guard that holds connections to a server, and tells of it.
-struct Scene {
-    tool: Tool,
-    guard: Guard,
-    server: Tcp,
-    #[expect(dead_code, reason = "it is cleared when the scene ends")]
-    place: Place,
-}
-
-impl Scene {
-    fn new(notify: &str) -> Self {
-        Self::in_place(Place::new(), notify)
-    }
-
-    fn in_place(place: Place, notify: &str) -> Self {
-        let server = Tcp::v4();
-        let guard = Guard::new(&place, &policy(&server, notify));
-        let tool = guard.tool();
-        Self {
-            tool,
-            guard,
-            server,
-            place,
-        }
-    }
-
-    /// Connects, and waits until that is held.
-    #[track_caller]
-    fn be_held(&mut self) -> Value {
-        self.tool.tell(&format!("tcp {} hello", self.server.addr()));
-        self.guard.hold()
-    }
-
-    #[track_caller]
-    fn goes_on(&mut self) {
-        assert_eq!(self.tool.answer()["echo"], "hello");
-    }
-
-    fn part(&self, name: &str) -> Option<Value> {
-        part(&self.guard, name)
-    }
-
-    /// Waits until `status` says so of a part.
-    #[track_caller]
-    fn wait_part(&self, name: &str, what: &str, good: impl Fn(&Value) -> bool) -> Value {
-        let mut last = None;
-        eventually(&format!("{name}: {what}"), || {
-            last = self.part(name);
-            last.clone().filter(&good)
-        })
-    }
-}
-
-fn policy(server: &Tcp, notify: &str) -> Policy {
-    Policy::new()
-        .addresses("infra", &[server.addr()])
-        .rule("r", &["infra"], "hold", "timeout = \"60s\"")
-        .and(notify)
-}
-
-fn part(guard: &Guard, name: &str) -> Option<Value> {
-    let status = guard.json(&["status"]);
-    let parts = status["herald"]["parts"].as_array()?;
-    parts.iter().find(|part| part["name"] == name).cloned()
-}
-
 fn terminal() -> String {
     format!("[notify.terminal]\nusers = [\"{}\"]", NOBODY_SITS.0)
-}
-
-fn herald(guard: &Guard) -> Option<u32> {
-    let pid = guard.json(&["status"])["herald"]["pid"].as_u64()?;
-    u32::try_from(pid).ok()
 }
 
 #[test]
@@ -92,7 +25,7 @@ fn a_terminal_shows_what_pending_shows() {
     s.be_held();
     let target = format!("connect {}", s.server.addr());
     let seen = pty.wait("to let it go on");
-    assert!(seen.starts_with("\x07\r\n"), "a bell: {seen:?}");
+    assert!(seen.starts_with('\x07'), "a bell: {seen:?}");
     assert!(seen.contains(&target), "{seen}");
     let pending = s.guard.must(&["pending"]).out;
     let fixed = |text: &str| -> Vec<String> {
@@ -284,5 +217,4 @@ fn nobody_but_the_herald_may_speak_as_it() {
     s.server.untouched_while_held(&s.guard);
     s.guard.deny(&[]);
     s.tool.was_refused(&s.guard);
-    let _ = fixture("guard-fixture-tool");
 }
