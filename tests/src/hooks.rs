@@ -144,6 +144,8 @@ fn serve(
     answer: &Answer,
 ) {
     let _ = stream.set_read_timeout(Some(Duration::from_secs(300)));
+    // How soon a message comes is measured.
+    let _ = stream.set_nodelay(true);
     let Ok(connection) = ServerConnection::new(config) else {
         return;
     };

@@ -94,12 +94,17 @@ pub fn herald(guard: &Guard) -> Option<u32> {
 /// Megabytes of memory that a process has had at most.
 #[track_caller]
 pub fn most_memory(pid: u32) -> u64 {
+    memory(pid, "VmHWM:")
+}
+
+/// Megabytes of memory by one of the lines of `/proc/PID/status`.
+#[track_caller]
+pub fn memory(pid: u32, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let words = line
-        .expect("a figure")
-        .split_whitespace()
-        .next()
-        .expect("a number");
-    words.parse::<u64>().expect("a number") / 1024
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let figure = line.expect("a figure").split_whitespace().next();
+    figure
+        .and_then(|figure| figure.parse::<u64>().ok())
+        .expect("a number")
+        / 1024
 }

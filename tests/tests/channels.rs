@@ -19,7 +19,7 @@ use guard_tests::{
     hooks::{Hooks, Received, Reply, now, signature},
     let_pass,
     slack::{self, Slack},
-    told::{Scene, herald, most_memory},
+    told::{Scene, herald, memory, most_memory},
 };
 use serde_json::{Value, json};
 
@@ -145,6 +145,20 @@ fn a_webhook_is_sent_signed_messages() {
             .expect("how")
             .contains("denied by root"),
         "{ended}"
+    );
+}
+
+#[test]
+fn when_guardd_stops_people_are_told_what_became_of_the_hold() {
+    let (mut s, hooks) = hooked("", |_| Reply::new(204, ""));
+    s.be_held();
+    hooks.wait("the hold", |request| kind(request) == "hold");
+    s.guard.stop();
+    let ended = hooks.wait("its end", |request| kind(request) == "ended");
+    let outcome = ended.json()["outcome"].to_string();
+    assert!(
+        outcome.contains("guardd stopped: it was denied"),
+        "{outcome}"
     );
 }
 
@@ -368,8 +382,8 @@ fn one_that_never_answers_keeps_nothing_from_the_others() {
                 .filter(|request| kind(request) == "hold");
             (holds.count() == n).then_some(())
         });
-        s.guard.deny(&[]);
-        s.tool.was_refused(&s.guard);
+        s.guard.approve(&[]);
+        s.goes_on();
     }
     s.wait_part("webhook dead", "it fails", |part| {
         part["state"] == "failing"
@@ -497,8 +511,6 @@ fn in_slack_only_the_named_users_answer_and_only_what_they_were_asked() {
     workspace.called("chat.postEphemeral", |body| body["user"] == "U2");
     workspace.press("U1", FIRST, &action, &format!("{id} {}", "0".repeat(32)));
     wait_refusal(&s.guard, "not to this hold");
-    workspace.press("U1", "1764100000.999999", &action, &value);
-    wait_refusal(&s.guard, "another message than the hold's");
     s.server.untouched_while_held(&s.guard);
     workspace.press("U1", FIRST, "guard_deny", &value);
     s.tool.was_refused(&s.guard);
@@ -507,6 +519,24 @@ fn in_slack_only_the_named_users_answer_and_only_what_they_were_asked() {
     workspace.called("chat.update", |body| body["ts"] == FIRST);
     workspace.press("U1", FIRST, &action, &value);
     wait_refusal(&s.guard, "no such hold waits");
+}
+
+#[test]
+fn a_button_from_before_a_restart_still_answers_its_hold() {
+    let (mut s, workspace) = in_slack("");
+    s.be_held();
+    let message = workspace.called("chat.postMessage", |_| true);
+    let (action, value) = buttons(&message)[0].clone();
+    let (pid, connections) = (herald(&s.guard).expect("a herald"), workspace.opened());
+    guard_tests::proc::signal(pid, rustix::process::Signal::KILL);
+    workspace.connected(connections);
+    eventually("it is told again", || {
+        (workspace.calls("/api/chat.postMessage").len() == 2).then_some(())
+    });
+    workspace.press("U1", FIRST, &action, &value);
+    s.tool.was_refused(&s.guard);
+    workspace.called("chat.update", |body| body["ts"] == FIRST);
+    workspace.called("chat.update", |body| body["ts"] == "1764100000.000001");
 }
 
 #[test]
@@ -848,11 +878,10 @@ fn measure_how_soon_a_message_leaves() {
         );
     }
     let pids = [s.guard.pid(), herald(&s.guard).expect("a herald")];
-    println!(
-        "memory at most: guardd {} MB, herald {} MB",
-        most_memory(pids[0]),
-        most_memory(pids[1])
-    );
+    for name in ["VmRSS:", "RssAnon:", "VmHWM:"] {
+        let [guardd, herald] = pids.map(|pid| memory(pid, name));
+        println!("{name} guardd {guardd} MB, herald {herald} MB");
+    }
     if let Some(notifier) = &mut notifier {
         notifier.must("shown");
     }

@@ -310,6 +310,7 @@ async fn run(
     };
     let listener = bound.listen()?;
     let heralding = tokio::spawn(herald::supervise(handle.clone(), socket.into()));
+    let events = handle.clone();
     let serving = tokio::spawn(server::serve(listener, handle, lineage));
     tell_systemd("READY=1");
     tracing::info!(socket = %socket.display(), "ready");
@@ -326,6 +327,7 @@ async fn run(
         })
         .await;
     serving.abort();
+    herald::farewell(&events).await;
     // Its connections are closed with this, and so it ends.
     heralding.abort();
     // Another daemon may have been told to use it meanwhile; removing our own name is what matters.

@@ -41,9 +41,17 @@ impl Engine {
                 let wanted = id.as_deref().map(hold_number).transpose()?;
                 let holds = self.holds.values();
                 let holds = holds.filter(|hold| wanted.is_none_or(|id| hold.id == id));
-                let info = |hold: &super::Hold| HoldInfo {
-                    token: Some(hold.token.clone()),
-                    ..self.hold_info(hold)
+                let info = |hold: &super::Hold| match wanted {
+                    Some(_) => HoldInfo {
+                        token: Some(hold.token.clone()),
+                        ..self.hold_info(hold)
+                    },
+                    // A reply is one line: with what led to each, a hundred would not fit.
+                    None => HoldInfo {
+                        evidence: Vec::new(),
+                        argv: None,
+                        ..self.hold_info(hold)
+                    },
                 };
                 return Ok(Reply::Pending {
                     holds: holds.map(info).collect(),

@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-pub use self::start::supervise;
+pub use self::start::{farewell, supervise};
 use self::{
     link::{Link, Told},
     notify::Notifier,

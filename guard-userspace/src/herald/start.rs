@@ -31,6 +31,8 @@ use crate::{
 const SOON: Duration = Duration::from_millis(250);
 /// The longest of these times.
 const LATE: Duration = Duration::from_secs(30);
+/// See `nice(2)`.
+const NICE: i32 = -10;
 /// One that has lived so long has not failed at its start.
 const LIVED: Duration = Duration::from_secs(60);
 
@@ -72,6 +74,14 @@ pub async fn supervise(handle: Handle, socket: PathBuf) {
         // A new policy may be what helps.
         let _ = tokio::time::timeout(wait, policy_changes(&mut events)).await;
         wait = (wait * 2).min(LATE);
+    }
+}
+
+/// Waits until followers of events, the herald among them, have been sent the last ones; not for long.
+pub async fn farewell(handle: &Handle) {
+    let deadline = Instant::now() + Duration::from_millis(500);
+    while !handle.events.is_empty() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
@@ -219,6 +229,8 @@ fn command(socket: &Path, fds: [i32; 2]) -> Command {
             // guardd runs before every ordinary process; this one is an ordinary process.
             let ordinary = libc::sched_param { sched_priority: 0 };
             libc::sched_setscheduler(0, libc::SCHED_OTHER, &ordinary);
+            // But agents that keep the machine busy must not keep people from being told.
+            libc::setpriority(libc::PRIO_PROCESS, 0, NICE);
             // Ctrl-C at the terminal is for guardd, with which the herald ends.
             libc::setsid();
             Ok(())

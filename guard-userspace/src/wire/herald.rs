@@ -11,8 +11,8 @@ use crate::policy::Settings;
 pub enum HeraldRequest {
     /// Reply: [`HeraldReply::Settings`].
     Settings,
-    /// The holds that wait, with what an answer must carry; one of them with `id`, none if it waits no more. Reply:
-    /// [`Reply::Pending`](super::Reply::Pending).
+    /// With `id` one hold and what an answer to it must carry, or none if it waits no more; without it all that wait,
+    /// in short. Reply: [`Reply::Pending`](super::Reply::Pending).
     Holds {
         /// `h-N`.
         #[serde(default)]

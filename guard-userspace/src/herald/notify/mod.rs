@@ -189,7 +189,12 @@ impl Notifier {
 
     /// Tells of the holds that wait and were not told of.
     pub(super) async fn catch_up(&mut self, context: &Context) -> io::Result<()> {
-        self.look(None, context).await
+        for hold in self.ask(None, context).await? {
+            if !self.live.contains_key(&hold.id) {
+                self.look(hold.id, context).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes an event up.
@@ -200,7 +205,7 @@ impl Notifier {
         };
         match (event.kind, member("what")) {
             (Kind::Hold, Some("held")) if !self.live.contains_key(id) => {
-                self.look(Some(id.to_owned()), context).await?;
+                self.look(id.to_owned(), context).await?;
             }
             (Kind::Hold, Some("ended")) => self.end(id, "its process has exited".into()),
             (Kind::Answer, _) => self.end(id, answer::how(event)),
@@ -209,22 +214,23 @@ impl Notifier {
         Ok(())
     }
 
-    async fn look(&mut self, id: Option<String>, context: &Context) -> io::Result<()> {
-        let holds = match context.link.herald(HeraldRequest::Holds { id }).await? {
-            Told::Reply(Reply::Pending { holds }) => holds,
-            Told::Reply(other) => return Err(super::unexpected(&other)),
-            // More than one line holds: guardctl says the same.
+    /// Holds as guardd has them; none, and every channel says so, where it will not tell.
+    async fn ask(&self, id: Option<String>, context: &Context) -> io::Result<Vec<HoldInfo>> {
+        match context.link.herald(HeraldRequest::Holds { id }).await? {
+            Told::Reply(Reply::Pending { holds }) => Ok(holds),
+            Told::Reply(other) => Err(super::unexpected(&other)),
             Told::Refused(why) => {
                 for channel in &self.channels {
                     channel.part.dropped(why.clone());
                 }
-                return Ok(());
+                Ok(Vec::new())
             }
-        };
-        for info in holds {
-            if self.live.contains_key(&info.id) {
-                continue;
-            }
+        }
+    }
+
+    /// Tells of one hold, if it still waits.
+    async fn look(&mut self, id: String, context: &Context) -> io::Result<()> {
+        for info in self.ask(Some(id), context).await? {
             let held = Arc::new(Held::new(info, &context.guardctl));
             for channel in &self.channels {
                 channel.tell(Notice::Held(held.clone()));

@@ -364,3 +364,129 @@ fn read_webhooks(notify: &Table<'_>) -> Result<Vec<Webhook>, PolicyError> {
     }
     Ok(webhooks)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::policy::{Policy, Source};
+
+    fn read(text: &str) -> Result<Notify, String> {
+        Policy::parse(&format!("version = 1\n{text}"), Source::BuiltIn)
+            .map(|policy| policy.settings.notify)
+            .map_err(|error| error.one_line())
+    }
+
+    const WEBHOOK: &str =
+        "[[notify.webhook]]\nname = \"ops\"\nurl = \"https://h.example/x\"\nkey_file = \"/k\"\n";
+
+    #[test]
+    fn nothing_is_told_unless_the_policy_says_so() {
+        let notify = read("").unwrap();
+        assert!(notify.is_empty());
+        assert_eq!(notify.may_answer("slack"), (false, false));
+        assert!(Policy::built_in().settings.notify.is_empty());
+    }
+
+    #[test]
+    fn a_table_by_itself_has_defaults_that_only_tell() {
+        let notify = read(&format!("[notify.terminal]\n[notify.desktop]\n{WEBHOOK}")).unwrap();
+        assert!(notify.terminal.as_ref().is_some_and(|it| it.bell));
+        assert_eq!(notify.desktop.as_ref().unwrap().bus, "/run/user/{uid}/bus");
+        assert_eq!(notify.webhooks[0].poll, Duration::from_secs(2));
+        for channel in [
+            "terminal",
+            "desktop",
+            "webhook ops",
+            "webhook other",
+            "guardctl",
+        ] {
+            assert_eq!(notify.may_answer(channel), (false, false), "{channel}");
+        }
+    }
+
+    #[test]
+    fn answering_and_approving_are_two_things() {
+        let slack = "[notify.slack]\nbot_token_file = \"/b\"\nchannel = \"C1\"\napp_token_file = \"app\"\n\
+                     answer_users = [\"U1\"]\n";
+        let notify = read(&format!(
+            "[notify.desktop]\nanswer = true\napprove = false\n{slack}{WEBHOOK}answer = true\n"
+        ))
+        .unwrap();
+        assert_eq!(notify.may_answer("desktop"), (true, false));
+        assert_eq!(notify.may_answer("slack"), (true, true));
+        assert_eq!(notify.may_answer("webhook ops"), (true, true));
+        let approving = read("[notify.desktop]\napprove = true\n").unwrap();
+        assert_eq!(approving.may_answer("desktop"), (false, false));
+    }
+
+    #[test]
+    fn a_mistake_says_where_it_is_and_what_was_expected() {
+        for (text, said) in [
+            ("[notify]\nslak = 1\n", "did you mean \"slack\"?"),
+            ("notify = 1\n", "expected a table: begin it with [notify]"),
+            (
+                "[notify.terminal]\nusers = \"alice\"\n",
+                "expected a list of strings",
+            ),
+            (
+                "[notify.desktop]\nbus = \"bus\"\n",
+                "whole path of a socket",
+            ),
+            (
+                "[notify.slack]\n",
+                "bot_token_file and channel, or webhook_file",
+            ),
+            (
+                "[notify.slack]\nbot_token_file = \"/b\"\n",
+                "[notify.slack] has no channel",
+            ),
+            (
+                "[notify.slack]\nwebhook_file = \"/w\"\nbot_token_file = \"/b\"\nchannel = \"C\"\n",
+                "expected one of the two",
+            ),
+            (
+                "[notify.slack]\nwebhook_file = \"/w\"\napp_token_file = \"/a\"\nanswer_users = [\"U1\"]\n",
+                "an incoming webhook has no buttons",
+            ),
+            (
+                "[notify.slack]\nbot_token_file = \"/b\"\nchannel = \"C\"\napp_token_file = \"/a\"\n",
+                "has no answer_users",
+            ),
+            (
+                "[notify.slack]\nbot_token_file = \"/b\"\nchannel = \"C\"\nanswer_users = [\"U1\"]\n",
+                "has no app_token_file",
+            ),
+            (
+                "[[notify.webhook]]\nname = \"a b\"\n",
+                "expected letters, digits",
+            ),
+            ("[[notify.webhook]]\nname = \"a\"\n", "has no url"),
+            (
+                "[[notify.webhook]]\nname = \"a\"\nurl = \"http://h.example/\"\nkey_file = \"/k\"\n",
+                "expected https://",
+            ),
+            (
+                "[[notify.webhook]]\nname = \"a\"\nurl = \"https://h.example/\"\nkey_file = \"k/x\"\n",
+                "whole path of a file, or the name of a systemd credential",
+            ),
+            (&format!("{WEBHOOK}{WEBHOOK}"), "a name of its own"),
+        ] {
+            let error = read(text).expect_err(text);
+            assert!(error.contains(said), "{text}: {error}");
+            assert!(error.starts_with("built-in:"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_secret_in_the_policy_is_refused_and_not_repeated() {
+        let pasted = format!("{}-{}", "xoxb", "made-up");
+        let error = read(&format!(
+            "[notify.slack]\nbot_token_file = \"{pasted}\"\nchannel = \"C\"\n"
+        ))
+        .unwrap_err();
+        assert!(error.contains("this is the secret itself"), "{error}");
+        assert!(!error.contains("made-up"), "{error}");
+    }
+}

@@ -197,17 +197,23 @@ async fn pressed(workspace: &Workspace, answers: &SlackAnswers, payload: &Value)
         workspace.update(&place, &message::stale(id)).await;
         return;
     };
-    if live.posted.as_ref().is_some_and(|posted| *posted != place) {
-        let why = "the button is in another message than the hold's";
-        workspace.answers.refuse(Some(id), why, via).await;
-        return;
-    }
-    if let Err(why) = workspace
+    match workspace
         .answers
         .give(&live.held, token, approve, via)
         .await
     {
-        let said = format!("guard has not taken it: {why}");
-        workspace.whisper(&place.channel, &user, &said).await;
+        Ok(_) if live.posted.is_some_and(|posted| posted != place) => {
+            // The message of a herald before this one: what ends the hold only changes the newest.
+            let word = if approve { "approved" } else { "denied" };
+            let how = format!("{word} by {name} (slack)");
+            workspace
+                .update(&place, &message::ended(&live.held, &how))
+                .await;
+        }
+        Ok(_) => {}
+        Err(why) => {
+            let said = format!("guard has not taken it: {why}");
+            workspace.whisper(&place.channel, &user, &said).await;
+        }
     }
 }
