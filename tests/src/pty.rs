@@ -66,10 +66,8 @@ impl Pty {
     /// Stops its output, as Ctrl-S does.
     pub fn stop(&self) {
         // SAFETY: an open terminal.
-        assert_eq!(
-            unsafe { libc::tcflow(self.slave.as_raw_fd(), libc::TCOOFF) },
-            0
-        );
+        let done = unsafe { libc::tcflow(self.slave.as_raw_fd(), libc::TCOOFF) };
+        assert_eq!(done, 0);
     }
 
     /// What has been written to it so far.
@@ -93,10 +91,8 @@ impl Pty {
     pub fn has_input(&self) -> bool {
         let mut waiting: libc::c_int = 0;
         // SAFETY: an open terminal, and room for a number.
-        assert_eq!(
-            unsafe { libc::ioctl(self.slave.as_raw_fd(), libc::FIONREAD, &mut waiting) },
-            0
-        );
+        let done = unsafe { libc::ioctl(self.slave.as_raw_fd(), libc::FIONREAD, &mut waiting) };
+        assert_eq!(done, 0);
         waiting > 0
     }
 }

@@ -79,7 +79,7 @@ impl Held {
 
     #[cfg(test)]
     fn of_test(id: &str, target: &str) -> Self {
-        let mut hold = crate::approval::a_hold();
+        let mut hold = approval::a_hold();
         hold.id = id.into();
         hold.target = target.into();
         hold.token = Some("0123456789abcdef".into());
