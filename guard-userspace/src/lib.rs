@@ -3,12 +3,14 @@
 //! A record enters through [`kernel`], is made into a fact and an event by [`engine`], is kept by
 //! [`journal`] and shown by [`cli`]; [`policy`] says what counts, [`server`] lets people answer.
 
+pub mod approval;
 pub mod cli;
 pub mod clock;
 pub mod digest;
 pub mod doctor;
 pub mod engine;
 pub mod event;
+pub mod herald;
 pub mod http;
 pub mod init;
 pub mod journal;

@@ -238,18 +238,25 @@ fn peer_of(stream: &UnixStream) -> io::Result<Peer> {
     let cred = sockopt::socket_peercred(stream.as_fd())?;
     let pid = cred.pid.as_raw_nonzero().get() as u32;
     let uid = cred.uid.as_raw();
-    let in_group = || {
-        let guard = group_id(GROUP)?;
-        Some(cred.gid.as_raw() == guard || process::groups(pid).contains(&guard))
-    };
     Ok(Peer {
         pid,
         start: process::stat(pid)
             .filter(process::Stat::is_alive)
             .map(|stat| stat.id.start),
         uid,
-        privileged: uid == 0 || in_group().unwrap_or(false),
+        privileged: is_privileged(pid, uid, Some(cred.gid.as_raw())),
+        herald: false,
     })
+}
+
+/// Whether a process may answer: root's, or one in group `guard` by the group that the kernel told of it or by its
+/// others.
+pub(crate) fn is_privileged(pid: u32, uid: u32, gid: Option<u32>) -> bool {
+    let in_group = || {
+        let guard = group_id(GROUP)?;
+        Some(gid == Some(guard) || process::groups(pid).contains(&guard))
+    };
+    uid == 0 || in_group().unwrap_or(false)
 }
 
 /// A group's number, from `/etc/group`.
@@ -301,7 +308,8 @@ fn failure(code: Code, message: impl Into<String>) -> Reply {
     })
 }
 
-async fn connection(
+/// One connection, to its end.
+pub(crate) async fn connection(
     stream: UnixStream,
     peer: Peer,
     handle: &Handle,

@@ -3,8 +3,11 @@
 //!
 //! The peer is identified by the kernel (`SO_PEERCRED`), never by anything in the request.
 
+mod herald;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::herald::{HeraldInfo, HeraldReply, HeraldRequest, PartInfo, Through, Via};
 use crate::{event::Event, policy::Mode};
 
 /// The longest line either side accepts, in bytes. Policies travel by path, not by content.
@@ -149,6 +152,8 @@ pub enum Request {
         /// `s-N`.
         session: String,
     },
+    /// For guardd's own herald alone.
+    Herald(HeraldRequest),
 }
 
 /// A reply.
@@ -212,6 +217,8 @@ pub enum Reply {
         /// In the policy's order.
         rules: Vec<RuleExplanation>,
     },
+    /// To the herald.
+    Herald(HeraldReply),
 }
 
 /// Why a request was not carried out.
@@ -316,6 +323,9 @@ pub struct Status {
     /// How far the journal goes and is signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub journal: Option<JournalInfo>,
+    /// Who tells people outside, where the policy asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub herald: Option<HeraldInfo>,
 }
 
 /// The journal at a glance.
@@ -499,6 +509,18 @@ pub struct HoldInfo {
     /// Its command line, secrets masked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub argv: Option<Vec<String>>,
+    /// Its working directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// Name of the user, where the machine's own list of users has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Who logged in, where that is another user: what `sudo` does not change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login_uid: Option<u32>,
+    /// Variables of its environment that say what it acts on (`AWS_PROFILE=production`), secrets masked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub environment: Vec<String>,
     /// What it is about to do, in one line: `connect 127.0.0.1:18443`.
     pub target: String,
     /// RFC 3339 of the stop.
@@ -520,6 +542,9 @@ pub struct HoldInfo {
     /// How many of its group wait, with this one.
     #[serde(default)]
     pub like: u64,
+    /// What an answer by a channel must carry; told to the herald alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
 }
 
 /// A lease.

@@ -7,20 +7,25 @@
 pub mod api;
 pub mod ci;
 pub mod clients;
+pub mod desktop;
 pub mod dns;
 pub mod evasion;
 mod events;
 mod guard;
 pub mod hello;
+pub mod hooks;
 mod lines;
 mod place;
 mod policy;
 pub mod proc;
+pub mod pty;
 pub mod quic;
 pub mod resolving;
 pub mod server;
+pub mod slack;
 pub mod tls;
 pub mod tmux;
+pub mod told;
 mod tool;
 
 use std::{

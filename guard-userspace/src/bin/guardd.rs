@@ -13,6 +13,7 @@ use clap::{Parser, ValueEnum};
 use guard::{
     DEFAULT_SOCKET, DEFAULT_STATE_DIR, clock,
     engine::{End, Engine, Options, load_policy},
+    herald,
     journal::Journal,
     kernel::{Kernel, Settings, Tier, btf, pins::Pins},
     policy::{Mode, Policy},
@@ -92,7 +93,13 @@ impl From<TierName> for Tier {
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
-    if words.next().is_some_and(|word| word == sentinel::ARGUMENT) {
+    let first = words.next();
+    if first.as_ref().is_some_and(|word| word == herald::ARGUMENT) {
+        log_to_stderr();
+        let socket = words.next().unwrap_or_default();
+        return exit(herald::run(&socket.to_string_lossy()), "guardd-herald");
+    }
+    if first.is_some_and(|word| word == sentinel::ARGUMENT) {
         let dir = words.next().unwrap_or_default();
         let pins = words.next().unwrap_or_default();
         let guardd = words
@@ -105,6 +112,11 @@ fn main() -> ExitCode {
         );
     }
     let arguments = Arguments::parse();
+    log_to_stderr();
+    exit(start(arguments), "guardd")
+}
+
+fn log_to_stderr() {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(false)
@@ -113,7 +125,6 @@ fn main() -> ExitCode {
                 .unwrap_or_else(|_| "info".into()),
         )
         .init();
-    exit(start(arguments), "guardd")
 }
 
 fn exit(result: anyhow::Result<()>, name: &str) -> ExitCode {
@@ -307,6 +318,8 @@ async fn run(
         }
     };
     let listener = bound.listen()?;
+    let heralding = tokio::spawn(herald::supervise(handle.clone(), socket.into()));
+    let events = handle.clone();
     let serving = tokio::spawn(server::serve(listener, handle, lineage));
     tell_systemd("READY=1");
     tracing::info!(socket = %socket.display(), "ready");
@@ -323,6 +336,9 @@ async fn run(
         })
         .await;
     serving.abort();
+    herald::farewell(&events).await;
+    // Its connections are closed with this, and so it ends.
+    heralding.abort();
     // Another daemon may have been told to use it meanwhile; removing our own name is what matters.
     let _ = std::fs::remove_file(socket);
     Ok(ended)

@@ -4,7 +4,7 @@
 //! for programs, and what went wrong becomes one line and one exit status. Nothing is decided here:
 //! that is guardd's part, which knows its peer from the kernel and not from what guardctl says.
 
-mod account;
+pub(crate) mod account;
 mod args;
 mod ci;
 mod client;
@@ -14,7 +14,7 @@ mod failure;
 mod groups;
 mod journal;
 mod offline;
-mod render;
+pub(crate) mod render;
 mod run;
 mod screen;
 #[cfg(test)]
@@ -25,7 +25,6 @@ use std::{
     env,
     ffi::OsString,
     io::{self, BufWriter, Write},
-    path::Path,
     process::ExitCode,
     time::Duration,
 };
@@ -35,7 +34,7 @@ pub use self::{
     offline::{DoctorCheck, DoctorReport, Events, Offline, VerifyReport},
 };
 use self::{
-    args::{Cli, Command, DEFAULT_SOCKET, NotACommand, PolicyCommand},
+    args::{Cli, Command, NotACommand, PolicyCommand},
     client::Conversation,
     failure::Failure,
     screen::Screen,
@@ -210,15 +209,14 @@ impl Guardctl<'_> {
                 not_enforced,
             } => render::policy(screen.width.is_some(), source, text, not_enforced),
             Reply::Explain { rules } => render::explain(screen, rules),
+            // guardd says this to its own child alone.
+            Reply::Herald(_) => String::new(),
         }
     }
 
     /// How to call this program so that it reaches the same daemon, for commands to copy.
     fn guardctl(&self) -> String {
-        if self.cli.socket == Path::new(DEFAULT_SOCKET) {
-            return "guardctl".into();
-        }
-        escape::command(&["guardctl", "--socket", &self.cli.socket.to_string_lossy()])
+        crate::approval::guardctl(&self.cli.socket)
     }
 
     fn doctor(&mut self) -> Result<u8, Failure> {

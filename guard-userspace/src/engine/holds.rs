@@ -16,11 +16,11 @@ use serde_json::json;
 
 use super::{Engine, Refusal, reload::NamedRule, tally::Count};
 use crate::{
-    clock,
+    approval, clock,
     event::{Event, Kind},
     kernel::Judged,
     process::{self, Id},
-    wire::HoldInfo,
+    wire::{HoldInfo, Via},
 };
 
 /// How long an answer waits for the call it is for. The call is repeated at once when the process
@@ -72,6 +72,9 @@ pub struct Hold {
     /// Everything may: QUIC's.
     #[serde(default)]
     pub clears_all: bool,
+    /// What an answer by a channel must carry.
+    #[serde(default)]
+    pub token: String,
     /// The event of the call.
     pub event: Event,
     /// See [`super::likeness`]; `None` is alike to nothing.
@@ -223,6 +226,7 @@ impl Engine {
             cookie,
             clears: None,
             clears_all: false,
+            token: approval::token(),
             event,
             likeness: None,
             group: self.next_hold,
@@ -334,6 +338,17 @@ impl Engine {
     /// When there is no such hold, or the kernel's table does not take the answer; the process then
     /// stays held.
     pub(super) fn settle(&mut self, id: u32, outcome: &Outcome, by: By) -> Result<String, Refusal> {
+        self.settle_via(id, outcome, by, None)
+    }
+
+    /// The same for an answer that came by a channel.
+    pub(super) fn settle_via(
+        &mut self,
+        id: u32,
+        outcome: &Outcome,
+        by: By,
+        via: Option<&Via>,
+    ) -> Result<String, Refusal> {
         let Some(hold) = self.holds.get(&id).cloned() else {
             return Err(Refusal::not_found(format!(
                 "h-{id}: no such hold waits: it was answered, timed out or its process has exited; see 'guardctl pending'"
@@ -417,6 +432,9 @@ impl Engine {
             "grant": lease,
             "waited_ms": (clock::monotonic_ns().saturating_sub(hold.since_ns)) / 1_000_000,
         }));
+        if let (Some(via), Some(object)) = (via, &mut event.object) {
+            object["via"] = json!(via);
+        }
         self.tell(event);
         self.save();
         if let Err(error) = signalled {
@@ -574,6 +592,7 @@ impl Engine {
         }
         evidence.sort_by_key(|event| event.mono_ns);
         evidence.push(hold.event.clone());
+        let uid = hold.event.uid.or_else(|| process::uid(hold.process.0));
         HoldInfo {
             id: format!("h-{}", hold.id),
             session: format!("s-{}", hold.session),
@@ -585,13 +604,13 @@ impl Engine {
             rule: hold.rule.clone(),
             when,
             pid: hold.process.0,
-            uid: hold
-                .event
-                .uid
-                .or_else(|| process::uid(hold.process.0))
-                .unwrap_or(u32::MAX),
+            uid: uid.unwrap_or(u32::MAX),
             exe: hold.event.exe.clone(),
             argv: hold.event.argv.clone(),
+            cwd: approval::cwd(hold.process_id()),
+            user: uid.and_then(approval::user_name),
+            login_uid: approval::login_uid(hold.process.0).filter(|login| Some(*login) != uid),
+            environment: approval::environment(hold.process_id()),
             target: hold.target.clone(),
             since: clock::rfc3339_at(hold.since_ns),
             age_s: now.saturating_sub(hold.since_ns) / 1_000_000_000,
@@ -601,6 +620,7 @@ impl Engine {
             evidence,
             group: hold.group_name(),
             like: self.like(hold),
+            token: None,
         }
     }
 }

@@ -8,6 +8,7 @@ mod digest;
 mod exceptions;
 mod families;
 mod groups;
+mod herald;
 mod holds;
 mod journal;
 mod leases;
@@ -234,6 +235,7 @@ pub struct Engine {
     tracing_forks: bool,
     /// Processes that could go on but for another guard on the machine.
     kept_by_others: Vec<Id>,
+    herald: herald::Herald,
 }
 
 /// What others need to talk to the engine.
@@ -358,6 +360,7 @@ impl Engine {
             to_sweep: Vec::new(),
             tracing_forks: false,
             kept_by_others: Vec::new(),
+            herald: herald::Herald::default(),
         };
         engine.mark_own_files();
         engine.trace_forks(true);

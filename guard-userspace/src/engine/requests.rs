@@ -23,6 +23,8 @@ pub struct Peer {
     pub uid: u32,
     /// Root, or in group `guard`.
     pub privileged: bool,
+    /// guardd's own child, on the connection that it was born with.
+    pub herald: bool,
 }
 
 /// A request on its way to the engine.
@@ -60,7 +62,7 @@ impl Refusal {
         Self::new(Code::Invalid, message)
     }
 
-    fn forbidden(message: impl Into<String>) -> Self {
+    pub(super) fn forbidden(message: impl Into<String>) -> Self {
         Self::new(Code::Forbidden, message)
     }
 }
@@ -98,7 +100,7 @@ impl Engine {
     }
 
     /// Who may change what happens to a session: root or group guard, and never from inside one.
-    fn may_decide(&self, peer: &Peer, what: &str) -> Result<By, Refusal> {
+    pub(super) fn may_decide(&self, peer: &Peer, what: &str) -> Result<By, Refusal> {
         if let Some(session) = self.session_of(peer) {
             return Err(Refusal::forbidden(format!(
                 "{what}: pid {} runs inside session s-{session}: a person has to do it from a terminal outside",
@@ -335,6 +337,7 @@ impl Engine {
                     rules: self.explain(session),
                 })
             }
+            Request::Herald(ask) => self.herald(peer, ask),
         }
     }
 
@@ -443,7 +446,7 @@ impl Engine {
     }
 }
 
-fn hold_number(id: &str) -> Result<u32, Refusal> {
+pub(super) fn hold_number(id: &str) -> Result<u32, Refusal> {
     number("h", id).ok_or_else(|| {
         Refusal::not_found(format!(
             "{id}: no such hold: they are named h-1, h-2 …; see 'guardctl pending'"

@@ -30,6 +30,8 @@ impl Engine {
                 self.journal.unwritten()
             ));
         }
+        let (herald, unheard) = self.herald_info();
+        degraded.extend(unheard);
         let mut not_enforced = self.kernel.hooks.not_enforced();
         not_enforced.extend(self.untapped());
         not_enforced.extend(self.spared_notes());
@@ -72,6 +74,7 @@ impl Engine {
             events: self.journal.last_seq(),
             journal: self.journal_info(),
             state_dir: self.options.state_dir.display().to_string(),
+            herald,
         }
     }
 

@@ -390,6 +390,12 @@ impl Tables {
         at("GUARDED", self.guarded.insert(tgid, start_ticks, 0))
     }
 
+    /// A process that has ended is guard's no more.
+    pub fn unguard_process(&mut self, tgid: u32) {
+        // It may not have been entered.
+        let _ = self.guarded.remove(&tgid);
+    }
+
     /// Marks a file or directory as guard's own, a directory as [`guard_common::state::own::ITSELF`] or
     /// [`guard_common::state::own::WITH_CONTENT`]. Returns what it is known by.
     ///

@@ -12,6 +12,7 @@ use super::{
     error::{Mistake, PolicyError, nearest},
     glob, host,
     read::{Document, Entry, Table, array, table},
+    settings,
     spared::{self, SparedHost},
 };
 
@@ -19,7 +20,7 @@ use super::{
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Keys at the top of a file.
-pub(super) const TOP: &[&str] = &["version", "mode", "agent", "label", "rule", "journal"];
+pub(super) const TOP: &[&str] = &["version", "mode", "agent", "label", "rule"];
 /// Keys of `[[agent]]`.
 pub(super) const AGENT: &[&str] = &["name", "exe", "env"];
 /// Keys of `[[label]]`.
@@ -72,7 +73,7 @@ pub(super) fn read(parts: &[Part]) -> Result<Policy, PolicyError> {
         .collect();
     let mut mode = None;
     for (index, top) in tops.iter().enumerate() {
-        top.only(TOP)?;
+        top.only(&[TOP, settings::KEYS].concat())?;
         version(top, index == 0)?;
         // The last file that says so decides.
         mode = top
@@ -93,7 +94,7 @@ pub(super) fn read(parts: &[Part]) -> Result<Policy, PolicyError> {
         labels,
         rules,
         clusters: super::Clusters::default(),
-        settings: super::settings::read(&tops)?,
+        settings: settings::read(&tops)?,
     })
 }
 

@@ -344,6 +344,16 @@ pub enum Mistake {
         /// What is wrong and what was expected.
         reason: String,
     },
+    /// A setting.
+    #[error("bad {key} \"{text}\": {reason}")]
+    BadSetting {
+        /// Which.
+        key: &'static str,
+        /// As written.
+        text: String,
+        /// What is wrong and what was expected.
+        reason: String,
+    },
     /// An environment marker.
     #[error("bad environment marker \"{text}\": {reason}")]
     BadEnv {

@@ -23,8 +23,8 @@ mod request;
 mod root;
 pub mod schema;
 mod script;
-mod spared;
 pub mod settings;
+mod spared;
 mod statement;
 mod tables;
 #[cfg(test)]
@@ -55,6 +55,7 @@ pub use self::{
     host::HostPattern,
     labels::LabelBits,
     request::{Fits, RequestPattern},
+    settings::{Desktop, Notify, Settings, Slack, SlackAnswers, SlackTo, Terminal, Webhook},
     spared::{Allowed, SparedHost},
     tables::Tables,
 };
@@ -135,8 +136,8 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     /// API servers of Kubernetes that users' kubeconfigs name.
     pub clusters: Clusters,
-    /// What it says about guardd itself.
-    pub settings: settings::Settings,
+    /// What it says about guardd itself, and its dealings with the world outside.
+    pub settings: Settings,
 }
 
 /// `[[agent]]`: a program whose processes make a session.

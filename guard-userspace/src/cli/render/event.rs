@@ -61,7 +61,7 @@ fn verdict(event: &Event) -> String {
 }
 
 /// Who did it: its command line, or as much as is known.
-pub(super) fn actor(event: &Event) -> Option<String> {
+pub(crate) fn actor(event: &Event) -> Option<String> {
     let base = |path: &str| escape::text(path.rsplit('/').next().unwrap_or(path));
     // What an exec started is in its object; the event's own argv may be that or what ran before.
     let started: Option<Vec<&str>> = match event.kind {
@@ -86,7 +86,7 @@ fn member<'a>(event: &'a Event, name: &str) -> Option<&'a Value> {
 }
 
 /// What was acted on, by kind; the members are those of the contract.
-pub(super) fn object(event: &Event) -> Option<String> {
+pub(crate) fn object(event: &Event) -> Option<String> {
     let text = |name: &str| member(event, name).map(plain);
     match event.kind {
         Kind::Exec => text("cwd").map(|cwd| format!("in {cwd}")),
@@ -167,7 +167,7 @@ fn full_time(time: &str) -> String {
 }
 
 /// `20:40:22`
-pub(super) fn time_of_day(time: &str) -> String {
+pub(crate) fn time_of_day(time: &str) -> String {
     escape::text(time.get(11..19).unwrap_or(time))
 }
 

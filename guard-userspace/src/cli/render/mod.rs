@@ -2,7 +2,7 @@
 //! could have chosen goes through [`crate::cli::escape`] on its way.
 
 mod doctor;
-mod event;
+pub(crate) mod event;
 mod pending;
 mod sessions;
 mod status;
@@ -24,12 +24,12 @@ use crate::{
 };
 
 /// Seconds as `2m05s`.
-pub(in crate::cli) fn span(seconds: u64) -> String {
+pub(crate) fn span(seconds: u64) -> String {
     clock::human(Duration::from_secs(seconds))
 }
 
 /// Seconds as `2m05s`, where none at all is `now`.
-fn ago(seconds: u64) -> String {
+pub(crate) fn ago(seconds: u64) -> String {
     if seconds == 0 {
         "just now".into()
     } else {
@@ -43,7 +43,7 @@ pub(super) fn count(n: u64, one: &str, many: &str) -> String {
 }
 
 /// Words filled into lines of at most `width` columns, every line after the first indented.
-fn wrap(text: &str, width: usize, indent: usize) -> String {
+pub(crate) fn wrap(text: &str, width: usize, indent: usize) -> String {
     let mut out = String::new();
     let mut column = indent;
     for word in text.split_whitespace() {

@@ -3,7 +3,7 @@
 use super::{count, span, wrap};
 use crate::{
     cli::{escape, screen::Screen},
-    wire::{HoldCounts, HookInfo, Status},
+    wire::{HeraldInfo, HoldCounts, HookInfo, PartInfo, Status},
 };
 
 /// Column where the values of the first block begin.
@@ -108,6 +108,9 @@ pub fn status(screen: &Screen, status: &Status) -> String {
         row("LOST", screen.red(&lost.join(", ")));
     }
 
+    if let Some(herald) = &status.herald {
+        out.push_str(&channels(screen, herald));
+    }
     out.push_str(&hooks(screen, &status.hooks));
     if !status.not_enforced.is_empty() {
         out.push_str(&format!("\n{}\n", screen.bold("Not enforced here")));
@@ -165,6 +168,44 @@ fn headline(screen: &Screen, status: &Status) -> String {
                 wrap(&reason, screen.text_width(), 19)
             ))
         ));
+    }
+    out
+}
+
+/// Who is told of holds, and whether that works.
+fn channels(screen: &Screen, herald: &HeraldInfo) -> String {
+    let mut out = format!("\n{}\n", screen.dim("TOLD BY"));
+    if herald.parts.is_empty() {
+        let word = if herald.problem.is_some() {
+            "nobody"
+        } else {
+            "starting"
+        };
+        out.push_str(&format!("{}\n", screen.yellow(word)));
+    }
+    let name = |part: &PartInfo| escape::text(&part.name);
+    let width = herald.parts.iter().map(|part| name(part).chars().count());
+    let width = width.max().unwrap_or(0);
+    for part in &herald.parts {
+        let mut line = escape::text(&part.state);
+        for (count, what) in [
+            (part.sent, "sent"),
+            (part.dropped, "given up"),
+            (part.refused, "answers refused"),
+        ] {
+            if count > 0 {
+                line.push_str(&format!(", {count} {what}"));
+            }
+        }
+        let failing = part.state == "failing";
+        if let Some(error) = part.error.as_ref().filter(|_| failing) {
+            let since = super::event::time_of_day(&part.since);
+            line.push_str(&format!(" since {since}: {}", escape::text(error)));
+        }
+        let line = wrap(&line, screen.text_width(), width + 2);
+        let line = format!("{:width$}  {line}", name(part));
+        out.push_str(&if failing { screen.red(&line) } else { line });
+        out.push('\n');
     }
     out
 }
@@ -272,6 +313,7 @@ mod tests {
                 begins: 1,
                 unwritten: 2,
             }),
+            herald: None,
         }
     }
 

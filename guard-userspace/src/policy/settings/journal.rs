@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::policy::{
     PolicyError,
     error::Mistake,
@@ -26,7 +28,7 @@ const SMALLEST: u64 = 1 << 20;
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 /// Limits of the journal on disk. Whole files go, the oldest first, and the chain says so.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Journal {
     /// How long events stay at least; `None` for good.
     pub keep: Option<Duration>,

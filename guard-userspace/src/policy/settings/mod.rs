@@ -1,21 +1,43 @@
-//! What a policy says about guardd itself, a table for each part of it.
+//! What a policy says about guardd itself and its dealings with the world outside, beside what it watches: one table
+//! and one module each.
 
 mod journal;
+mod notify;
 
-pub use self::journal::Journal;
-use super::{PolicyError, read::Table};
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    journal::Journal,
+    notify::{Desktop, Notify, Slack, SlackAnswers, SlackTo, Terminal, Webhook},
+};
+use super::{error::PolicyError, read::Table};
+
+/// Keys of the policy's top that are read here.
+pub(super) const KEYS: &[&str] = &["journal", "notify"];
 
 /// The tables, all of which may be left out.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
-    /// `[journal]`
+    /// `[journal]`: how much of it is kept.
+    #[serde(default)]
     pub journal: Journal,
+    /// `[notify]`: who is told of holds, and how.
+    #[serde(default)]
+    pub notify: Notify,
+}
+
+impl Settings {
+    /// Whether anything in it is the herald's work.
+    pub fn wants_herald(&self) -> bool {
+        !self.notify.is_empty()
+    }
 }
 
 /// Reads them from every file of a policy. Of a table that several have, the last file's counts, as a whole.
 pub(super) fn read(tops: &[Table<'_>]) -> Result<Settings, PolicyError> {
     Ok(Settings {
         journal: last(tops, "journal", journal::read)?,
+        notify: last(tops, "notify", notify::read)?,
     })
 }
 
