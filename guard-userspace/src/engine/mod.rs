@@ -30,6 +30,7 @@ use std::{
 
 use aya::maps::{MapData, RingBuf};
 use guard_common::{event::kind, state::class};
+pub(crate) use holds::target_of;
 pub use holds::{By, Hold, Outcome};
 use leases::Grant;
 use reload::{NamedRule, named_rules, rebuild};

@@ -8,8 +8,11 @@
 //! guardd looks at again.
 
 pub mod http;
+mod journald;
 mod link;
+mod metrics;
 mod notify;
+mod otlp;
 mod part;
 mod secret;
 mod start;
@@ -24,12 +27,15 @@ use std::{
 
 pub use self::start::supervise;
 use self::{
+    journald::Journald,
     link::{Link, Told},
+    metrics::Metrics,
     notify::Notifier,
+    otlp::Otlp,
     part::Board,
 };
 use crate::{
-    event::Kind,
+    event::{Event, Kind},
     policy::Settings,
     wire::{HeraldReply, HeraldRequest, Reply},
 };
@@ -111,9 +117,16 @@ async fn serve(ask: UnixStream, hear: UnixStream, socket: &str) -> anyhow::Resul
         Reply::Status(status) => status.events,
         other => return Err(unexpected(&other).into()),
     };
+    let now = settings(&context.link).await?;
+    // All of them where no kind is named. Another herald is started when a new policy wants other kinds.
+    let kinds = if now.hears_all() {
+        Vec::new()
+    } else {
+        KINDS.to_vec()
+    };
     // Events first, holds after: what comes in between is heard of twice, and known by its number.
-    let mut events = link::follow(hear, KINDS.to_vec(), last).await?;
-    let mut parts = Parts::new(settings(&context.link).await?, &context);
+    let mut events = link::follow(hear, kinds, last).await?;
+    let mut parts = Parts::new(now, &context);
     parts.notifier.catch_up(&context).await?;
     let mut beat = tokio::time::interval(REPORT_EVERY);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -123,9 +136,13 @@ async fn serve(ask: UnixStream, hear: UnixStream, socket: &str) -> anyhow::Resul
             biased;
             event = events.recv() => match event {
                 Some(event) if event.kind == Kind::Policy => {
+                    parts.tell(&event);
                     parts.change(settings(&context.link).await?, &context).await?;
                 }
-                Some(event) => parts.notifier.hear(&event, &context).await?,
+                Some(event) => {
+                    parts.tell(&event);
+                    parts.notifier.hear(&event, &context).await?;
+                }
                 // guardd has gone.
                 None => break,
             },
@@ -138,7 +155,7 @@ async fn serve(ask: UnixStream, hear: UnixStream, socket: &str) -> anyhow::Resul
             Some(_) = reporting.join_next(), if !reporting.is_empty() => {}
         }
     }
-    let _ = tokio::time::timeout(LAST_WORDS, parts.notifier.finish()).await;
+    let _ = tokio::time::timeout(LAST_WORDS, parts.finish()).await;
     Ok(())
 }
 
@@ -170,16 +187,57 @@ fn unexpected(reply: &Reply) -> io::Error {
 /// whether its own settings are other ones.
 struct Parts {
     notifier: Notifier,
+    metrics: Option<Metrics>,
+    otlp: Option<Otlp>,
+    journald: Option<Journald>,
 }
 
 impl Parts {
     fn new(settings: Settings, context: &Context) -> Self {
         Self {
+            metrics: settings.metrics.map(|it| Metrics::new(it, context)),
+            otlp: settings.otlp.map(|it| Otlp::new(it, context)),
+            journald: settings.journald.map(|it| Journald::new(it, context)),
             notifier: Notifier::new(settings.notify, context),
         }
     }
 
     async fn change(&mut self, settings: Settings, context: &Context) -> io::Result<()> {
+        // The old one goes first: the new one may want its address.
+        if self.metrics.as_ref().map(Metrics::settings) != settings.metrics.as_ref() {
+            self.metrics = None;
+            self.metrics = settings.metrics.map(|it| Metrics::new(it, context));
+        }
+        if self.otlp.as_ref().map(Otlp::settings) != settings.otlp.as_ref() {
+            self.otlp = settings.otlp.map(|it| Otlp::new(it, context));
+        }
+        if self.journald.as_ref().map(Journald::settings) != settings.journald.as_ref() {
+            self.journald = settings.journald.map(|it| Journald::new(it, context));
+        }
         self.notifier.change(settings.notify, context).await
+    }
+
+    /// Tells an event to those that hear of all.
+    fn tell(&self, event: &Event) {
+        if let Some(metrics) = &self.metrics {
+            metrics.hear(event);
+        }
+        if let Some(otlp) = &self.otlp {
+            otlp.hear(event);
+        }
+        if let Some(journald) = &self.journald {
+            journald.hear(event);
+        }
+    }
+
+    async fn finish(mut self) {
+        // Its socket's name goes with it.
+        drop(self.metrics);
+        let otlp = async {
+            if let Some(otlp) = self.otlp {
+                otlp.finish().await;
+            }
+        };
+        tokio::join!(self.notifier.finish(), otlp);
     }
 }
