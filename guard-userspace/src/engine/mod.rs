@@ -279,6 +279,7 @@ impl Engine {
             events: events.clone(),
             state_dir: options.state_dir.clone(),
         };
+        let begun_at = journal.last_seq();
         let mut rules = [Vec::new(), Vec::new()];
         rules[kernel.tables.generation() as usize] = named_rules(&policy, &tables);
         let mut engine = Self {
@@ -332,7 +333,7 @@ impl Engine {
             to_sweep: Vec::new(),
             tracing_forks: false,
             kept_by_others: Vec::new(),
-            herald: herald::Herald::default(),
+            herald: herald::Herald::after(begun_at),
         };
         engine.mark_own_files();
         engine.trace_forks(true);

@@ -22,6 +22,10 @@ use std::{
     io,
     os::fd::{FromRawFd as _, OwnedFd},
     os::unix::net::UnixStream,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -103,6 +107,8 @@ pub(crate) struct Context {
     pub(crate) link: Link,
     /// Where each part says how it is.
     pub(crate) board: Board,
+    /// Number of the last event that was heard of.
+    pub(crate) heard: Arc<AtomicU64>,
     /// How guardctl is called here, for people to copy.
     pub(crate) guardctl: String,
 }
@@ -111,19 +117,21 @@ async fn serve(ask: UnixStream, hear: UnixStream, socket: &str) -> anyhow::Resul
     let context = Context {
         link: Link::new(ask)?,
         board: Board::default(),
+        heard: Arc::default(),
         guardctl: crate::approval::guardctl(std::path::Path::new(socket)),
     };
     let last = match context.link.ask(&crate::wire::Request::Status).await? {
         Reply::Status(status) => status.events,
         other => return Err(unexpected(&other).into()),
     };
-    let now = settings(&context.link).await?;
+    let (now, heard) = settings(&context.link).await?;
     // All of them where no kind is named. Another herald is started when a new policy wants other kinds.
-    let kinds = if now.hears_all() {
-        Vec::new()
+    let (kinds, last) = if now.hears_all() {
+        (Vec::new(), heard.min(last))
     } else {
-        KINDS.to_vec()
+        (KINDS.to_vec(), last)
     };
+    context.heard.store(last, Ordering::Relaxed);
     // Events first, holds after: what comes in between is heard of twice, and known by its number.
     let mut events = link::follow(hear, kinds, last).await?;
     let mut parts = Parts::new(now, &context);
@@ -136,11 +144,11 @@ async fn serve(ask: UnixStream, hear: UnixStream, socket: &str) -> anyhow::Resul
             biased;
             event = events.recv() => match event {
                 Some(event) if event.kind == Kind::Policy => {
-                    parts.tell(&event);
-                    parts.change(settings(&context.link).await?, &context).await?;
+                    parts.tell(&event, &context);
+                    parts.change(settings(&context.link).await?.0, &context).await?;
                 }
                 Some(event) => {
-                    parts.tell(&event);
+                    parts.tell(&event, &context);
                     parts.notifier.hear(&event, &context).await?;
                 }
                 // guardd has gone.
@@ -163,12 +171,19 @@ async fn report(context: Context, after: Duration) {
     tokio::time::sleep(after).await;
     let parts = context.board.parts();
     // guardd has gone when it fails, which the other connection says too.
-    let _ = context.link.herald(HeraldRequest::Report { parts }).await;
+    let heard = context.heard.load(Ordering::Relaxed);
+    let _ = context
+        .link
+        .herald(HeraldRequest::Report { parts, heard })
+        .await;
 }
 
-async fn settings(link: &Link) -> io::Result<Settings> {
+/// The settings in force, and the number of the last event that a herald before this one has heard of.
+async fn settings(link: &Link) -> io::Result<(Settings, u64)> {
     match link.herald(HeraldRequest::Settings).await? {
-        Told::Reply(Reply::Herald(HeraldReply::Settings { settings })) => Ok(*settings),
+        Told::Reply(Reply::Herald(HeraldReply::Settings { settings, heard })) => {
+            Ok((*settings, heard))
+        }
         Told::Reply(other) => Err(unexpected(&other)),
         Told::Refused(why) => Err(io::Error::other(why)),
     }
@@ -218,7 +233,8 @@ impl Parts {
     }
 
     /// Tells an event to those that hear of all.
-    fn tell(&self, event: &Event) {
+    fn tell(&self, event: &Event, context: &Context) {
+        context.heard.fetch_max(event.seq, Ordering::Relaxed);
         if let Some(metrics) = &self.metrics {
             metrics.hear(event);
         }

@@ -140,7 +140,7 @@ async fn tell(handle: &Handle, request: HeraldRequest) {
 
 async fn wanted(handle: &Handle) -> Wants {
     match ask(handle, HeraldRequest::Settings).await {
-        Some(Reply::Herald(HeraldReply::Settings { settings })) => Wants {
+        Some(Reply::Herald(HeraldReply::Settings { settings, .. })) => Wants {
             herald: settings.wants_herald(),
             all: settings.hears_all(),
         },
