@@ -260,7 +260,7 @@ pub(crate) fn is_privileged(pid: u32, uid: u32, gid: Option<u32>) -> bool {
 }
 
 /// A group's number, from `/etc/group`.
-fn group_id(name: &str) -> Option<u32> {
+pub(crate) fn group_id(name: &str) -> Option<u32> {
     let groups = std::fs::read_to_string("/etc/group").ok()?;
     groups.lines().find_map(|line| {
         let mut fields = line.split(':');

@@ -89,3 +89,17 @@ pub fn describe(pid: u32) -> String {
     let line = String::from_utf8_lossy(&line).replace('\0', " ");
     format!("{pid} {:?} {line}", state(pid))
 }
+
+/// Pids of the processes that a process has started and that still are.
+pub fn children(pid: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten();
+    threads
+        .filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("children")).ok())
+        .flat_map(|text| {
+            let pids = text.split_whitespace().map(str::parse);
+            pids.filter_map(Result::ok).collect::<Vec<u32>>()
+        })
+        .collect()
+}

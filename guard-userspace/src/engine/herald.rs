@@ -22,6 +22,18 @@ pub(super) struct Herald {
     info: HeraldInfo,
     /// When it last said how it is, or was started, ns of `CLOCK_MONOTONIC`.
     heard_ns: u64,
+    /// Number of the last event that it heard of.
+    heard: u64,
+}
+
+impl Herald {
+    /// For one that is to hear of what comes after the event with this number.
+    pub(super) fn after(heard: u64) -> Self {
+        Self {
+            heard,
+            ..Self::default()
+        }
+    }
 }
 
 impl Engine {
@@ -35,7 +47,8 @@ impl Engine {
         match ask {
             HeraldRequest::Settings => {
                 let settings = Box::new(self.policy.settings.clone());
-                return Ok(Reply::Herald(HeraldReply::Settings { settings }));
+                let heard = self.herald.heard;
+                return Ok(Reply::Herald(HeraldReply::Settings { settings, heard }));
             }
             HeraldRequest::Holds { id } => {
                 let wanted = id.as_deref().map(hold_number).transpose()?;
@@ -77,11 +90,12 @@ impl Engine {
                 }
                 self.herald.info.parts.clear();
                 if why.is_none() {
-                    self.herald = Herald::default();
+                    self.herald = Herald::after(self.journal.last_seq());
                 }
                 self.herald.info.problem = why;
             }
-            HeraldRequest::Report { parts } => {
+            HeraldRequest::Report { parts, heard } => {
+                self.herald.heard = self.herald.heard.max(heard);
                 self.herald.info.parts = parts;
                 self.herald.info.problem = None;
                 self.herald.heard_ns = clock::monotonic_ns();

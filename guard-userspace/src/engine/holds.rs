@@ -635,7 +635,7 @@ pub(super) fn timeout_word(verdict: u8) -> &'static str {
 }
 
 /// What a call was about to do, in one line.
-pub(super) fn target_of(event: &Event) -> String {
+pub(crate) fn target_of(event: &Event) -> String {
     let object = event.object.as_ref();
     let text = |key: &str| {
         object

@@ -38,6 +38,7 @@ use std::{
 
 use aya::maps::{MapData, RingBuf};
 use guard_common::{event::kind, state::class};
+pub(crate) use holds::target_of;
 pub use holds::{By, Hold, Outcome};
 use leases::Grant;
 pub(crate) use mode::{make_directory, write_whole};
@@ -302,6 +303,7 @@ impl Engine {
             events: events.clone(),
             state_dir: options.state_dir.clone(),
         };
+        let begun_at = journal.last_seq();
         let mut rules = [Vec::new(), Vec::new()];
         rules[kernel.tables.generation() as usize] = named_rules(&policy, &tables);
         let mut engine = Self {
@@ -360,7 +362,7 @@ impl Engine {
             to_sweep: Vec::new(),
             tracing_forks: false,
             kept_by_others: Vec::new(),
-            herald: herald::Herald::default(),
+            herald: herald::Herald::after(begun_at),
         };
         engine.mark_own_files();
         engine.trace_forks(true);

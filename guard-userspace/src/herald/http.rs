@@ -173,7 +173,7 @@ impl Client {
     pub async fn post(
         &self,
         target: &Target,
-        headers: &[(&'static str, String)],
+        headers: &[(&str, String)],
         body: Vec<u8>,
     ) -> Result<Answer, String> {
         let name = target.authority();
@@ -186,7 +186,7 @@ impl Client {
     async fn post_slowly(
         &self,
         target: &Target,
-        headers: &[(&'static str, String)],
+        headers: &[(&str, String)],
         body: Vec<u8>,
     ) -> Result<Answer, String> {
         let stream = self.connect_slowly(target).await?;

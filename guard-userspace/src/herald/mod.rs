@@ -8,8 +8,11 @@
 //! guardd looks at again.
 
 pub mod http;
+mod journald;
 mod link;
+mod metrics;
 mod notify;
+mod otlp;
 mod part;
 mod secret;
 mod start;
@@ -19,17 +22,24 @@ use std::{
     io,
     os::fd::{FromRawFd as _, OwnedFd},
     os::unix::net::UnixStream,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 pub use self::start::{farewell, supervise};
 use self::{
+    journald::Journald,
     link::{Link, Told},
+    metrics::Metrics,
     notify::Notifier,
+    otlp::Otlp,
     part::Board,
 };
 use crate::{
-    event::Kind,
+    event::{Event, Kind},
     policy::Settings,
     wire::{HeraldReply, HeraldRequest, Reply},
 };
@@ -97,6 +107,8 @@ pub(crate) struct Context {
     pub(crate) link: Link,
     /// Where each part says how it is.
     pub(crate) board: Board,
+    /// Number of the last event that was heard of.
+    pub(crate) heard: Arc<AtomicU64>,
     /// How guardctl is called here, for people to copy.
     pub(crate) guardctl: String,
 }
@@ -105,15 +117,24 @@ async fn serve(ask: UnixStream, hear: UnixStream, socket: &str) -> anyhow::Resul
     let context = Context {
         link: Link::new(ask)?,
         board: Board::default(),
+        heard: Arc::default(),
         guardctl: crate::approval::guardctl(std::path::Path::new(socket)),
     };
     let last = match context.link.ask(&crate::wire::Request::Status).await? {
         Reply::Status(status) => status.events,
         other => return Err(unexpected(&other).into()),
     };
+    let (now, heard) = settings(&context.link).await?;
+    // All of them where no kind is named. Another herald is started when a new policy wants other kinds.
+    let (kinds, last) = if now.hears_all() {
+        (Vec::new(), heard.min(last))
+    } else {
+        (KINDS.to_vec(), last)
+    };
+    context.heard.store(last, Ordering::Relaxed);
     // Events first, holds after: what comes in between is heard of twice, and known by its number.
-    let mut events = link::follow(hear, KINDS.to_vec(), last).await?;
-    let mut parts = Parts::new(settings(&context.link).await?, &context);
+    let mut events = link::follow(hear, kinds, last).await?;
+    let mut parts = Parts::new(now, &context);
     parts.notifier.catch_up(&context).await?;
     let mut beat = tokio::time::interval(REPORT_EVERY);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -123,9 +144,13 @@ async fn serve(ask: UnixStream, hear: UnixStream, socket: &str) -> anyhow::Resul
             biased;
             event = events.recv() => match event {
                 Some(event) if event.kind == Kind::Policy => {
-                    parts.change(settings(&context.link).await?, &context).await?;
+                    parts.tell(&event, &context);
+                    parts.change(settings(&context.link).await?.0, &context).await?;
                 }
-                Some(event) => parts.notifier.hear(&event, &context).await?,
+                Some(event) => {
+                    parts.tell(&event, &context);
+                    parts.notifier.hear(&event, &context).await?;
+                }
                 // guardd has gone.
                 None => break,
             },
@@ -138,7 +163,7 @@ async fn serve(ask: UnixStream, hear: UnixStream, socket: &str) -> anyhow::Resul
             Some(_) = reporting.join_next(), if !reporting.is_empty() => {}
         }
     }
-    let _ = tokio::time::timeout(LAST_WORDS, parts.notifier.finish()).await;
+    let _ = tokio::time::timeout(LAST_WORDS, parts.finish()).await;
     Ok(())
 }
 
@@ -146,12 +171,19 @@ async fn report(context: Context, after: Duration) {
     tokio::time::sleep(after).await;
     let parts = context.board.parts();
     // guardd has gone when it fails, which the other connection says too.
-    let _ = context.link.herald(HeraldRequest::Report { parts }).await;
+    let heard = context.heard.load(Ordering::Relaxed);
+    let _ = context
+        .link
+        .herald(HeraldRequest::Report { parts, heard })
+        .await;
 }
 
-async fn settings(link: &Link) -> io::Result<Settings> {
+/// The settings in force, and the number of the last event that a herald before this one has heard of.
+async fn settings(link: &Link) -> io::Result<(Settings, u64)> {
     match link.herald(HeraldRequest::Settings).await? {
-        Told::Reply(Reply::Herald(HeraldReply::Settings { settings })) => Ok(*settings),
+        Told::Reply(Reply::Herald(HeraldReply::Settings { settings, heard })) => {
+            Ok((*settings, heard))
+        }
         Told::Reply(other) => Err(unexpected(&other)),
         Told::Refused(why) => Err(io::Error::other(why)),
     }
@@ -170,16 +202,58 @@ fn unexpected(reply: &Reply) -> io::Error {
 /// whether its own settings are other ones.
 struct Parts {
     notifier: Notifier,
+    metrics: Option<Metrics>,
+    otlp: Option<Otlp>,
+    journald: Option<Journald>,
 }
 
 impl Parts {
     fn new(settings: Settings, context: &Context) -> Self {
         Self {
+            metrics: settings.metrics.map(|it| Metrics::new(it, context)),
+            otlp: settings.otlp.map(|it| Otlp::new(it, context)),
+            journald: settings.journald.map(|it| Journald::new(it, context)),
             notifier: Notifier::new(settings.notify, context),
         }
     }
 
     async fn change(&mut self, settings: Settings, context: &Context) -> io::Result<()> {
+        // The old one goes first: the new one may want its address.
+        if self.metrics.as_ref().map(Metrics::settings) != settings.metrics.as_ref() {
+            self.metrics = None;
+            self.metrics = settings.metrics.map(|it| Metrics::new(it, context));
+        }
+        if self.otlp.as_ref().map(Otlp::settings) != settings.otlp.as_ref() {
+            self.otlp = settings.otlp.map(|it| Otlp::new(it, context));
+        }
+        if self.journald.as_ref().map(Journald::settings) != settings.journald.as_ref() {
+            self.journald = settings.journald.map(|it| Journald::new(it, context));
+        }
         self.notifier.change(settings.notify, context).await
+    }
+
+    /// Tells an event to those that hear of all.
+    fn tell(&self, event: &Event, context: &Context) {
+        context.heard.fetch_max(event.seq, Ordering::Relaxed);
+        if let Some(metrics) = &self.metrics {
+            metrics.hear(event);
+        }
+        if let Some(otlp) = &self.otlp {
+            otlp.hear(event);
+        }
+        if let Some(journald) = &self.journald {
+            journald.hear(event);
+        }
+    }
+
+    async fn finish(mut self) {
+        // Its socket's name goes with it.
+        drop(self.metrics);
+        let otlp = async {
+            if let Some(otlp) = self.otlp {
+                otlp.finish().await;
+            }
+        };
+        tokio::join!(self.notifier.finish(), otlp);
     }
 }

@@ -41,7 +41,8 @@ pub async fn supervise(handle: Handle, socket: PathBuf) {
     let mut events = handle.events.subscribe();
     let mut wait = SOON;
     loop {
-        if !wanted(&handle).await {
+        let wants = wanted(&handle).await;
+        if !wants.herald {
             policy_changes(&mut events).await;
             continue;
         }
@@ -57,7 +58,7 @@ pub async fn supervise(handle: Handle, socket: PathBuf) {
                 .await;
                 tokio::select! {
                     ended = running.ended() => ended,
-                    () = unwanted(&handle, &mut events) => {
+                    () = other_is_wanted(&handle, &mut events, wants) => {
                         running.dismiss().await;
                         tell(&handle, HeraldRequest::Gone { why: None }).await;
                         continue;
@@ -85,11 +86,24 @@ pub async fn farewell(handle: &Handle) {
     }
 }
 
-/// Comes when the policy asks for nothing any more.
-async fn unwanted(handle: &Handle, events: &mut broadcast::Receiver<std::sync::Arc<Event>>) {
+/// What the policy wants of a herald.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Wants {
+    /// That there is one.
+    herald: bool,
+    /// That it is told of every event, which it asks for when it starts.
+    all: bool,
+}
+
+/// Comes when the policy asks for none any more, or for one that hears of other things.
+async fn other_is_wanted(
+    handle: &Handle,
+    events: &mut broadcast::Receiver<std::sync::Arc<Event>>,
+    wants: Wants,
+) {
     loop {
         policy_changes(events).await;
-        if !wanted(handle).await {
+        if wanted(handle).await != wants {
             return;
         }
     }
@@ -134,9 +148,12 @@ async fn tell(handle: &Handle, request: HeraldRequest) {
     }
 }
 
-async fn wanted(handle: &Handle) -> bool {
+async fn wanted(handle: &Handle) -> Wants {
     match ask(handle, HeraldRequest::Settings).await {
-        Some(Reply::Herald(HeraldReply::Settings { settings })) => settings.wants_herald(),
+        Some(Reply::Herald(HeraldReply::Settings { settings, .. })) => Wants {
+            herald: settings.wants_herald(),
+            all: settings.hears_all(),
+        },
         // The engine has ended, and this ends with it.
         _ => std::future::pending().await,
     }

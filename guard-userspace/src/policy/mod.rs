@@ -55,7 +55,10 @@ pub use self::{
     host::HostPattern,
     labels::LabelBits,
     request::{Fits, RequestPattern},
-    settings::{Desktop, Notify, Settings, Slack, SlackAnswers, SlackTo, Terminal, Webhook},
+    settings::{
+        Desktop, Journald, Listen, Metrics, Notify, Otlp, Settings, Slack, SlackAnswers, SlackTo,
+        Terminal, Webhook, Which,
+    },
     spared::{Allowed, SparedHost},
     tables::Tables,
 };

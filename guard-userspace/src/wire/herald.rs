@@ -35,6 +35,8 @@ pub enum HeraldRequest {
     Report {
         /// Every part.
         parts: Vec<PartInfo>,
+        /// Number of the last event that it heard of.
+        heard: u64,
     },
     /// An answer that came by a channel. Reply: [`Reply::Done`](super::Reply::Done).
     Answer {
@@ -70,6 +72,8 @@ pub enum HeraldReply {
     Settings {
         /// Of the policy.
         settings: Box<Settings>,
+        /// Number of the last event that a herald has heard of; that with which guardd started, at first.
+        heard: u64,
     },
     /// Processes in sessions, in no order.
     Members {

@@ -3,17 +3,20 @@
 
 mod journal;
 mod notify;
+mod telemetry;
 
 use serde::{Deserialize, Serialize};
 
+use self::notify::{address, bad, inner, path, secret};
 pub use self::{
     journal::Journal,
     notify::{Desktop, Notify, Slack, SlackAnswers, SlackTo, Terminal, Webhook},
+    telemetry::{Journald, Listen, Metrics, Otlp, Which},
 };
 use super::{error::PolicyError, read::Table};
 
 /// Keys of the policy's top that are read here.
-pub(super) const KEYS: &[&str] = &["journal", "notify"];
+pub(super) const KEYS: &[&str] = &["journal", "notify", "metrics", "otlp", "journald"];
 
 /// The tables, all of which may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -24,12 +27,26 @@ pub struct Settings {
     /// `[notify]`: who is told of holds, and how.
     #[serde(default)]
     pub notify: Notify,
+    /// `[metrics]`: figures for Prometheus.
+    #[serde(default)]
+    pub metrics: Option<Metrics>,
+    /// `[otlp]`: events for a collector of OpenTelemetry.
+    #[serde(default)]
+    pub otlp: Option<Otlp>,
+    /// `[journald]`: events for systemd's journal.
+    #[serde(default)]
+    pub journald: Option<Journald>,
 }
 
 impl Settings {
     /// Whether anything in it is the herald's work.
     pub fn wants_herald(&self) -> bool {
-        !self.notify.is_empty()
+        !self.notify.is_empty() || self.hears_all()
+    }
+
+    /// Whether it is told of every event, and not only of holds.
+    pub fn hears_all(&self) -> bool {
+        self.metrics.is_some() || self.otlp.is_some() || self.journald.is_some()
     }
 }
 
@@ -38,6 +55,9 @@ pub(super) fn read(tops: &[Table<'_>]) -> Result<Settings, PolicyError> {
     Ok(Settings {
         journal: last(tops, "journal", journal::read)?,
         notify: last(tops, "notify", notify::read)?,
+        metrics: last(tops, "metrics", telemetry::metrics)?,
+        otlp: last(tops, "otlp", telemetry::otlp)?,
+        journald: last(tops, "journald", telemetry::journald)?,
     })
 }
 

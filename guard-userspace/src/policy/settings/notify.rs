@@ -177,7 +177,7 @@ pub(super) fn read(top: &Table<'_>) -> Result<Notify, PolicyError> {
     })
 }
 
-fn inner<'a>(
+pub(super) fn inner<'a>(
     outer: &Table<'a>,
     key: &'static str,
     title: &'static str,
@@ -198,7 +198,12 @@ fn names(table: &Table<'_>, key: &'static str) -> Result<Vec<String>, PolicyErro
     Ok(entries.into_iter().map(|entry| entry.text).collect())
 }
 
-fn bad(table: &Table<'_>, key: &'static str, entry: &Entry, reason: &str) -> PolicyError {
+pub(super) fn bad(
+    table: &Table<'_>,
+    key: &'static str,
+    entry: &Entry,
+    reason: &str,
+) -> PolicyError {
     let mistake = Mistake::BadSetting {
         key,
         text: entry.text.clone(),
@@ -208,7 +213,7 @@ fn bad(table: &Table<'_>, key: &'static str, entry: &Entry, reason: &str) -> Pol
 }
 
 /// A file by its whole path, or a systemd credential by its name.
-fn secret(table: &Table<'_>, key: &'static str) -> Result<Option<PathBuf>, PolicyError> {
+pub(super) fn secret(table: &Table<'_>, key: &'static str) -> Result<Option<PathBuf>, PolicyError> {
     let Some(entry) = table.string(key)? else {
         return Ok(None);
     };
@@ -229,7 +234,7 @@ fn secret(table: &Table<'_>, key: &'static str) -> Result<Option<PathBuf>, Polic
     Ok(Some(entry.text.into()))
 }
 
-fn path(table: &Table<'_>, key: &'static str) -> Result<Option<PathBuf>, PolicyError> {
+pub(super) fn path(table: &Table<'_>, key: &'static str) -> Result<Option<PathBuf>, PolicyError> {
     match table.string(key)? {
         Some(entry) if !entry.text.starts_with('/') => {
             Err(bad(table, key, &entry, "expected the whole path of a file"))
@@ -239,7 +244,7 @@ fn path(table: &Table<'_>, key: &'static str) -> Result<Option<PathBuf>, PolicyE
 }
 
 /// https, or http to this machine itself.
-fn address(table: &Table<'_>, key: &'static str) -> Result<Option<String>, PolicyError> {
+pub(super) fn address(table: &Table<'_>, key: &'static str) -> Result<Option<String>, PolicyError> {
     let Some(entry) = table.string(key)? else {
         return Ok(None);
     };
