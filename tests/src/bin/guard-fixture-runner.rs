@@ -103,12 +103,7 @@ fn work(path: &Path) {
 impl Runner {
     fn all(&mut self) -> Value {
         let mut failed = false;
-        let mut posts: Vec<(
-            String,
-            PathBuf,
-            BTreeMap<String, String>,
-            BTreeMap<String, String>,
-        )> = Vec::new();
+        let mut posts = Vec::new();
         for step in std::mem::take(&mut self.job.steps) {
             let skip = (failed || CANCELLED.load(Ordering::SeqCst)) && !step.always;
             if skip {

@@ -206,11 +206,11 @@ mod tests {
     #[test]
     fn many_directories_of_one_name_share_a_pattern() {
         let files: Vec<String> = (0..20).map(|n| format!("p{n}/src/a.rs")).collect();
-        let (patterns, _) = patterns(Path::new("/w/repo"), &files);
-        assert_eq!(patterns, ["/w/repo/**/src/*"]);
+        let (shared, _) = patterns(Path::new("/w/repo"), &files);
+        assert_eq!(shared, ["/w/repo/**/src/*"]);
         let files: Vec<String> = (0..2000).map(|n| format!("p{n}/a.rs")).collect();
-        let (patterns, _) = patterns(Path::new("/w/repo"), &files);
-        assert_eq!(patterns, ["/w/repo/**"]);
+        let (whole, _) = patterns(Path::new("/w/repo"), &files);
+        assert_eq!(whole, ["/w/repo/**"]);
     }
 
     #[test]
