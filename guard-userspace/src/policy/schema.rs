@@ -4,7 +4,7 @@
 use guard_common::{MAX_RULES, MAX_STEPS, state::act};
 use serde_json::{Map, Value, json};
 
-use super::document;
+use super::{document, settings};
 
 /// The dialect: what editors' TOML plugins know.
 const DIALECT: &str = "http://json-schema.org/draft-07/schema#";
@@ -20,7 +20,7 @@ pub fn text() -> String {
 pub fn schema() -> Value {
     let mut schema = table(
         "A policy of guard, or a fragment of one in policy.d.",
-        document::TOP,
+        &[document::TOP, settings::KEYS].concat(),
         &[],
         |key| match key {
             "version" => {
@@ -38,7 +38,7 @@ pub fn schema() -> Value {
                 rules["maxItems"] = json!(MAX_RULES);
                 rules
             }
-            _ => Value::Null,
+            key => settings::schema::table_of(key),
         },
     );
     schema["$schema"] = json!(DIALECT);
@@ -47,7 +47,12 @@ pub fn schema() -> Value {
 }
 
 /// A table with these keys, of which some must be there.
-fn table(what: &str, keys: &[&str], required: &[&str], of: impl Fn(&str) -> Value) -> Value {
+pub(super) fn table(
+    what: &str,
+    keys: &[&str],
+    required: &[&str],
+    of: impl Fn(&str) -> Value,
+) -> Value {
     let properties: Map<String, Value> = keys
         .iter()
         .map(|key| ((*key).to_owned(), of(key)))
@@ -64,24 +69,24 @@ fn table(what: &str, keys: &[&str], required: &[&str], of: impl Fn(&str) -> Valu
     table
 }
 
-fn described(what: &str, mut value: Value) -> Value {
+pub(super) fn described(what: &str, mut value: Value) -> Value {
     value["description"] = json!(what);
     value
 }
 
-fn words(words: &[&str]) -> Value {
+pub(super) fn words(words: &[&str]) -> Value {
     json!({ "enum": words })
 }
 
-fn list(what: &str, items: Value) -> Value {
+pub(super) fn list(what: &str, items: Value) -> Value {
     json!({ "description": what, "type": "array", "items": items })
 }
 
-fn string(what: &str) -> Value {
+pub(super) fn string(what: &str) -> Value {
     json!({ "description": what, "type": "string" })
 }
 
-fn strings(what: &str) -> Value {
+pub(super) fn strings(what: &str) -> Value {
     list(what, json!({ "type": "string", "minLength": 1 }))
 }
 
@@ -96,11 +101,11 @@ fn one_or_more(what: &str) -> Value {
     })
 }
 
-fn flag(what: &str) -> Value {
+pub(super) fn flag(what: &str) -> Value {
     json!({ "description": what, "type": "boolean" })
 }
 
-fn duration(what: &str) -> Value {
+pub(super) fn duration(what: &str) -> Value {
     json!({ "description": what, "type": "string", "pattern": "^\\s*([0-9]+\\s*[A-Za-z]+\\s*)+$", "examples": ["90s", "10m", "1h 30m"] })
 }
 
@@ -286,7 +291,10 @@ mod tests {
         let items = |key: &str| schema["properties"][key]["items"].clone();
         let label = items("label");
         for (table, known) in [
-            (schema.clone(), document::TOP),
+            (
+                schema.clone(),
+                &[document::TOP, settings::KEYS].concat()[..],
+            ),
             (items("agent"), document::AGENT),
             (items("rule"), document::RULE),
             (label["properties"]["except"].clone(), document::EXCEPT),

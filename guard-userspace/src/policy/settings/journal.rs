@@ -10,7 +10,7 @@ use crate::policy::{
     read::{Entry, Table, table},
 };
 
-const KEYS: &[&str] = &["keep", "size"];
+pub(super) const KEYS: &[&str] = &["keep", "size"];
 /// In place of a limit.
 const UNLIMITED: &str = "unlimited";
 const SIZES: &[(&str, u64)] = &[

@@ -3,6 +3,7 @@
 
 mod journal;
 mod notify;
+pub(super) mod schema;
 mod telemetry;
 
 use serde::{Deserialize, Serialize};

@@ -9,10 +9,10 @@ use crate::policy::{
     read::{Entry, Table, table},
 };
 
-const NOTIFY: &[&str] = &["terminal", "desktop", "slack", "webhook"];
-const TERMINAL: &[&str] = &["users", "bell"];
-const DESKTOP: &[&str] = &["users", "answer", "approve", "bus"];
-const SLACK: &[&str] = &[
+pub(super) const NOTIFY: &[&str] = &["terminal", "desktop", "slack", "webhook"];
+pub(super) const TERMINAL: &[&str] = &["users", "bell"];
+pub(super) const DESKTOP: &[&str] = &["users", "answer", "approve", "bus"];
+pub(super) const SLACK: &[&str] = &[
     "webhook_file",
     "bot_token_file",
     "channel",
@@ -22,7 +22,7 @@ const SLACK: &[&str] = &[
     "api",
     "ca_file",
 ];
-const WEBHOOK: &[&str] = &[
+pub(super) const WEBHOOK: &[&str] = &[
     "name", "url", "key_file", "ca_file", "answer", "approve", "poll",
 ];
 

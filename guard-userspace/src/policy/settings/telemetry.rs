@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::{address, bad, inner, path, secret};
 use crate::policy::{error::PolicyError, read::Table};
 
-const METRICS: &[&str] = &["listen"];
-const OTLP: &[&str] = &["endpoint", "headers_file", "ca_file", "events"];
-const JOURNALD: &[&str] = &["events"];
+pub(super) const METRICS: &[&str] = &["listen"];
+pub(super) const OTLP: &[&str] = &["endpoint", "headers_file", "ca_file", "events"];
+pub(super) const JOURNALD: &[&str] = &["events"];
 
 /// Which events are sent on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
