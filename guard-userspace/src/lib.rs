@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod daemon;
 pub mod doctor;
 pub mod engine;
 pub mod event;
@@ -17,6 +18,7 @@ pub mod policy;
 pub mod process;
 pub mod sentinel;
 pub mod server;
+pub mod service;
 pub mod tls;
 pub mod units;
 pub mod wire;

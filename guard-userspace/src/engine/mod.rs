@@ -50,6 +50,7 @@ use crate::{
         AgentMatcher, Clusters, CommandMatcher, Homes, LabelBits, Mode, Policy, PolicyError, Tables,
     },
     process::{self, Id},
+    service::Service,
     tls::Libraries,
 };
 
@@ -209,6 +210,7 @@ pub struct Engine {
     tracing_forks: bool,
     /// Processes that could go on but for another guard on the machine.
     kept_by_others: Vec<Id>,
+    service: Service,
 }
 
 /// What others need to talk to the engine.
@@ -252,6 +254,7 @@ impl Engine {
         journal: Journal,
         mut kernel: Kernel,
         rings: Rings,
+        service: Service,
     ) -> Result<(Self, Handle), EngineError> {
         let bits = LabelBits::assign(None, &policy)?;
         let homes = Homes::from_system();
@@ -329,6 +332,7 @@ impl Engine {
             to_sweep: Vec::new(),
             tracing_forks: false,
             kept_by_others: Vec::new(),
+            service,
         };
         engine.mark_own_files();
         engine.trace_forks(true);
@@ -362,6 +366,7 @@ impl Engine {
         stop: impl Future<Output = End>,
         mut reload: impl AsyncFnMut(),
     ) -> End {
+        self.service.ready();
         let mut stop = std::pin::pin!(stop);
         let ended;
         let mut tick = tokio::time::interval(Duration::from_millis(250));
@@ -409,6 +414,7 @@ impl Engine {
                 tokio::task::yield_now().await;
             }
         }
+        self.service.stopping();
         if ended == End::MakesWay {
             self.make_way();
         } else {
@@ -527,6 +533,7 @@ impl Engine {
             return;
         }
         self.ticked_ns = now;
+        self.service.beat();
         self.drain();
         self.kernel.flush_log();
         if let Err(error) = self.kernel.tables.heartbeat() {
@@ -560,6 +567,15 @@ impl Engine {
             self.save();
         }
         self.flush_journal();
+        self.tell_status();
+    }
+
+    /// For `systemctl status`: how many sessions there are, and what is wrong.
+    fn tell_status(&mut self) {
+        // Taken out, since the line is made of what else the engine knows.
+        let mut service = std::mem::take(&mut self.service);
+        service.status(|| self.status_line());
+        self.service = service;
     }
 
     /// To the disk itself, against a power cut; what is written survives guardd without it. Not when

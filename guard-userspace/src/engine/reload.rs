@@ -52,6 +52,13 @@ impl Engine {
     /// Loads the policy again. The old one stays in force until the new one is complete in the
     /// kernel, and whatever is wrong with the new one changes nothing.
     pub(super) fn reload(&mut self) -> Result<String, Refusal> {
+        self.service.reloading();
+        let reloaded = self.read_policy_again();
+        self.service.ready();
+        reloaded
+    }
+
+    fn read_policy_again(&mut self) -> Result<String, Refusal> {
         let mut policy =
             load_policy(&self.options).map_err(|error| Refusal::invalid(error.to_string()))?;
         let bits = LabelBits::assign(Some(&self.bits), &policy)
