@@ -190,17 +190,27 @@ fn spare_from_oom() -> std::io::Result<()> {
 /// machine busy, their calls would pass by.
 /// <https://github.com/torvalds/linux/blob/v6.12/include/linux/bpf.h#L1996>
 fn go_before_agents() -> std::io::Result<()> {
-    // The service manager has seen to it, and may have taken the right to do it here.
+    // By the calls themselves: musl's functions of these names only say that they are not there.
+    // The service manager may have seen to it already, and taken the right to do it here.
     // SAFETY: it asks for this thread's own policy.
-    if matches!(
-        unsafe { libc::sched_getscheduler(0) },
-        libc::SCHED_RR | libc::SCHED_FIFO
-    ) {
+    let now = unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };
+    if [libc::SCHED_RR, libc::SCHED_FIFO]
+        .map(i64::from)
+        .contains(&now)
+    {
         return Ok(());
     }
-    let lowest = libc::sched_param { sched_priority: 1 };
+    // The kernel's `struct sched_param` is the priority alone.
+    let lowest: libc::c_int = 1;
     // SAFETY: a parameter of the kernel's own shape, for this thread, which is the only one.
-    match unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &lowest) } {
+    match unsafe {
+        libc::syscall(
+            libc::SYS_sched_setscheduler,
+            0,
+            libc::SCHED_RR,
+            &raw const lowest,
+        )
+    } {
         0 => Ok(()),
         _ => Err(std::io::Error::last_os_error()),
     }
