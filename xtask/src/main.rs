@@ -8,6 +8,7 @@
 mod bench;
 mod build;
 mod demo;
+mod dist;
 mod fuzz;
 mod lint;
 mod setup;
@@ -41,6 +42,8 @@ enum Command {
     Test(test::Args),
     /// Boot kernels of several versions in virtual machines and try guard on each.
     Vm(vm::Args),
+    /// Build what is given to others: static binaries, the Debian package, an archive, checksums.
+    Dist(dist::Args),
     /// Measure what guard costs, as ratios.
     Bench(bench::Args),
     /// Feed every parser of what comes from outside with inputs changed at random.
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Test(args) => test::run(&args),
         Command::Vm(args) => vm::run(&args),
+        Command::Dist(args) => dist::run(&args),
         Command::Bench(args) => bench::run(args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Lint(args) => lint::run(&args),

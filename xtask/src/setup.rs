@@ -301,6 +301,15 @@ fn with_linker(tools: &Path, rustc: Rustc) -> Result<Toolchain> {
     Ok(toolchain)
 }
 
+/// A program that only some commands need, installed with apt when it is not there.
+pub(crate) fn have_program(program: &str, package: &str) -> Result<()> {
+    if shell::which(program).is_some() {
+        return Ok(());
+    }
+    packages::apt_install(&[package])
+        .with_context(|| format!("{program} missing: install by the means of this system"))
+}
+
 /// The programs that are not there, by name.
 fn missing_programs() -> Vec<&'static str> {
     let mut missing: Vec<_> = PROGRAMS

@@ -218,7 +218,27 @@ fn in_guests(room: &vm::Room) -> Result<(Tally, Vec<String>)> {
     let mut tally = Tally::default();
     let guests = vm::sample();
     let failures = match vm::Laboratory::prepare(&[]) {
-        Ok(lab) => lab.run_all(&guests, &mut tally, room)?,
+        Ok(lab) => {
+            let mut wrong = Vec::new();
+            let ready = match lab.systemd(&[]) {
+                Ok(ready) => Some(ready),
+                Err(error) if error.is::<vm::NotHere>() => {
+                    say(
+                        "test",
+                        format!("the package on a systemd: skipped: {error:#}"),
+                    );
+                    tally.ignored += 1;
+                    None
+                }
+                Err(error) => {
+                    wrong.push(format!("the package: {error:#}"));
+                    None
+                }
+            };
+            let failed = lab.run_all(&guests, ready.as_ref(), &mut tally, room)?;
+            wrong.extend(failed);
+            wrong
+        }
         // Without the archive's kernels nothing can be said of other kernels than this one; everything
         // else has been tried.
         Err(error) => {

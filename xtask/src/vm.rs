@@ -7,6 +7,7 @@
 mod archive;
 mod initramfs;
 mod qemu;
+mod systemd;
 
 use std::{
     fs::File,
@@ -16,9 +17,11 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result, bail};
+pub(crate) use systemd::NotHere;
 
 use crate::{
     build::{self, Profile},
@@ -38,6 +41,9 @@ pub(crate) struct Args {
     /// What `cargo xtask test` boots, and what that runs there.
     #[arg(long, conflicts_with_all = ["kernel", "lsm", "shell", "rest"])]
     sample: bool,
+    /// A Debian with a real systemd instead, in which the package is installed, upgraded and removed.
+    #[arg(long, conflicts_with_all = ["kernel", "lsm", "sample", "shell"])]
+    systemd: bool,
     /// A shell in the guest instead of the tests.
     #[arg(long)]
     shell: bool,
@@ -175,6 +181,11 @@ impl Room {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.systemd {
+        let lab = Laboratory::open()?;
+        let ready = lab.systemd(&args.rest)?;
+        return report(|tally, room| lab.run_all(&[], Some(&ready), tally, room));
+    }
     let chosen = archive::RELEASES
         .iter()
         .filter(|release| args.kernel == release.name || args.kernel == "all")
@@ -203,10 +214,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.shell {
         return lab.shell(first.release, first.lsm);
     }
+    let ready = args.sample.then(|| lab.systemd(&[])).transpose()?;
+    report(|tally, room| lab.run_all(&guests, ready.as_ref(), tally, room))
+}
+
+/// Runs guests with nothing beside them, and says what came of it.
+fn report(guests: impl FnOnce(&mut test::Tally, &Room) -> Result<Vec<String>>) -> Result<()> {
     let mut tally = test::Tally::default();
     let room = Room::default();
     room.make();
-    let failures = lab.run_all(&guests, &mut tally, &room)?;
+    let failures = guests(&mut tally, &room)?;
     println!("{}", tally.line());
     if !failures.is_empty() {
         bail!("vm: failed: {}", failures.join("; "));
@@ -221,14 +238,27 @@ pub(crate) struct Laboratory {
     cache: PathBuf,
     archive: archive::Archive,
     qemu: qemu::Qemu,
-    initramfs: PathBuf,
     busybox: PathBuf,
+    /// With the tests in it; for guests that have no other root.
+    initramfs: PathBuf,
+}
+
+/// A guest that is to be run.
+enum Job<'a> {
+    /// One kernel with the end-to-end tests.
+    Kernel {
+        kernel: archive::Kernel,
+        guest: &'a Guest,
+        dir: PathBuf,
+        initrd: PathBuf,
+    },
+    /// The Debian with a systemd.
+    Systemd(&'a systemd::Ready),
 }
 
 impl Laboratory {
-    /// Builds the binaries and the tests, finds or fetches QEMU, and makes the initramfs.
-    pub(crate) fn prepare(test_args: &[String]) -> Result<Self> {
-        let bin_dir = build::build(Profile::Release)?;
+    /// Finds or fetches QEMU, and the archive's lists. Nothing else uses the directory while this lives.
+    pub(crate) fn open() -> Result<Self> {
         let cache = workspace::tools_dir()?.join("vm");
         std::fs::create_dir_all(&cache).with_context(|| format!("{}", cache.display()))?;
         let lock = cache.join("lock");
@@ -240,31 +270,43 @@ impl Laboratory {
         let archive = archive::Archive::open(&cache)?;
         let qemu = qemu::Qemu::find(&cache)?;
         let busybox = archive.busybox()?;
+        Ok(Self {
+            _lock: lock,
+            initramfs: cache.join("initramfs.cpio"),
+            cache,
+            archive,
+            qemu,
+            busybox,
+        })
+    }
+
+    /// The same, with the binaries and the tests built and in the initramfs.
+    pub(crate) fn prepare(test_args: &[String]) -> Result<Self> {
+        let bin_dir = build::build(Profile::Release)?;
+        let lab = Self::open()?;
         let programs: Vec<PathBuf> = test::test_programs()?
             .into_iter()
             .map(|program| program.executable)
             .collect();
-        let initramfs = cache.join("initramfs.cpio");
-        initramfs::build(&initramfs, &busybox, &bin_dir, &programs, test_args)?;
-        Ok(Self {
-            _lock: lock,
-            cache,
-            archive,
-            qemu,
-            initramfs,
-            busybox,
-        })
+        initramfs::build(&lab.initramfs, &lab.busybox, &bin_dir, &programs, test_args)?;
+        Ok(lab)
+    }
+
+    /// Builds the package, and a Debian in which it can be tried. `only`: parts of the names of the tests to be run.
+    pub(crate) fn systemd(&self, only: &[String]) -> Result<systemd::Ready> {
+        systemd::Ready::prepare(&self.cache, &self.archive, only)
     }
 
     /// Boots each; why those that failed did, a line each.
     pub(crate) fn run_all(
         &self,
         wanted: &[Guest],
+        systemd: Option<&systemd::Ready>,
         tally: &mut test::Tally,
         room: &Room,
     ) -> Result<Vec<String>> {
         // What needs the network or apt, one after another.
-        let mut guests = Vec::new();
+        let mut jobs = Vec::new();
         for guest in wanted {
             let kernel = self.archive.kernel(guest.release)?;
             let name = format!("{} lsm {}", kernel.version, guest.lsm.word());
@@ -275,33 +317,41 @@ impl Laboratory {
             let initrd = dir.join("initrd");
             let modules = archive::modules_of(&kernel);
             initramfs::with_modules(&initrd, &self.initramfs, &self.busybox, &modules)?;
-            guests.push((name, kernel, guest, dir, initrd));
+            jobs.push((
+                name,
+                Job::Kernel {
+                    kernel,
+                    guest,
+                    dir,
+                    initrd,
+                },
+            ));
+        }
+        // Neither the first, which take longest, nor what is waited for at the end.
+        if let Some(ready) = systemd {
+            jobs.insert(jobs.len().min(2), (ready.name(), Job::Systemd(ready)));
         }
         let next = AtomicUsize::new(0);
         let shared = Mutex::new((tally, Vec::new()));
         thread::scope(|scope| {
-            let (guests, next, shared) = (&guests, &next, &shared);
+            let (jobs, next, shared) = (&jobs, &next, &shared);
             for second in [false, true] {
                 scope.spawn(move || {
                     if second {
                         room.wait();
                     }
-                    while let Some((name, kernel, guest, dir, initrd)) =
-                        guests.get(next.fetch_add(1, Ordering::Relaxed))
-                    {
+                    while let Some((name, job)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                         say("vm", format!("{name}: begins"));
+                        let started = Instant::now();
                         let mut all = test::Tally::default();
-                        let machine = qemu::Machine {
-                            kernel: &kernel.image,
-                            initramfs: initrd,
-                            processors: guest.processors,
-                            memory: guest.memory,
-                            lsm: guest.lsm.list(),
-                        };
-                        let result = self.qemu.run(&machine, &guest.limits(), dir, |line| {
+                        let result = self.run_one(job, |line| {
                             all.add(line);
                             println!("{name}: {line}");
                         });
+                        say(
+                            "vm",
+                            format!("{name}: {:.0} s", started.elapsed().as_secs_f32()),
+                        );
                         let failure = match result {
                             Ok(()) if all.passed == 0 => {
                                 Some(format!("{name}: everything was skipped"))
@@ -326,11 +376,35 @@ impl Laboratory {
         Ok(failures)
     }
 
+    fn run_one(&self, job: &Job<'_>, on_line: impl FnMut(&str)) -> Result<()> {
+        match job {
+            Job::Systemd(ready) => ready.run(&self.qemu, on_line),
+            Job::Kernel {
+                kernel,
+                guest,
+                dir,
+                initrd,
+            } => {
+                let machine = qemu::Machine {
+                    kernel: &kernel.image,
+                    root: qemu::Root::Initramfs(initrd),
+                    processors: guest.processors,
+                    memory: guest.memory,
+                    lsm: guest.lsm.list(),
+                };
+                match self.qemu.run(&machine, &guest.limits(), dir, on_line)? {
+                    qemu::Ended::Over => Ok(()),
+                    qemu::Ended::Again => bail!("it wants to be booted again"),
+                }
+            }
+        }
+    }
+
     fn shell(&self, release: &archive::Release, lsm: Lsm) -> Result<()> {
         let kernel = self.archive.kernel(release)?;
         self.qemu.shell(&qemu::Machine {
             kernel: &kernel.image,
-            initramfs: &self.initramfs,
+            root: qemu::Root::Initramfs(&self.initramfs),
             processors: "2",
             memory: LARGE,
             lsm: lsm.list(),

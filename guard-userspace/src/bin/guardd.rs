@@ -1,95 +1,23 @@
 //! guardd: the daemon. Reads its options, takes what it needs in the order in which a failure leaves
 //! nothing behind, and hands over to [`guard::engine`].
 
-use std::{
-    os::unix::net::UnixDatagram,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context as _, bail};
-use clap::{Parser, ValueEnum};
+use clap::Parser as _;
 use guard::{
-    DEFAULT_SOCKET, DEFAULT_STATE_DIR, clock,
+    daemon::{Arguments, ModeName},
     engine::{End, Engine, Options, load_policy},
     herald,
     journal::Journal,
-    kernel::{Kernel, Settings, Tier, btf, pins::Pins},
+    kernel::{Kernel, Settings, Tier, pins::Pins},
     policy::{Mode, Policy},
     process,
     sentinel::{self, Sentinel},
     server,
+    service::Service,
 };
 use tokio::signal::unix::{SignalKind, signal};
-
-/// Watches AI agents from the kernel.
-#[derive(Debug, Parser)]
-#[command(name = "guardd", version)]
-struct Arguments {
-    /// Policy file; without it the default one, or the built-in policy where there is none.
-    #[arg(long, value_name = "FILE")]
-    policy: Option<PathBuf>,
-    /// Control socket.
-    #[arg(long, value_name = "PATH", env = "GUARD_SOCKET", default_value = DEFAULT_SOCKET)]
-    socket: PathBuf,
-    /// Directory of the journal and of what survives a restart.
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
-    state_dir: PathBuf,
-    /// Overrides the policy's mode.
-    #[arg(long)]
-    mode: Option<ModeName>,
-    /// Check the policy, say what is wrong with it, and exit.
-    #[arg(long)]
-    check: bool,
-    /// Processes that can be in sessions at once.
-    #[arg(long, value_name = "N", default_value_t = Settings::default().lineage_size,
-          value_parser = clap::value_parser!(u32).range(16..=4_194_304))]
-    lineage_size: u32,
-    /// How often what would have been stopped is told.
-    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = clock::parse_duration)]
-    digest_every: Duration,
-    /// Where the users are whose own files may tighten the policy.
-    #[arg(long, value_name = "FILE", default_value = "/etc/passwd", hide = true)]
-    passwd: PathBuf,
-    /// No better mechanism than this one, to try what another kernel would do.
-    #[arg(long, value_name = "TIER", hide = true)]
-    tier: Option<TierName>,
-    /// Where the kernel's type information is.
-    #[arg(long, value_name = "FILE", default_value = btf::VMLINUX, hide = true)]
-    btf: PathBuf,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum ModeName {
-    /// Verdicts are recorded, nothing is touched.
-    Observe,
-    /// Verdicts are carried out.
-    Enforce,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum TierName {
-    /// BPF as a security module.
-    Lsm,
-    /// Modify-return on the security modules' functions.
-    ModifyReturn,
-    /// The entry of these functions.
-    Fentry,
-    /// System call tracepoints.
-    Tracepoint,
-}
-
-impl From<TierName> for Tier {
-    fn from(name: TierName) -> Self {
-        match name {
-            TierName::Lsm => Self::Lsm,
-            TierName::ModifyReturn => Self::ModifyReturn,
-            TierName::Fentry => Self::Fentry,
-            TierName::Tracepoint => Self::Tracepoint,
-        }
-    }
-}
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
@@ -275,9 +203,27 @@ fn spare_from_oom() -> std::io::Result<()> {
 /// machine busy, their calls would pass by.
 /// <https://github.com/torvalds/linux/blob/v6.12/include/linux/bpf.h#L1996>
 fn go_before_agents() -> std::io::Result<()> {
-    let lowest = libc::sched_param { sched_priority: 1 };
+    // By the calls themselves: musl's functions of these names only say that they are not there.
+    // The service manager may have seen to it already, and taken the right to do it here.
+    // SAFETY: it asks for this thread's own policy.
+    let now = unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };
+    if [libc::SCHED_RR, libc::SCHED_FIFO]
+        .map(i64::from)
+        .contains(&now)
+    {
+        return Ok(());
+    }
+    // The kernel's `struct sched_param` is the priority alone.
+    let lowest: libc::c_int = 1;
     // SAFETY: a parameter of the kernel's own shape, for this thread, which is the only one.
-    match unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &lowest) } {
+    match unsafe {
+        libc::syscall(
+            libc::SYS_sched_setscheduler,
+            0,
+            libc::SCHED_RR,
+            &raw const lowest,
+        )
+    } {
         0 => Ok(()),
         _ => Err(std::io::Error::last_os_error()),
     }
@@ -309,7 +255,8 @@ async fn run(
     // Before anything is watched or recorded; nobody can connect yet.
     let bound = server::bind(socket)?;
     let lineage = kernel.tables.lineage()?;
-    let started = Engine::start(options, policy, journal, kernel, rings);
+    let service = Service::from_environment();
+    let started = Engine::start(options, policy, journal, kernel, rings, service);
     let (engine, handle) = match started {
         Ok(started) => started,
         Err(error) => {
@@ -321,7 +268,6 @@ async fn run(
     let heralding = tokio::spawn(herald::supervise(handle.clone(), socket.into()));
     let events = handle.clone();
     let serving = tokio::spawn(server::serve(listener, handle, lineage));
-    tell_systemd("READY=1");
     tracing::info!(socket = %socket.display(), "ready");
     let stop = async {
         tokio::select! {
@@ -342,25 +288,4 @@ async fn run(
     // Another daemon may have been told to use it meanwhile; removing our own name is what matters.
     let _ = std::fs::remove_file(socket);
     Ok(ended)
-}
-
-/// `sd_notify(3)`: one datagram to the socket that systemd names.
-fn tell_systemd(state: &str) {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
-        return;
-    };
-    let Ok(socket) = UnixDatagram::unbound() else {
-        return;
-    };
-    let bytes = path.as_encoded_bytes();
-    let sent = if let Some(name) = bytes.strip_prefix(b"@") {
-        use std::os::linux::net::SocketAddrExt as _;
-        std::os::unix::net::SocketAddr::from_abstract_name(name)
-            .and_then(|addr| socket.send_to_addr(state.as_bytes(), &addr))
-    } else {
-        socket.send_to(state.as_bytes(), &path)
-    };
-    if let Err(error) = sent {
-        tracing::warn!(%error, "telling systemd");
-    }
 }

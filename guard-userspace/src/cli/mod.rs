@@ -45,6 +45,11 @@ use crate::{
     wire::{Reply, Request},
 };
 
+/// The definition of the command line, for man pages and completions.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 /// Does what this process's command line says. Must be called while the process has one thread:
 /// `run` forks.
 pub fn main(offline: &Offline) -> ExitCode {

@@ -64,6 +64,7 @@ use crate::{
         files::{self, Trust},
     },
     process::{self, Id},
+    service::Service,
     tls::Libraries,
 };
 
@@ -237,6 +238,7 @@ pub struct Engine {
     /// Processes that could go on but for another guard on the machine.
     kept_by_others: Vec<Id>,
     herald: herald::Herald,
+    service: Service,
 }
 
 /// What others need to talk to the engine.
@@ -278,6 +280,7 @@ impl Engine {
         journal: Journal,
         mut kernel: Kernel,
         rings: Rings,
+        service: Service,
     ) -> Result<(Self, Handle), EngineError> {
         let users = users::add(&mut policy, &options, &[]);
         let bits = LabelBits::assign(None, &policy)?;
@@ -363,6 +366,7 @@ impl Engine {
             tracing_forks: false,
             kept_by_others: Vec::new(),
             herald: herald::Herald::after(begun_at),
+            service,
         };
         engine.mark_own_files();
         engine.trace_forks(true);
@@ -400,6 +404,7 @@ impl Engine {
         stop: impl Future<Output = End>,
         mut reload: impl AsyncFnMut(),
     ) -> End {
+        self.service.ready();
         let mut stop = std::pin::pin!(stop);
         let ended;
         let mut tick = tokio::time::interval(Duration::from_millis(250));
@@ -447,6 +452,7 @@ impl Engine {
                 tokio::task::yield_now().await;
             }
         }
+        self.service.stopping();
         if ended == End::MakesWay {
             self.make_way();
         } else {
@@ -566,6 +572,7 @@ impl Engine {
             return;
         }
         self.ticked_ns = now;
+        self.service.beat();
         self.drain();
         self.kernel.flush_log();
         if let Err(error) = self.kernel.tables.heartbeat() {
@@ -601,6 +608,15 @@ impl Engine {
             self.save();
         }
         self.flush_journal();
+        self.tell_status();
+    }
+
+    /// For `systemctl status`: how many sessions there are, and what is wrong.
+    fn tell_status(&mut self) {
+        // Taken out, since the line is made of what else the engine knows.
+        let mut service = std::mem::take(&mut self.service);
+        service.status(|| self.status_line());
+        self.service = service;
     }
 
     /// Whether one more unlabelled connect is told by itself. Nothing depends on it but a reader's

@@ -54,6 +54,7 @@ impl Engine {
     /// Loads the policy again. The old one stays in force until the new one is complete in the
     /// kernel, and whatever is wrong with the new one changes nothing.
     pub(super) fn reload(&mut self) -> Result<String, Refusal> {
+        self.service.reloading();
         let loaded = load_policy(&self.options)
             .map_err(|error| Refusal::invalid(error.to_string()))
             .and_then(|policy| self.put_in_force(policy));
@@ -69,6 +70,7 @@ impl Engine {
                 self.problems.insert("policy", problem);
             }
         }
+        self.service.ready();
         loaded
     }
 

@@ -19,9 +19,30 @@ const MAX_TREE: usize = 1000;
 const MAX_TIMELINE: usize = 100;
 
 impl Engine {
-    pub(super) fn status(&self) -> Status {
-        let counters = self.kernel.tables.counters().unwrap_or_default();
-        let tasks = self.kernel.tables.tasks().len() as u64;
+    /// One line: `enforce: 2 sessions, 1 hold waits for a person; degraded: …`.
+    pub(super) fn status_line(&self) -> String {
+        let mut line = format!("{}: ", self.mode().name());
+        line.push_str(&match self.sessions.len() {
+            1 => "1 session".to_owned(),
+            many => format!("{many} sessions"),
+        });
+        match self.holds.len() {
+            0 => {}
+            1 => line.push_str(", 1 hold waits for a person"),
+            many => line.push_str(&format!(", {many} holds wait for a person")),
+        }
+        let degraded = self.degraded();
+        if let Some(first) = degraded.first() {
+            line.push_str(&format!("; degraded: {first}"));
+            if let more @ 1.. = degraded.len() - 1 {
+                line.push_str(&format!(" (and {more} more)"));
+            }
+        }
+        line
+    }
+
+    /// What does not work as it should, one line each.
+    fn degraded(&self) -> Vec<String> {
         let mut degraded = self.kernel.hooks.degraded();
         degraded.extend(self.problems.values().cloned());
         if self.journal.unwritten() > 0 && !self.problems.contains_key("journal") {
@@ -30,8 +51,15 @@ impl Engine {
                 self.journal.unwritten()
             ));
         }
-        let (herald, unheard) = self.herald_info();
-        degraded.extend(unheard);
+        degraded.extend(self.herald_info().1);
+        degraded
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let counters = self.kernel.tables.counters().unwrap_or_default();
+        let tasks = self.kernel.tables.tasks().len() as u64;
+        let degraded = self.degraded();
+        let herald = self.herald_info().0;
         let mut not_enforced = self.kernel.hooks.not_enforced();
         not_enforced.extend(self.untapped());
         not_enforced.extend(self.spared_notes());

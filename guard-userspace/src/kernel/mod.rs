@@ -206,9 +206,12 @@ impl Kernel {
                 Err(error) => hooks.cannot_pin(error.to_string()),
             }
         }
-        // The type information of a whole kernel has just been read and dropped.
+        // The type information of a whole kernel has just been read and dropped. musl gives such pieces back by itself.
         // SAFETY: malloc_trim has no precondition.
-        unsafe { libc::malloc_trim(0) };
+        #[cfg(target_env = "gnu")]
+        unsafe {
+            libc::malloc_trim(0);
+        }
         let kernel = Self {
             hooks,
             tables,

@@ -863,7 +863,7 @@ fn inode_generation(path: &Path, meta: &fs::Metadata) -> Option<u32> {
     let file = fs::File::open(path).ok()?;
     let mut version: libc::c_long = 0;
     // SAFETY: the call writes an int, for which there is room.
-    let result = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_GETVERSION, &raw mut version) };
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_GETVERSION as _, &raw mut version) };
     (result == 0).then_some(version as u32)
 }
 

@@ -280,7 +280,7 @@ fn codename() -> Result<String> {
 }
 
 /// Where this machine's apt has Debian's archive from, and its security updates.
-fn repositories() -> Result<(String, String)> {
+pub(super) fn repositories() -> Result<(String, String)> {
     if let Some(mirror) = std::env::var_os(MIRROR_VAR).filter(|value| !value.is_empty()) {
         let mirror = mirror.to_string_lossy().trim_end_matches('/').to_owned();
         return Ok((mirror.clone(), format!("{mirror}-security")));
@@ -307,12 +307,12 @@ fn repositories() -> Result<(String, String)> {
     })
 }
 
-fn source(base: &str, suite: &str) -> String {
+pub(super) fn source(base: &str, suite: &str) -> String {
     format!("deb [signed-by={KEYRING}] {base} {suite} main\n")
 }
 
 /// Makes an apt root; its configuration file. `status`: what counts as installed; nothing otherwise.
-fn apt_root(root: &Path, sources: &str, status: Option<&Path>) -> Result<PathBuf> {
+pub(super) fn apt_root(root: &Path, sources: &str, status: Option<&Path>) -> Result<PathBuf> {
     if !Path::new(KEYRING).is_file() {
         bail!("vm: {KEYRING}: not there: apt-get install debian-archive-keyring");
     }

@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(10 * 60);
 const WHOLE: Duration = Duration::from_secs(75 * 60);
 /// How often its output is looked at.
 const LOOK: Duration = Duration::from_millis(200);
+/// What a guest that wants to be booted again says instead of a status.
+const AGAIN: &str = "again";
 /// Lines of the console that a failure shows.
 const TAIL: usize = 25;
 
@@ -110,19 +112,31 @@ impl Qemu {
                 "none",
             ])
             .arg("-kernel")
-            .arg(machine.kernel)
-            .arg("-initrd")
-            .arg(machine.initramfs)
-            .arg("-append")
-            .arg(format!(
-                "console=ttyS0 panic=-1 quiet printk.devkmsg=on mitigations=off lsm={}{more}",
-                machine.lsm
-            ));
+            .arg(machine.kernel);
+        let root = match machine.root {
+            Root::Initramfs(path) => {
+                command.arg("-initrd").arg(path);
+                ""
+            }
+            Root::Disk(path) => {
+                // What Debian's cloud kernels have built in. A test's disk need not survive this machine's power cut.
+                command.arg("-drive").arg(format!(
+                    "file={},if=none,id=root,format=raw,cache=unsafe",
+                    path.display()
+                ));
+                command.args(["-device", "nvme,drive=root,serial=guard"]);
+                " root=/dev/nvme0n1 rootfstype=ext4 rw"
+            }
+        };
+        command.arg("-append").arg(format!(
+            "console=ttyS0 panic=-1 quiet printk.devkmsg=on mitigations=off lsm={}{root}{more}",
+            machine.lsm
+        ));
         command
     }
 
-    /// Boots, runs the test programs, gives each line of results to `on_line`, and says how the guest ended.
-    /// `limits` are words for the kernel's command line that `/init` reads; `dir` keeps what the guest wrote.
+    /// Boots, gives each line of the results to `on_line`, and says how the guest ended.
+    /// `limits` are words for the kernel's command line; `dir` keeps what the guest wrote.
     ///
     /// # Errors
     /// When a test failed, or the guest panicked, hung or gave no result; with the console's tail.
@@ -132,7 +146,7 @@ impl Qemu {
         limits: &str,
         dir: &Path,
         mut on_line: impl FnMut(&str),
-    ) -> Result<()> {
+    ) -> Result<Ended> {
         fs::create_dir_all(dir).with_context(|| format!("{}", dir.display()))?;
         let mut command = self.guest(machine, limits);
         command.args(["-monitor", "none"]).stdin(Stdio::null());
@@ -175,7 +189,8 @@ impl Qemu {
         lines.each(&mut on_line)?;
         let status = fs::read_to_string(&status)?;
         match (ended, status.trim().parse::<u32>()) {
-            (Some(ended), Ok(0)) if ended.success() => Ok(()),
+            (Some(ended), Ok(0)) if ended.success() => Ok(Ended::Over),
+            (Some(ended), Err(_)) if ended.success() && status.trim() == AGAIN => Ok(Ended::Again),
             (Some(_), Ok(code)) => bail!("a test program ended with {code}"),
             (None, _) => bail!(
                 "no end; silent for {} s; the console's last lines:\n{}",
@@ -200,10 +215,27 @@ impl Qemu {
     }
 }
 
+/// How a guest that did nothing wrong ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It has done all that it was to do.
+    Over,
+    /// It wants to be booted again, with the disk as it has left it.
+    Again,
+}
+
+/// Where its file system is.
+#[derive(Clone, Copy)]
+pub(crate) enum Root<'a> {
+    Initramfs(&'a Path),
+    /// An ext4 image.
+    Disk(&'a Path),
+}
+
 /// What boots.
 pub(crate) struct Machine<'a> {
     pub(crate) kernel: &'a Path,
-    pub(crate) initramfs: &'a Path,
+    pub(crate) root: Root<'a>,
     pub(crate) processors: &'static str,
     /// MiB.
     pub(crate) memory: &'static str,
