@@ -6,7 +6,7 @@ use std::{
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use hmac::{Hmac, Mac as _};
@@ -14,7 +14,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
 use sha2::Sha256;
 
-use crate::{eventually, tls};
+use crate::{eventually, proc, tls};
 
 /// A request that came.
 #[derive(Clone, Debug)]
@@ -25,8 +25,8 @@ pub struct Received {
     pub headers: Vec<(String, String)>,
     /// As it came.
     pub body: Vec<u8>,
-    /// When all of it was there.
-    pub at: Instant,
+    /// When all of it was there, on the clock of events' `mono_ns`.
+    pub at: Duration,
 }
 
 impl Received {
@@ -220,7 +220,7 @@ fn read(stream: &mut impl Read) -> Option<Received> {
                 path,
                 headers,
                 body: bytes[head..head + length].to_vec(),
-                at: Instant::now(),
+                at: proc::monotonic(),
             });
         }
     }

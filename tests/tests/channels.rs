@@ -9,7 +9,7 @@ use std::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use guard_tests::{
@@ -842,7 +842,6 @@ fn measure_how_soon_a_message_leaves() {
         ),
     ];
     let mut s = Scene::in_place(place, &notify.join("\n"));
-    let mut times: [Vec<Duration>; 2] = Default::default();
     let holds = |received: Vec<Received>| -> Vec<Received> {
         received
             .into_iter()
@@ -851,18 +850,33 @@ fn measure_how_soon_a_message_leaves() {
     };
     let connect = format!("tcp {} hello", s.server.addr());
     for n in 0..ROUNDS {
-        let began = Instant::now();
         s.tool.tell(&connect);
-        let webhook = eventually("the webhook", || holds(hooks.received()).get(n).cloned());
-        let slack = eventually("Slack", || {
-            workspace.calls("/api/chat.postMessage").get(n).cloned()
-        });
-        times[0].push(webhook.at - began);
-        times[1].push(slack.at - began);
+        eventually("the webhook", || holds(hooks.received()).get(n).map(drop));
+        let posts = "/api/chat.postMessage";
+        eventually("Slack", || workspace.calls(posts).get(n).map(drop));
         s.guard.approve(&[]);
         s.goes_on();
     }
-    for (name, mut times) in ["webhook", "slack"].into_iter().zip(times) {
+    // The call itself, as the kernel saw it, and guardd's taking it up.
+    let events = s.guard.events_now();
+    let at = |good: &dyn Fn(&guard_tests::Event) -> bool| -> Vec<Duration> {
+        let events = events.iter().filter(|event| good(event));
+        let ns = events.map(|event| event["mono_ns"].as_u64().expect("a time"));
+        ns.map(Duration::from_nanos).collect()
+    };
+    let calls = at(&|event| event.is_connect("infra", "hold"));
+    let taken_up = at(&|event| event.is("hold") && event["object"]["what"] == "held");
+    let of = |received: Vec<Received>| -> Vec<Duration> {
+        received.into_iter().map(|request| request.at).collect()
+    };
+    for (name, ends) in [
+        ("guardd", taken_up),
+        ("webhook", of(holds(hooks.received()))),
+        ("slack", of(workspace.calls("/api/chat.postMessage"))),
+    ] {
+        assert_eq!((calls.len(), ends.len()), (ROUNDS, ROUNDS), "{name}");
+        let times = ends.into_iter().zip(&calls).map(|(end, call)| end - *call);
+        let mut times: Vec<Duration> = times.collect();
         times.sort();
         let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
         println!(

@@ -1,4 +1,4 @@
-//! What a person is told of a hold, the same by every channel and in `guardctl pending` ([`text`]), and what is
+//! What a person is told of a hold, the same by every channel and in `guardctl pending` ([`text()`]), and what is
 //! looked up for it when it is told: the held process stands still meanwhile.
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! The herald: guardd's child that talks to the world outside, so that nothing of that runs where holds are
-//! judged. It tells people of holds by the channels that the policy names ([`notify`]) and brings their answers.
+//! judged. It tells people of holds by the channels that the policy names (`notify`) and brings their answers.
 //!
 //! It is an ordinary process: it may be slow, stuck or dead without anybody's call waiting for it. guardd starts it
 //! where the policy asks for something of it ([`Settings::wants_herald`](crate::policy::Settings::wants_herald)), starts
