@@ -141,7 +141,13 @@ fn in_block_mode_nobody_but_the_allowed_hosts_sees_a_packet_and_two_jobs_leave_n
             assert_eq!(finding["rule"], "elsewhere-reached");
         }
         let step = stopped(&report, "fd77::1")["step"].as_u64().unwrap() as usize;
-        assert_eq!(report["steps"][step - 1]["name"], "six");
+        // The name is read from the step's environment, and a short step may have gone by then; its script is told.
+        let step = &report["steps"][step - 1];
+        assert!(step["name"].is_null() || step["name"] == "six", "{step}");
+        assert!(
+            step["command"].as_str().unwrap().ends_with("/9.sh"),
+            "{step}"
+        );
         assert_eq!(allowed.reached(), round, "{report:#}");
         assert_eq!(wild.reached(), round);
         assert_eq!(literal.reached(), round);
