@@ -15,7 +15,7 @@ use rustix::process::Signal;
 /// Two policies that deny the same and have nothing else in common.
 fn denying(secret: &Path, server: &Tcp, which: usize) -> String {
     let policy = Policy::new();
-    if which % 2 == 0 {
+    if which.is_multiple_of(2) {
         return policy
             .files("secret", &[secret.display()])
             .addresses("out", &[server.addr()])
