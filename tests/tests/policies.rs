@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    io::{BufRead as _, BufReader},
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::Command,
@@ -14,7 +15,7 @@ use rustix::process::Signal;
 /// Two policies that deny the same and have nothing else in common.
 fn denying(secret: &Path, server: &Tcp, which: usize) -> String {
     let policy = Policy::new();
-    if which % 2 == 0 {
+    if which.is_multiple_of(2) {
         return policy
             .files("secret", &[secret.display()])
             .addresses("out", &[server.addr()])
@@ -41,27 +42,25 @@ fn nothing_that_is_denied_succeeds_once_while_the_policy_is_loaded_again_and_aga
     let guard = Guard::new(&place, &denying(&secret, &server, 0));
     let enough = place.path("enough");
     let (mut opens, mut connects) = (guard.tool(), guard.tool());
+    // An emulated processor is not to be kept from loading policies.
+    let pause = match std::env::var_os("GUARD_LABORATORY") {
+        Some(_) => [20_000, 20_000],
+        None => [0, 50],
+    };
+    let enough_text = enough.display();
     opens.tell(&format!(
-        "siege-open {} {}",
+        "siege-open {} {enough_text} {}",
         secret.display(),
-        enough.display()
+        pause[0]
     ));
-    connects.tell(&format!("siege-tcp {} {}", server.addr(), enough.display()));
-    let sessions = [&opens, &connects].map(|tool| guard.session_of(tool.pid()).unwrap());
-    let mut judged = BTreeSet::new();
+    connects.tell(&format!(
+        "siege-tcp {} {enough_text} {}",
+        server.addr(),
+        pause[1]
+    ));
     for round in 1..=50 {
         fs::write(guard.policy(), denying(&secret, &server, round)).unwrap();
         guard.must(&["policy", "reload"]);
-        // What the newest events name; the journal as a whole is long by now.
-        for session in &sessions {
-            let shown = guard.json(&["show", session]);
-            let events = shown["timeline"].as_array().unwrap();
-            judged.extend(
-                events
-                    .iter()
-                    .filter_map(|e| Some(e["rule"].as_str()?.to_owned())),
-            );
-        }
         if round % 10 == 0 {
             // A wrong one changes nothing, and is told with its place.
             fs::write(guard.policy(), "version = 1\n[[rule]]\nname = \"r\"\n").unwrap();
@@ -82,9 +81,24 @@ fn nothing_that_is_denied_succeeds_once_while_the_policy_is_loaded_again_and_aga
     assert!(connected["tries"].as_u64().unwrap() > 50, "{connected}");
     server.untouched();
     println!("50 reloads: opens {opened}, connects {connected}");
-    // Both were judged by either policy, not by one of them all the time.
-    let rules: Vec<_> = judged.iter().map(String::as_str).collect();
-    assert_eq!(rules, ["no-out", "no-secret", "not-that", "not-there"]);
+    // Both were judged by either policy, not by one of them all the time. From the file: it is long by now.
+    let mut left = BTreeSet::from(["no-out", "no-secret", "not-that", "not-there"]);
+    let mut files: Vec<PathBuf> = fs::read_dir(guard.state_dir())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "jsonl"))
+        .collect();
+    files.sort();
+    for file in files {
+        for line in BufReader::new(fs::File::open(file).unwrap()).lines() {
+            let line = line.unwrap();
+            left.retain(|rule| !line.contains(&format!("\"rule\":\"{rule}\"")));
+            if left.is_empty() {
+                return;
+            }
+        }
+    }
+    panic!("never judged by {left:?}");
 }
 
 /// A main file, and fragments beside it.

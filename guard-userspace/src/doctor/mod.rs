@@ -61,7 +61,7 @@ pub fn examine() -> DoctorReport {
     } else {
         Loaded::default()
     };
-    checks.extend([bpf_lsm(&here, &modules), policy()]);
+    checks.extend([bpf_lsm(&here, &modules, &loaded), policy()]);
     let summary = paragraph(&here, &release, &checks, &loaded);
     DoctorReport { checks, summary }
 }
@@ -378,9 +378,16 @@ fn has_bpf(modules: &str) -> bool {
     modules.split(',').any(|name| name.trim() == "bpf")
 }
 
-fn bpf_lsm(here: &Distribution, modules: &str) -> DoctorCheck {
-    let result = if has_bpf(modules) {
+fn bpf_lsm(here: &Distribution, modules: &str, loaded: &Loaded) -> DoctorCheck {
+    let serves = loaded.hooks.iter().any(|hook| hook.tier == "lsm");
+    let result = if serves {
         Ok("in the active list: the best tier serves".into())
+    } else if has_bpf(modules) {
+        let mend = "nothing on guard's side: the messages above say why; what serves instead is listed there";
+        Err((
+            "in the active list, but no program of this kind serves here".to_owned(),
+            mend.to_owned(),
+        ))
     } else {
         let found = match modules.trim() {
             "" => "the active list cannot be read".to_owned(),
@@ -469,14 +476,25 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_mended_by_this_distributions_means() {
-        let check = bpf_lsm(&debian(), "capability,landlock,apparmor");
+        let check = bpf_lsm(
+            &debian(),
+            "capability,landlock,apparmor",
+            &Loaded::default(),
+        );
         assert!(!check.ok && !check.required);
         let mend = check.mend.unwrap();
         assert!(
             mend.contains("lsm=landlock,apparmor,bpf") && mend.contains("update-grub"),
             "{mend}"
         );
-        assert!(bpf_lsm(&debian(), "capability,landlock,bpf").ok);
+        // Being in the list is not serving.
+        let listed = "capability,landlock,bpf";
+        assert!(!bpf_lsm(&debian(), listed, &Loaded::default()).ok);
+        let serves = Loaded {
+            hooks: vec![info("open", "lsm", &["deny"])],
+            not_enforced: Vec::new(),
+        };
+        assert!(bpf_lsm(&debian(), listed, &serves).ok);
         let files = hook(
             &info("guard-files", "none", &[]),
             &debian(),

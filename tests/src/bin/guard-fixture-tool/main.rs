@@ -100,8 +100,8 @@ fn obey(words: &[&str]) -> Value {
             storms::gale(seconds, noted, secret, allowed, denied)
         }
         ["idle-tree"] => forks::idle_tree(),
-        ["siege-open", path, enough] => sieges::open(path, enough),
-        ["siege-tcp", to, enough] => sieges::tcp(to, enough),
+        ["siege-open", path, enough, pause_us] => sieges::open(path, enough, pause_us),
+        ["siege-tcp", to, enough, pause_us] => sieges::tcp(to, enough, pause_us),
         ["run", program, args @ ..] => run(program, args),
         ["spawn", program, args @ ..] => spawn(program, args),
         ["exec", program, args @ ..] => Err(Command::new(program).args(args).exec()),
