@@ -42,7 +42,7 @@ struct Target {
     run: fn(&[u8]),
 }
 
-const TARGETS: [Target; 12] = [
+const TARGETS: [Target; 13] = [
     Target {
         name: "record",
         seeds: record_seeds,

@@ -6,8 +6,8 @@
 pub mod approval;
 pub mod cli;
 pub mod clock;
-pub mod digest;
 pub mod daemon;
+pub mod digest;
 pub mod doctor;
 pub mod engine;
 pub mod event;

@@ -75,8 +75,13 @@ pub mod tests {
             on_timeout: "kill".into(),
             intent: None,
             evidence: vec![read, connect],
+            cwd: Some("/home/a/project".into()),
+            user: Some("root".into()),
+            login_uid: None,
+            environment: Vec::new(),
             group: group.into(),
             like: 1,
+            token: None,
         }
     }
 

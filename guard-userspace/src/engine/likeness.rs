@@ -49,6 +49,9 @@ pub(super) fn of(judged_in: u32, hold: &HoldInfo) -> Option<String> {
         hold.agent,
         hold.intent,
         hold.uid,
+        hold.login_uid,
+        hold.cwd,
+        hold.environment,
         hold.rule,
         hold.when,
         hold.on_timeout,
@@ -214,8 +217,13 @@ mod tests {
             on_timeout: "kill".into(),
             intent: None,
             evidence: vec![read, held],
+            cwd: Some("/home/a/project".into()),
+            user: Some("a".into()),
+            login_uid: None,
+            environment: Vec::new(),
             group: String::new(),
             like: 1,
+            token: None,
         }
     }
 

@@ -34,6 +34,8 @@ fn status() -> Status {
         mode: "enforce".into(),
         kernel: "6.18.0".into(),
         policy: "built-in".into(),
+        policy_files: vec![],
+        user_policies: vec![],
         hooks: vec![],
         not_enforced: vec![],
         sessions: 2,
@@ -46,6 +48,8 @@ fn status() -> Status {
         counters: vec![],
         events: 9,
         state_dir: "/var/lib/guard".into(),
+        journal: None,
+        herald: None,
     }
 }
 
