@@ -168,7 +168,7 @@ fn label() -> Value {
                 "What the server behind a unix:PATH starts for a session belongs to the session.",
             ),
             "hosts" => strings(
-                "Names of hosts: api.example.com, *.example.com, api.*.example.com, or unknown.",
+                "Names of hosts: api.example.com, *.example.com, api.*.example.com, *, or unknown.",
             ),
             "argv" => strings("Command lines, like terraform destroy."),
             "calls" => list("System calls.", words(&act::NAMES)),
@@ -181,6 +181,14 @@ fn label() -> Value {
                     |key| match key {
                         "exe" => strings("Programs for which nothing of this table is a fact."),
                         "files" => strings("Files that do not carry this label."),
+                        "hosts" => strings(
+                            "Names, each with :PORT if wanted, whose addresses do not carry this label as long as a \
+                             connection says no other name.",
+                        ),
+                        "addresses" => strings("Addresses that do not carry this label."),
+                        "resolvers" => strings(
+                            "Name servers that are believed when they say which addresses these hosts have.",
+                        ),
                         _ => Value::Null,
                     },
                 ),
@@ -374,6 +382,13 @@ mod tests {
             "version = 2".to_owned(),
             "mode = \"off\"".into(),
             "rules = []".into(),
+            "[metrics]".into(),
+            "[metrics]\nlisten = \"0.0.0.0:9464\"".into(),
+            "[otlp]\nendpoint = \"http://collector.example\"".into(),
+            "[journald]\nevents = \"some\"".into(),
+            "[journal]\nkeep = 5".into(),
+            "[notify.slack]\nbot = \"x\"".into(),
+            "[[notify.webhook]]\nname = \"a\"".into(),
             "[[agent]]\nname = \"a\"".into(),
             "[[agent]]\nexe = [\"a\"]".into(),
             "[[agent]]\nname = \"a\"\nexe = \"a\"".into(),

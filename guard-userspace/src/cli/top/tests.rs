@@ -178,7 +178,7 @@ fn at_80_by_24_a_hold_shows_who_what_why_and_the_keys() {
         "by        curl https://backboard.example",
         "because   credential-then-infra: credential → infra",
         "/home/a/project/.env  [credential]",
-        "Without an answer it is killed in 1m48s.",
+        "Without an answer it is killed in 1m48s, at 20:42:00 UTC.",
         "20:40:22 open",
     ] {
         has(&picture, text);
@@ -198,7 +198,10 @@ fn a_large_screen_has_the_detail_beside_the_lists() {
         .find(|line| line.contains("SESSIONS"))
         .unwrap();
     assert!(line.contains("WHY"), "{line}");
-    has(&picture, "Without an answer it is killed in 1m48s.");
+    has(
+        &picture,
+        "Without an answer it is killed in 1m48s, at 20:42:00 UTC.",
+    );
 }
 
 #[test]
@@ -566,7 +569,7 @@ fn what_is_long_is_scrolled_and_says_how_much_is_out_of_sight() {
     }
     has(
         &picture(&state, 80, 15),
-        "Without an answer it is killed in 1m48s.",
+        "Without an answer it is killed in 1m48s, at 20:42:00 UTC.",
     );
     // No further than there is something, so that the way back is not longer.
     press(&mut state, KeyCode::PageUp);
