@@ -40,7 +40,7 @@ impl Manager {
                 .heard
                 .iter()
                 .position(|line| line.starts_with(beginning))?;
-            self.heard.drain(..=at).last()
+            self.heard.drain(..=at).next_back()
         })
     }
 }

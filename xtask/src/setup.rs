@@ -53,6 +53,9 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("cat", "coreutils"),
     ("python3", "python3"),
     ("tmux", "tmux"),
+    ("dbus-daemon", "dbus"),
+    ("ip", "iproute2"),
+    ("git", "git"),
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
 ];

@@ -77,7 +77,7 @@ pub struct Hold {
     pub token: String,
     /// The event of the call.
     pub event: Event,
-    /// See [`super::likeness`]; `None` is alike to nothing.
+    /// See `engine/likeness.rs`; `None` is alike to nothing.
     #[serde(default)]
     pub likeness: Option<String>,
     /// Number of its group: that of the first hold in it. 0 in what an older guardd left: a group of its own.

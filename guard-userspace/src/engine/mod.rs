@@ -134,7 +134,7 @@ pub enum End {
 /// How guardd was started.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `None` for [`DEFAULT_POLICY`], and where that is not there for the built-in policy.
+    /// `None` for [`crate::DEFAULT_POLICY`], and where that is not there for the built-in policy.
     pub policy: Option<PathBuf>,
     /// Overrides the policy's mode.
     pub mode: Option<Mode>,
