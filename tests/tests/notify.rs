@@ -35,7 +35,7 @@ fn a_terminal_shows_what_pending_shows() {
             .filter(|line| {
                 line.starts_with("wants to")
                     || line.starts_with("in  ")
-                    || line.contains("guardctl")
+                    || line.starts_with("guardctl")
             })
             .collect()
     };

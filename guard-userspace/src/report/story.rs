@@ -162,10 +162,10 @@ fn carried_out(all: Vec<Verdict>) -> Vec<Verdict> {
             let answered = held.hold.as_ref().and_then(|hold| hold.answered.as_ref());
             verdict.verdict == "deny"
                 && verdict.enforced
-                && answered.is_some_and(|at| {
-                    *at <= verdict.call.time
-                        && words::between_ms(at, &verdict.call.time) <= REFUSAL_MS
-                })
+                // The process runs before its answer is told, so the attempt may be told first.
+                && held.call.time <= verdict.call.time
+                && answered
+                    .is_some_and(|at| words::between_ms(at, &verdict.call.time) <= REFUSAL_MS)
                 && (held.call.pid, &held.call.rule, &held.call.what)
                     == (verdict.call.pid, &verdict.call.rule, &verdict.call.what)
         };

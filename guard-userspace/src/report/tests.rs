@@ -197,6 +197,7 @@ Nothing that a rule or a person had to do with.
 fn the_repeated_call_of_a_denied_hold_is_no_verdict_of_its_own() {
     let mut story = incident();
     for (seconds, object) in [
+        (5, "infra.example"),
         (8, "infra.example"),
         (8, "other.example"),
         (40, "infra.example"),
@@ -214,7 +215,7 @@ fn the_repeated_call_of_a_denied_hold_is_no_verdict_of_its_own() {
     assert_eq!(
         outcomes,
         [
-            "h-1 denied by uid 0 (pid 77) after 1s; 1 attempt failed",
+            "h-1 denied by uid 0 (pid 77) after 1s; 2 attempts failed",
             "the call failed",
             "the call failed"
         ]
