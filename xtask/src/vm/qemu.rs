@@ -159,6 +159,8 @@ impl Qemu {
                 .arg("-serial")
                 .arg(format!("chardev:c{index}"));
         }
+        // A fourth, for somebody to be logged in at.
+        command.args(["-serial", "null"]);
         let [console, results, status] = outputs;
         let mut child = command
             .spawn()

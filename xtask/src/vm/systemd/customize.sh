@@ -14,14 +14,25 @@ ln -s /dev/null "$root/etc/systemd/system/serial-getty@ttyS0.service"
 
 # A user who is logged in from boot on, at the fourth serial line (there need be no screen), and whose profile starts an agent.
 chroot "$root" useradd --create-home --shell /bin/bash --uid 1000 worker
-mkdir -p "$root/etc/systemd/system/serial-getty@ttyS3.service.d"
-cat >"$root/etc/systemd/system/serial-getty@ttyS3.service.d/autologin.conf" <<'UNIT'
+# (A unit of its own: systemd's waits for udev to find the line, and there is no udev.)
+cat >"$root/etc/systemd/system/lab-login.service" <<'UNIT'
+[Unit]
+Description=A login
+After=systemd-user-sessions.service
+
 [Service]
-ExecStart=
-ExecStart=-/sbin/agetty --autologin worker --noclear --keep-baud 115200 ttyS3 vt102
+Type=idle
+ExecStart=-/sbin/agetty --autologin worker --noclear --local-line --keep-baud 115200 ttyS3 vt102
+Restart=always
+StandardInput=tty
+StandardOutput=tty
+TTYPath=/dev/ttyS3
+TTYReset=yes
+TTYVHangup=yes
+KillMode=process
+IgnoreSIGPIPE=no
+SendSIGHUP=yes
 UNIT
-mkdir -p "$root/etc/systemd/system/getty.target.wants"
-ln -s /lib/systemd/system/serial-getty@.service "$root/etc/systemd/system/getty.target.wants/serial-getty@ttyS3.service"
 
 # The tests; they are written into the image before each run.
 mkdir -p "$root/lab"
@@ -36,3 +47,4 @@ ExecStart=/bin/bash /lab/run.sh
 UNIT
 mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
 ln -s ../lab.service "$root/etc/systemd/system/multi-user.target.wants/lab.service"
+ln -s ../lab-login.service "$root/etc/systemd/system/multi-user.target.wants/lab-login.service"
