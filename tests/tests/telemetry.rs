@@ -558,3 +558,54 @@ fn systemds_journal_gets_entries_with_fields() {
     );
     assert!(found["MESSAGE"].contains("open"), "{found:?}");
 }
+
+/// The figure of docs/performance.md: everything on, 200 sessions.
+#[test]
+#[ignore = "measures"]
+fn how_much_memory_everything_takes() {
+    let place = Place::new();
+    let server = ApiServer::plain();
+    let key = place.file("key", "made-up-key-of-a-test");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let webhook = |name: &str| {
+        format!(
+            "[[notify.webhook]]\nname = \"{name}\"\nurl = \"http://127.0.0.1:{}/{name}\"\nkey_file = \"{}\"\n",
+            server.port(),
+            key.display()
+        )
+    };
+    let more = format!(
+        "[metrics]\nlisten = \"127.0.0.1:{}\"\n[otlp]\nendpoint = \"http://127.0.0.1:{}\"\nevents = \"all\"\n\
+         [notify.terminal]\n[notify.desktop]\n{}{}",
+        free_port(),
+        server.port(),
+        webhook("one"),
+        webhook("two"),
+    );
+    let guard = Guard::new(&place, &policy(&place, &more));
+    let mut children: Vec<_> = (0..200)
+        .map(|_| guard.run(&[], "sleep").arg("600").spawn().unwrap())
+        .collect();
+    eventually("200 sessions", || {
+        (guard.sessions().len() == 200).then_some(())
+    });
+    let of = |pid: u32, field: &str| -> u64 {
+        let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = text.lines().find(|line| line.starts_with(field)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    for pid in std::iter::once(guard.pid()).chain(proc::children(guard.pid())) {
+        println!(
+            "{}: RSS {} KiB, of which anonymous {}",
+            proc::describe(pid),
+            of(pid, "VmRSS:"),
+            of(pid, "RssAnon:")
+        );
+    }
+    let rss = of(guard.pid(), "VmRSS:");
+    for child in &mut children {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    assert!(rss <= 50 << 10, "guardd takes {rss} KiB");
+}
