@@ -244,8 +244,14 @@ fn command(socket: &Path, fds: [i32; 2]) -> Command {
                 libc::close(from);
             }
             // guardd runs before every ordinary process; this one is an ordinary process.
-            let ordinary = libc::sched_param { sched_priority: 0 };
-            libc::sched_setscheduler(0, libc::SCHED_OTHER, &ordinary);
+            // By the call itself, whose parameter is the priority alone: musl's function does nothing.
+            let ordinary: libc::c_int = 0;
+            libc::syscall(
+                libc::SYS_sched_setscheduler,
+                0,
+                libc::SCHED_OTHER,
+                &raw const ordinary,
+            );
             // But agents that keep the machine busy must not keep people from being told.
             libc::setpriority(libc::PRIO_PROCESS, 0, NICE);
             // Ctrl-C at the terminal is for guardd, with which the herald ends.
