@@ -154,7 +154,7 @@ the_unit_is_hardened() {
 
 man_pages_are_there() {
     must says 'guardctl-status' man guardctl
-    must says 'policy file is right' man guardctl-policy-check
+    must says 'guardctl policy check' man guardctl-policy-check
     must says '--state-dir' man guardd
     local page
     # One at a time: mandoc reads only the first that is compressed.
