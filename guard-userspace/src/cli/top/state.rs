@@ -40,6 +40,10 @@ impl Pane {
 
 /// What keys mean now.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one of it, as long as the screen is up"
+)]
 pub enum Mode {
     /// Moving and acting.
     Normal,
