@@ -2,6 +2,11 @@
 
 mod serve;
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
@@ -20,12 +25,15 @@ pub(super) struct Metrics {
     settings: Settings,
     figures: Figures,
     serving: JoinHandle<()>,
+    /// The address is this listener's. Another's socket in its place must stay.
+    bound: Arc<AtomicBool>,
 }
 
 impl Metrics {
     pub(super) fn new(settings: Settings, context: &Context) -> Self {
         let part = context.board.part("metrics");
         let figures = Figures::new();
+        let bound = Arc::<AtomicBool>::default();
         let serving = tokio::spawn(serve::serve(
             settings.listen.clone(),
             Shown {
@@ -33,11 +41,13 @@ impl Metrics {
                 link: context.link.clone(),
             },
             part,
+            bound.clone(),
         ));
         Self {
             settings,
             figures,
             serving,
+            bound,
         }
     }
 
@@ -53,7 +63,9 @@ impl Metrics {
 impl Drop for Metrics {
     fn drop(&mut self) {
         self.serving.abort();
-        serve::clean_up(&self.settings.listen);
+        if self.bound.load(Ordering::Relaxed) {
+            serve::clean_up(&self.settings.listen);
+        }
     }
 }
 

@@ -2,7 +2,14 @@
 //! much or reads nothing loses the connection.
 
 use std::{
-    convert::Infallible, net::IpAddr, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc,
+    convert::Infallible,
+    net::IpAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -41,7 +48,7 @@ enum Listener {
 }
 
 /// Serves for as long as it is polled.
-pub(super) async fn serve(listen: Listen, shown: Shown, part: Part) {
+pub(super) async fn serve(listen: Listen, shown: Shown, part: Part, bound: Arc<AtomicBool>) {
     let listener = loop {
         match bind(&listen).await {
             Ok(listener) => break listener,
@@ -49,6 +56,7 @@ pub(super) async fn serve(listen: Listen, shown: Shown, part: Part) {
         }
         tokio::time::sleep(AGAIN).await;
     };
+    bound.store(true, Ordering::Relaxed);
     part.ok();
     let seats = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
