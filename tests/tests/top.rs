@@ -1,6 +1,6 @@
 //! `guardctl top` in a real terminal: what stands on the screen, and what its keys do to real processes.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use guard_tests::{
     Guard, Place, Policy, Tool, eventually, fixture, has_program, proc, server::Tcp, tmux::Tmux,
@@ -411,11 +411,15 @@ fn what_an_agent_chose_does_not_act_on_the_terminal() {
     s.quit();
 }
 
-/// The screen with what differs from run to run replaced, column by column, so that it can stand in a page.
-fn steady(screen: &[String], dir: &str) -> String {
+/// The screen with what differs from run to run replaced, column by column, so that it can stand in a page; `dirs`
+/// are where the test's files are.
+fn steady(screen: &[String], dirs: [&Path; 2]) -> String {
     let mut out = String::new();
     for (n, line) in screen.iter().enumerate() {
-        let mut line = line.replace(dir, "/home/ada/shop");
+        let mut line = line.clone();
+        for dir in dirs {
+            line = line.replace(dir.to_str().expect("a path"), "/home/ada/shop");
+        }
         if n == 0 {
             let (text, _) = line.split_once("  up ").expect("how long it runs");
             line = format!("{:<72}up 2m05s", text.trim_end());
@@ -483,7 +487,7 @@ fn the_page_has_the_screen() {
             && screen.iter().any(|line| line.contains("s-1   held"))
             && events.into_iter().any(|line| line.contains("id=h-1"))
     });
-    let picture = steady(&screen, s.secret.path().to_str().expect("a path"));
+    let picture = steady(&screen, [s.secret.path(), s.place.dir()]);
     s.guard.approve(&[]);
     assert_eq!(s.tool.answer()["echo"], "hello");
     s.quit();
