@@ -618,9 +618,9 @@ pub fn wait_for_guardd(
 /// How long a job of an interactive shell waits on its processor at most; guardd, on another, takes a tenth of that.
 const SPIN_NS: u64 = 1_000_000;
 /// Looks in one call of [`guard_look_out`]: as many as the verifier follows in short time.
-const LOOKS: u32 = 1024;
+const LOOKS: u32 = 256;
 /// Calls of it at most.
-const LOOKOUTS: u32 = 64;
+const LOOKOUTS: u32 = 256;
 
 /// Waits on the processor until guardd has looked; when it takes too long, by being stopped after all. Exported for the
 /// reason given at [`kernel`].

@@ -380,11 +380,11 @@ fn look(
     if load_to_tail(skb, segment.at, tail, kept, fits) != 0 {
         return None;
     }
-    scratch.socket = *socket;
+    kernel::copy(&mut scratch.socket, socket);
     // SAFETY: takes the context.
     scratch.cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
     let becomes = guard_look(scratch.slot, (kept + fits) as u32);
-    *socket = scratch.socket;
+    kernel::copy(socket, &scratch.socket);
     if socket.state == connection::READ {
         // From its first byte on, whatever of it was seen just now.
         socket.told = segment.seq;
@@ -404,9 +404,9 @@ fn look(
             return Some(true);
         }
         // No room for it: what the rest would say is not going to be known.
-        scratch.socket = *socket;
+        kernel::copy(&mut scratch.socket, socket);
         if guard_cut(scratch.slot) == STAYS {
-            *socket = scratch.socket;
+            kernel::copy(socket, &scratch.socket);
             return Some(false);
         }
     }
@@ -653,33 +653,40 @@ pub extern "C" fn guard_host(slot: u32, generation: u32) -> u32 {
     if len > 1 && name_byte(scratch, len - 1) == b'.' {
         len -= 1;
     }
-    for i in 0..255u32 {
-        if i >= kernel::opaque(len as u64) as u32 {
+    for behind in 0..255u32 {
+        if behind >= kernel::opaque(len as u64) as u32 {
             break;
         }
-        let byte = name_byte(scratch, len.wrapping_sub(i + 1));
-        if byte == b'.' && i != 0 {
-            add_labels(scratch, scratch.hash, i, kind::SUFFIX, generation);
-            // What is behind each dot, from the last on.
-            let dot = path::forget(&scratch.count);
-            if dot < 32 {
-                scratch.components[dot as usize & 31] = scratch.hash;
-                scratch.prefix[dot as usize & 31] = i as u64;
-            }
-            scratch.count = dot.wrapping_add(1);
-        }
-        let small = if byte.is_ascii_uppercase() {
-            byte | 0x20
-        } else {
-            byte
-        };
-        scratch.hash = fnv_step(scratch.hash, small);
+        guard_host_byte(slot, len.wrapping_sub(behind + 1), behind, generation);
     }
     add_labels(scratch, scratch.hash, len, kind::EXACT, generation);
     let open = judge::config().is_some_and(|config| config.names & asked::MIDDLE != 0);
     if open {
         guard_host_around(slot, len, generation);
     }
+    0
+}
+
+/// Byte `at` of the name, which has `behind` bytes behind it. Exported for the reason given at [`kernel`]: within the
+/// loop, the verifier would follow each of its ways for every byte anew.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_host_byte(slot: u32, at: u32, behind: u32, generation: u32) -> u32 {
+    let Some(scratch) = maps::memory(slot) else {
+        return 0;
+    };
+    let byte = name_byte(scratch, at);
+    if byte == b'.' && behind != 0 {
+        add_labels(scratch, scratch.hash, behind, kind::SUFFIX, generation);
+        // What is behind each dot, from the last on.
+        let dot = path::forget(&scratch.count);
+        if dot < 32 {
+            scratch.components[dot as usize & 31] = scratch.hash;
+            scratch.prefix[dot as usize & 31] = behind as u64;
+        }
+        scratch.count = dot.wrapping_add(1);
+    }
+    scratch.hash = fnv_step(scratch.hash, byte.to_ascii_lowercase());
     0
 }
 
@@ -694,40 +701,46 @@ pub extern "C" fn guard_host_around(slot: u32, len: u32, generation: u32) -> u32
     scratch.word = FNV_OFFSET;
     // Dots that are still to come. Of more than there is room for, the first ones were not noted.
     scratch.index = scratch.count;
-    for i in 0..255u32 {
-        if i >= kernel::opaque(len as u64) as u32 {
+    for at in 0..255u32 {
+        if at >= kernel::opaque(len as u64) as u32 || guard_host_part(slot, at, generation) == 0 {
             break;
         }
-        let byte = name_byte(scratch, i);
-        if byte == b'.' {
-            let left = path::forget(&scratch.index);
-            if left < 2 {
-                break;
-            }
-            // The part behind this dot is left out: what is behind the next one, which is two before the count.
-            let next = left.wrapping_sub(2);
-            scratch.index = left.wrapping_sub(1);
-            if next < 32 {
-                let behind = scratch.components[next as usize & 31];
-                let size = scratch.prefix[next as usize & 31] as u32;
-                let hash = around(scratch.word, behind);
-                add_labels(
-                    scratch,
-                    hash,
-                    size.wrapping_add(i),
-                    kind::MIDDLE,
-                    generation,
-                );
-            }
-        }
-        let small = if byte.is_ascii_uppercase() {
-            byte | 0x20
-        } else {
-            byte
-        };
-        scratch.word = fnv_step(scratch.word, small);
     }
     0
+}
+
+/// Byte `at` of the name, from its beginning on; gives 0 when no other part can be left out. Exported like
+/// [`guard_host_byte`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_host_part(slot: u32, at: u32, generation: u32) -> u32 {
+    let Some(scratch) = maps::memory(slot) else {
+        return 0;
+    };
+    let byte = name_byte(scratch, at);
+    if byte == b'.' {
+        let left = path::forget(&scratch.index);
+        if left < 2 {
+            return 0;
+        }
+        // The part behind this dot is left out: what is behind the next one, which is two before the count.
+        let next = left.wrapping_sub(2);
+        scratch.index = left.wrapping_sub(1);
+        if next < 32 {
+            let behind = scratch.components[next as usize & 31];
+            let size = scratch.prefix[next as usize & 31] as u32;
+            let hash = around(scratch.word, behind);
+            add_labels(
+                scratch,
+                hash,
+                size.wrapping_add(at),
+                kind::MIDDLE,
+                generation,
+            );
+        }
+    }
+    scratch.word = fnv_step(scratch.word, byte.to_ascii_lowercase());
+    1
 }
 
 #[inline(always)]
@@ -866,10 +879,13 @@ pub fn handed() -> u32 {
 /// How long a connect waits on its processor for guardd, on another, to read what name servers have said. guardd is
 /// woken before whoever asked, and takes a tenth of that.
 const AWAIT_NS: u64 = 2_000_000;
-/// Looks in one call of [`guard_answers_read`], and calls of it at most.
-const LOOKS: u32 = 256;
+/// Looks in one call of [`guard_answers_read`], calls of it in one of [`guard_await_some`], and calls of that at most: the
+/// verifier follows each loop once.
+const LOOKS: u32 = 128;
 /// See [`LOOKS`].
-const LOOKOUTS: u32 = 2048;
+const LOOKOUTS: u32 = 64;
+/// See [`LOOKS`].
+const WATCHES: u32 = 64;
 
 /// Waits a moment until guardd has read what name servers have said so far; whether it has yet to.
 #[inline(always)]
@@ -895,13 +911,28 @@ pub fn await_answers() -> bool {
 pub extern "C" fn guard_await_answers(handed: u32) -> u32 {
     // SAFETY: the helper has no precondition.
     let began = unsafe { bpf_ktime_get_ns() };
+    for _ in 0..WATCHES {
+        match guard_await_some(handed, began) {
+            0 => {}
+            1 => return 1,
+            _ => break,
+        }
+    }
+    0
+}
+
+/// Waits for a part of [`guard_await_answers`]'s time: gives 1 when they are read, 2 when the time is over. Exported for
+/// the reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_await_some(handed: u32, began: u64) -> u32 {
     for _ in 0..LOOKOUTS {
         if guard_answers_read(handed) != 0 {
             return 1;
         }
-        // SAFETY: as above.
+        // SAFETY: the helper has no precondition.
         if unsafe { bpf_ktime_get_ns() }.wrapping_sub(began) > AWAIT_NS {
-            break;
+            return 2;
         }
     }
     0
@@ -1187,17 +1218,21 @@ fn fill_name(record: &mut NameRecord, scratch: &Scratch, kind: u8, labels: u64, 
     header.flags = 0;
     header.kind = kind;
     header.tier = tier::CGROUP;
-    header.comm = socket.comm;
+    kernel::copy_words(&mut header.comm, &socket.comm);
     emit::fill_judgement(header, labels, &scratch.judgement);
     header.latency_ns = emit::since(now_ns);
-    record.addr = socket.addr;
+    kernel::copy_words(&mut record.addr, &socket.addr);
     record.cookie = scratch.cookie;
     record.seen = scratch.seen;
     record.family = socket.family;
     record.port = socket.port;
     record.host_len = scratch.host_len;
     record.pad = 0;
-    record.host = scratch.host;
+    // A name has no more bytes than that.
+    let last = record.host.len() - 1;
+    record.host[last] = 0;
+    let from = scratch.host.as_ptr() as Address;
+    copy_to(record.host.as_mut_ptr(), from, last as u64, last as u64);
 }
 
 /// What arrives: answers of name servers are handed to guardd, whoever asked.

@@ -463,7 +463,7 @@ fn hand_segment<const N: usize>(
     header.verdict = 0;
     header.would = 0;
     header.tier = tier::CGROUP;
-    header.comm = socket.comm;
+    kernel::copy_words(&mut header.comm, &socket.comm);
     // SAFETY: takes the context.
     head.conn = unsafe { bpf_get_socket_cookie(skb.cast()) };
     head.at = segment.seq as u64;
@@ -471,7 +471,7 @@ fn hand_segment<const N: usize>(
     head.len = segment.len as u64;
     head.copied = if copied { most as u32 } else { 0 };
     head.via = via;
-    head.peer = socket.addr;
+    kernel::copy_words(&mut head.peer, &socket.addr);
     head.port = socket.port;
     head.family = socket.family;
     head.ends = 0;

@@ -17,6 +17,10 @@ use guard_tests::{
 const API: &str = "api.guard-names.test";
 /// As long, and nobody's.
 const OTHER: &str = "www.guard-names.test";
+/// What name servers say here: guard hears every answer on the machine, also while another test runs, so a name that one
+/// of these resolves is no other test's, and the address of one that shares its address neither.
+const SERVED: &str = "api.guard-served.test";
+const SHARED: [&str; 2] = ["api.guard-shared.test", "www.guard-shared.test"];
 
 fn policy(then: &str, hosts: &[&str]) -> Policy {
     Policy::new()
@@ -361,13 +365,13 @@ fn a_name_from_a_name_server_is_judged_before_a_byte_of_plain_text_leaves() {
     }
     let place = Place::new();
     let here = Stands::For(Ipv4Addr::LOCALHOST);
-    let alias = || Stands::Alias(API.into());
+    let alias = || Stands::Alias(SERVED.into());
     for truncating in [false, true] {
         let names = [
-            (API, here.clone()),
-            ("alias.guard-names.test", alias()),
+            (SERVED, here.clone()),
+            ("alias.guard-served.test", alias()),
             (
-                "free.guard-other.test",
+                "free.guard-served-other.test",
                 Stands::For(Ipv4Addr::new(127, 0, 0, 2)),
             ),
         ];
@@ -376,10 +380,10 @@ fn a_name_from_a_name_server_is_judged_before_a_byte_of_plain_text_leaves() {
         let (http, free) = (Tcp::v4(), Tcp::at("127.0.0.2:0"));
         let guard = Guard::of(&place)
             .named(if truncating { "by-tcp" } else { "by-udp" })
-            .start(&policy("deny", &[API]));
+            .start(&policy("deny", &[SERVED]));
         serves(&guard);
         let mut events = guard.events();
-        for host in [API, "alias.guard-names.test"] {
+        for host in [SERVED, "alias.guard-served.test"] {
             let url = format!("http://{host}:{}/", http.port());
             let status = resolving
                 .run(&guard, &["curl", "-sS", "-m", "20", &url])
@@ -392,7 +396,7 @@ fn a_name_from_a_name_server_is_judged_before_a_byte_of_plain_text_leaves() {
         }
         // guardd knows the name by now: it falls at the connect itself.
         let before = http.reached().connections;
-        let url = format!("http://{API}:{}/", http.port());
+        let url = format!("http://{SERVED}:{}/", http.port());
         let status = resolving
             .run(&guard, &["curl", "-sS", "-m", "20", &url])
             .status()
@@ -400,7 +404,7 @@ fn a_name_from_a_name_server_is_judged_before_a_byte_of_plain_text_leaves() {
         assert!(!status.success());
         assert_eq!(http.reached().connections, before);
         // Somebody else's name, at another address.
-        let url = format!("http://free.guard-other.test:{}/", free.port());
+        let url = format!("http://free.guard-served-other.test:{}/", free.port());
         let _ = resolving
             .run(&guard, &["curl", "-sS", "-m", "2", &url])
             .status()
@@ -416,12 +420,13 @@ fn of_an_address_with_two_names_the_client_hello_says_which() {
         return;
     }
     let place = Place::new();
-    let here = Stands::For(Ipv4Addr::LOCALHOST);
-    let server = NameServer::new(&[(API, here.clone()), (OTHER, here)], false);
+    let [api, other] = SHARED;
+    let here = Stands::For(Ipv4Addr::new(127, 0, 0, 3));
+    let server = NameServer::new(&[(api, here.clone()), (other, here)], false);
     let resolving = Resolving::by(&place, &server);
-    let guard = guarding(&place, &policy("deny", &[API]));
+    let guard = guarding(&place, &policy("deny", &[api]));
     let mut events = guard.events();
-    let https = Tcp::v4();
+    let https = Tcp::at("127.0.0.3:0");
     let curl = |host: &str| {
         let url = format!("https://{host}:{}/", https.port());
         let _ = resolving
@@ -429,15 +434,15 @@ fn of_an_address_with_two_names_the_client_hello_says_which() {
             .status()
             .unwrap();
     };
-    curl(API);
+    curl(api);
     assert_eq!(https.reached().bytes, 0);
     // An echo is no TLS server, so curl fails; its ClientHello has left.
-    curl(OTHER);
+    curl(other);
     let after = https.reached().bytes;
     // At first the address is the denied one's alone as far as anybody knows; afterwards it is both's.
-    curl(OTHER);
+    curl(other);
     assert!(https.reached().bytes > after.min(1), "{after}");
-    curl(API);
+    curl(api);
     let event = events.wait("the refusal by its name", |e| {
         e.is_connect("infra", "deny") && e["object"]["host_from"] == "sni"
     });

@@ -99,6 +99,9 @@ pub enum KernelError {
         #[source]
         source: MapError,
     },
+    /// It cannot be told whether a program still uses the policy before.
+    #[error("kernel programs: they cannot be waited for: {0}")]
+    Wait(#[source] io::Error),
     /// The object lacks something that this binary expects.
     #[error(
         "the kernel object has no {0}: guardd and its kernel programs are from different builds"

@@ -128,6 +128,59 @@ pub(super) fn next_map(id: u32) -> Option<u32> {
     Some(attr.next_id)
 }
 
+/// Returns when no program runs any more that was running at the call, on any processor: each has ended, also one
+/// that was preempted in its middle. That is what the kernel promises to whoever changes a map of maps
+/// (`maybe_wait_bpf_programs`), and to nobody else who cannot load a module.
+/// <https://github.com/torvalds/linux/commit/1ae80cf31938c8f77c37a29bbe29e7f1cd492be8>
+///
+/// # Errors
+/// What the kernel says; then nothing has been waited for.
+pub(super) fn wait_for_programs() -> io::Result<()> {
+    const BPF_MAP_CREATE: libc::c_long = 0;
+    const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+    const ARRAY: u32 = 2;
+    const ARRAY_OF_MAPS: u32 = 12;
+    #[repr(C)]
+    struct Create {
+        map_type: u32,
+        key_size: u32,
+        value_size: u32,
+        max_entries: u32,
+        map_flags: u32,
+        inner_map_fd: u32,
+    }
+    #[repr(C)]
+    struct Update {
+        map_fd: u32,
+        pad: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    let create = |map_type: u32, inner_map_fd: u32| {
+        let mut attr = Create {
+            map_type,
+            key_size: 4,
+            value_size: 4,
+            max_entries: 1,
+            map_flags: 0,
+            inner_map_fd,
+        };
+        bpf(BPF_MAP_CREATE, &mut attr).map(owned)
+    };
+    let inner = create(ARRAY, 0)?;
+    let outer = create(ARRAY_OF_MAPS, inner.as_raw_fd() as u32)?;
+    let (key, value) = (0u32, inner.as_raw_fd() as u32);
+    let mut attr = Update {
+        map_fd: outer.as_raw_fd() as u32,
+        pad: 0,
+        key: (&raw const key) as u64,
+        value: (&raw const value) as u64,
+        flags: 0,
+    };
+    bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
 /// Loads a program.
 ///
 /// # Errors

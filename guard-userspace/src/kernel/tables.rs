@@ -32,7 +32,7 @@ use guard_common::{
     },
 };
 
-use super::{KernelError, Neighbours, neighbours};
+use super::{KernelError, Neighbours, neighbours, sys};
 use crate::{names::Taken, policy, process};
 
 /// Handed over and lost, by class.
@@ -558,9 +558,12 @@ impl Tables {
     /// Writes a compiled policy to the half that is not in force. Nothing is judged by it yet.
     ///
     /// # Errors
-    /// When a table is full; the policy in force is untouched.
+    /// When a table is full, or the kernel refuses; the policy in force is untouched.
     pub fn stage(&mut self, tables: &policy::Tables) -> Result<(), KernelError> {
         let generation = self.next_generation();
+        // A program that began while this half was still in force may be in its middle, preempted, and would find
+        // nothing in it.
+        sys::wait_for_programs().map_err(KernelError::Wait)?;
         self.clear(generation);
         at("NAMES", self.names.set(generation, tables.names, 0))?;
         for (index, pattern) in tables.patterns.iter().enumerate() {
