@@ -278,7 +278,10 @@ pub fn copy_words(to: &mut [u8; 16], from: &[u8; 16]) {
 #[inline(always)]
 pub fn copy<T: Copy>(to: &mut T, from: &T) {
     const { assert!(align_of::<T>() == 8 && size_of::<T>() % 8 == 0) };
-    let (to, from) = ((&raw mut *to).cast::<u64>(), (&raw const *from).cast::<u64>());
+    let (to, from) = (
+        (&raw mut *to).cast::<u64>(),
+        (&raw const *from).cast::<u64>(),
+    );
     for word in 0..size_of::<T>() / 8 {
         // SAFETY: within both; aligned as `T` is; any bytes of a `T` are words.
         unsafe { to.add(word).write_volatile(from.add(word).read_volatile()) };

@@ -219,25 +219,11 @@ fn in_guests(room: &vm::Room) -> Result<(Tally, Vec<String>)> {
     let guests = vm::sample();
     let failures = match vm::Laboratory::prepare(&[]) {
         Ok(lab) => {
-            let mut wrong = Vec::new();
-            let ready = match lab.systemd(&[]) {
-                Ok(ready) => Some(ready),
-                Err(error) if error.is::<vm::NotHere>() => {
-                    say(
-                        "test",
-                        format!("the package on a systemd: skipped: {error:#}"),
-                    );
-                    tally.ignored += 1;
-                    None
-                }
-                Err(error) => {
-                    wrong.push(format!("the package: {error:#}"));
-                    None
-                }
+            let systemd = vm::Systemd {
+                only: &[],
+                must: false,
             };
-            let failed = lab.run_all(&guests, ready.as_ref(), &mut tally, room)?;
-            wrong.extend(failed);
-            wrong
+            lab.run_all(&guests, Some(systemd), &mut tally, room)?
         }
         // Without the archive's kernels nothing can be said of other kernels than this one; everything
         // else has been tried.

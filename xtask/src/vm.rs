@@ -21,7 +21,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-pub(crate) use systemd::NotHere;
 
 use crate::{
     build::{self, Profile},
@@ -183,8 +182,11 @@ impl Room {
 pub(crate) fn run(args: &Args) -> Result<()> {
     if args.systemd {
         let lab = Laboratory::open()?;
-        let ready = lab.systemd(&args.rest)?;
-        return report(|tally, room| lab.run_all(&[], Some(&ready), tally, room));
+        let systemd = Systemd {
+            only: &args.rest,
+            must: true,
+        };
+        return report(|tally, room| lab.run_all(&[], Some(systemd), tally, room));
     }
     let chosen = archive::RELEASES
         .iter()
@@ -214,8 +216,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.shell {
         return lab.shell(first.release, first.lsm);
     }
-    let ready = args.sample.then(|| lab.systemd(&[])).transpose()?;
-    report(|tally, room| lab.run_all(&guests, ready.as_ref(), tally, room))
+    let systemd = args.sample.then_some(Systemd {
+        only: &[],
+        must: true,
+    });
+    report(|tally, room| lab.run_all(&guests, systemd, tally, room))
 }
 
 /// Runs guests with nothing beside them, and says what came of it.
@@ -253,7 +258,26 @@ enum Job<'a> {
         initrd: PathBuf,
     },
     /// The Debian with a systemd.
-    Systemd(&'a systemd::Ready),
+    Systemd(Systemd<'a>),
+}
+
+/// What to try in a Debian with a systemd, in which guard's package is installed.
+#[derive(Clone, Copy)]
+pub(crate) struct Systemd<'a> {
+    /// Parts of the names of the tests to be run; all where there is none.
+    pub(crate) only: &'a [String],
+    /// Whether it is a failure that this machine lacks what it takes.
+    pub(crate) must: bool,
+}
+
+impl Job<'_> {
+    /// Whether it is a failure that this machine lacks what it takes.
+    fn must(&self) -> bool {
+        match self {
+            Self::Kernel { .. } => true,
+            Self::Systemd(systemd) => systemd.must,
+        }
+    }
 }
 
 impl Laboratory {
@@ -292,16 +316,11 @@ impl Laboratory {
         Ok(lab)
     }
 
-    /// Builds the package, and a Debian in which it can be tried. `only`: parts of the names of the tests to be run.
-    pub(crate) fn systemd(&self, only: &[String]) -> Result<systemd::Ready> {
-        systemd::Ready::prepare(&self.cache, &self.archive, only)
-    }
-
     /// Boots each; why those that failed did, a line each.
     pub(crate) fn run_all(
         &self,
         wanted: &[Guest],
-        systemd: Option<&systemd::Ready>,
+        systemd: Option<Systemd<'_>>,
         tally: &mut test::Tally,
         room: &Room,
     ) -> Result<Vec<String>> {
@@ -328,8 +347,9 @@ impl Laboratory {
             ));
         }
         // Neither the first, which take longest, nor what is waited for at the end.
-        if let Some(ready) = systemd {
-            jobs.insert(jobs.len().min(2), (ready.name(), Job::Systemd(ready)));
+        if let Some(systemd) = systemd {
+            let at = jobs.len().min(2);
+            jobs.insert(at, ("systemd".to_owned(), Job::Systemd(systemd)));
         }
         let next = AtomicUsize::new(0);
         let shared = Mutex::new((tally, Vec::new()));
@@ -357,6 +377,11 @@ impl Laboratory {
                                 Some(format!("{name}: everything was skipped"))
                             }
                             Ok(()) => None,
+                            Err(error) if error.is::<systemd::NotHere>() && !job.must() => {
+                                say("vm", format!("{name}: skipped: {error:#}"));
+                                all.ignored += 1;
+                                None
+                            }
                             Err(error) => Some(format!("{name}: {error:#}")),
                         };
                         let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
@@ -378,7 +403,11 @@ impl Laboratory {
 
     fn run_one(&self, job: &Job<'_>, on_line: impl FnMut(&str)) -> Result<()> {
         match job {
-            Job::Systemd(ready) => ready.run(&self.qemu, on_line),
+            // The package is built, and the Debian made, while other guests run.
+            Job::Systemd(systemd) => {
+                systemd::Ready::prepare(&self.cache, &self.archive, systemd.only)?
+                    .run(&self.qemu, on_line)
+            }
             Job::Kernel {
                 kernel,
                 guest,

@@ -119,11 +119,6 @@ impl Ready {
         Ok(Self { kernel, disk, dir })
     }
 
-    /// What to call it.
-    pub(super) fn name(&self) -> String {
-        format!("systemd {}", self.kernel.version)
-    }
-
     /// Boots it as often as it asks for.
     pub(super) fn run(&self, qemu: &qemu::Qemu, mut on_line: impl FnMut(&str)) -> Result<()> {
         let machine = qemu::Machine {
