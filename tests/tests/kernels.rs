@@ -1,10 +1,50 @@
 //! Everything that guard does, once, by one guardd: what a kernel is tried with in the laboratory, where
 //! loading the programs takes long.
 
+use std::{collections::BTreeSet, fs};
+
 use guard_tests::{
     Guard, Place, Policy, Tool, eventually, proc,
     server::{Tcp, Udp},
+    skipped,
 };
+
+/// Other kernels follow more of the same program, and it must load there too; and it is what guardd's start takes.
+#[test]
+fn no_kernel_program_comes_near_what_a_verifier_follows() {
+    /// `BPF_COMPLEXITY_LIMIT_INSNS` is a million.
+    const FIFTH: u32 = 200_000;
+    let place = Place::new();
+    let guard = Guard::new(&place, &Policy::new());
+    // Its own: another suite's guardd may be an older one.
+    let own: BTreeSet<u32> = fs::read_dir(format!("/proc/{}/fdinfo", guard.pid()))
+        .unwrap()
+        .filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok())
+        .flat_map(|info| info.lines().map(str::to_owned).collect::<Vec<_>>())
+        .filter_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok())
+        .collect();
+    let programs: Vec<_> = aya::programs::loaded_programs()
+        .filter_map(Result::ok)
+        .filter(|program| own.contains(&program.id()))
+        .collect();
+    assert!(programs.len() > 10, "{own:?}");
+    let followed: Vec<(String, u32)> = programs
+        .iter()
+        .filter_map(|program| {
+            let followed = program.verified_instruction_count()?;
+            Some((program.name_as_str()?.to_owned(), followed))
+        })
+        .collect();
+    if followed.is_empty() {
+        skipped("kernel 5.16: the one here does not say how many instructions it has followed");
+        return;
+    }
+    let most = followed.iter().max_by_key(|(_, followed)| *followed);
+    println!("most: {most:?}");
+    for (name, followed) in &followed {
+        assert!(*followed < FIFTH, "{name}: {followed}");
+    }
+}
 
 #[test]
 fn guard_does_on_this_kernel_what_status_says_it_does() {
