@@ -35,6 +35,81 @@ fn denying(secret: &Path, server: &Tcp, which: usize) -> String {
         .to_string()
 }
 
+/// What `guardctl policy test` says of a sequence is what the kernel does.
+#[test]
+fn a_policys_cases_say_what_the_kernel_does() {
+    let (place, server) = (Place::new(), Tcp::v4());
+    let (secret, plain) = (place.file("a/.env", "hunter2"), place.file("a/notes", "x"));
+    let policy = Policy::new()
+        .files("secret", &["**/a/.env"])
+        .addresses("out", &[server.addr()])
+        .rule(
+            "secret-then-out",
+            &["secret", "out"],
+            "deny",
+            "within = \"1m\"",
+        )
+        .rule("told", &["out"], "flag", "");
+    let guard = Guard::new(&place, &policy);
+    let (mut tool, mut events) = (guard.tool(), guard.events());
+    let calls = [
+        (
+            format!("tcp {} hello", server.addr()),
+            format!("connect = \"{}\"", server.addr()),
+        ),
+        (
+            format!("open openat {}", plain.display()),
+            format!("open = \"{}\"", plain.display()),
+        ),
+        (
+            format!("open openat {}", secret.display()),
+            format!("open = \"{}\"", secret.display()),
+        ),
+        (
+            format!("tcp {} hello", server.addr()),
+            format!("connect = \"{}\"", server.addr()),
+        ),
+    ];
+    let mut seen = Vec::new();
+    let mut text =
+        "policy = \"cases-policy.toml\"\n[[case]]\nname = \"c\"\nevents = [\n".to_owned();
+    for (call, event) in &calls {
+        let answer = tool.ask(call);
+        let kind = event.split(' ').next().unwrap();
+        let (verdict, rule) = if answer.to_string().contains("Operation not permitted") {
+            ("deny", "secret-then-out")
+        } else if kind == "connect" {
+            ("flag", "told")
+        } else {
+            ("allow", "")
+        };
+        if kind == "connect" {
+            let told = events.wait(verdict, |e| {
+                e["kind"] == "connect" && e["verdict"] == verdict
+            });
+            assert_eq!(told["rule"], rule, "{told:?}");
+        }
+        seen.push(verdict);
+        text.push_str(&format!(
+            "{{ {event}, verdict = \"{verdict}\", rule = \"{rule}\" }},\n"
+        ));
+    }
+    assert_eq!(seen, ["flag", "allow", "allow", "deny"]);
+    place.file("cases-policy.toml", policy.to_string());
+    let cases = place.file("cases.toml", format!("{text}]\n"));
+    let cases = cases.to_str().unwrap();
+    let said = guard.ctl(&["policy", "test", cases]);
+    assert_eq!(said.status, 0, "{said:?}");
+    // And it notices what is not so.
+    let turned = text.replace("\"deny\"", "\"hold\"");
+    fs::write(cases, format!("{turned}]\n")).unwrap();
+    let said = guard.ctl(&["policy", "test", cases]);
+    assert_eq!(said.status, 1, "{said:?}");
+    assert!(said.out.contains("expected hold, got deny"), "{said:?}");
+    let said = guard.ctl(&["policy", "test", "/nowhere/cases.toml"]);
+    assert_eq!(said.status, 2, "{said:?}");
+}
+
 #[test]
 fn nothing_that_is_denied_succeeds_once_while_the_policy_is_loaded_again_and_again() {
     let (place, server) = (Place::new(), Tcp::v4());

@@ -4,15 +4,18 @@
 use std::{path::Path, process::ExitCode};
 
 use guard::{
-    cli::{self, Events, InitArgs, Offline, VerifyReport},
+    cli::{
+        self, Events, InitArgs, Lacking, Offline, TestCase, TestEvent, TestReport, VerifyReport,
+    },
     doctor, init,
     journal::{Against, Journal},
-    policy::{files, schema, users},
+    policy::{cases, files, judge::Ruling, schema, users},
 };
 
 fn main() -> ExitCode {
     cli::main(&Offline {
         policy_check,
+        policy_test,
         schema: schema::text,
         init,
         doctor: doctor::examine,
@@ -45,6 +48,40 @@ fn policy_check(path: &Path) -> Result<String, String> {
         }
     }
     Ok(text)
+}
+
+fn policy_test(file: &Path, policy: Option<&Path>) -> Result<TestReport, String> {
+    let outcomes = cases::test(file, policy).map_err(|error| error.to_string())?;
+    let cases: Vec<TestCase> = outcomes.into_iter().map(tested).collect();
+    let passed = cases.iter().filter(|case| case.passed).count();
+    Ok(TestReport {
+        passed,
+        failed: cases.len() - passed,
+        cases,
+    })
+}
+
+fn tested(outcome: cases::Outcome) -> TestCase {
+    let passed = outcome.passed();
+    let event = |(step, ruling, wrong): (cases::Step, Ruling, Vec<String>)| TestEvent {
+        line: step.line,
+        what: step.what,
+        labels: ruling.labels,
+        verdict: ruling.verdict.name().into(),
+        would: (ruling.would != ruling.verdict).then(|| ruling.would.name().into()),
+        rule: ruling.rule,
+        lacking: ruling
+            .lacking
+            .into_iter()
+            .map(|(rule, label)| Lacking { rule, label })
+            .collect(),
+        wrong,
+    };
+    TestCase {
+        name: outcome.name,
+        passed,
+        events: outcome.events.into_iter().map(event).collect(),
+    }
 }
 
 fn init(args: &InitArgs) -> Result<String, String> {

@@ -288,6 +288,14 @@ pub enum PolicyCommand {
         /// Policy file, or a directory with policy.toml and policy.d
         file: PathBuf,
     },
+    /// Run cases, events with what a policy must say of each, without touching a process
+    Test {
+        /// File of cases, in TOML
+        file: PathBuf,
+        /// Policy file or directory to test, instead of the one that the file names
+        #[arg(long, value_name = "PATH")]
+        policy: Option<PathBuf>,
+    },
     /// The policy in force
     Show,
     /// Make guardd read its policy files again

@@ -25,13 +25,17 @@ use std::{
     env,
     ffi::OsString,
     io::{self, BufWriter, Write},
+    path::Path,
     process::ExitCode,
     time::Duration,
 };
 
 pub use self::{
     args::InitArgs,
-    offline::{DoctorCheck, DoctorReport, Events, Offline, VerifyReport},
+    offline::{
+        DoctorCheck, DoctorReport, Events, Lacking, Offline, TestCase, TestEvent, TestReport,
+        VerifyReport,
+    },
 };
 use self::{
     args::{Cli, Command, NotACommand, PolicyCommand},
@@ -167,6 +171,9 @@ impl Guardctl<'_> {
             Command::Policy(PolicyCommand::Check { file }) => {
                 return self.said((self.offline.policy_check)(file).map_err(Failure::Invalid));
             }
+            Command::Policy(PolicyCommand::Test { file, policy }) => {
+                return self.policy_test(file, policy.as_deref());
+            }
             command => request(command),
         };
         let Some(request) = request else { return Ok(0) };
@@ -235,6 +242,19 @@ impl Guardctl<'_> {
         };
         self.out.write_all(text.as_bytes())?;
         Ok(if report.ok() { 0 } else { 1 })
+    }
+
+    fn policy_test(&mut self, file: &Path, policy: Option<&Path>) -> Result<u8, Failure> {
+        let report = (self.offline.policy_test)(file, policy).map_err(Failure::Invalid)?;
+        let text = if self.cli.json {
+            let report =
+                serde_json::to_string(&report).map_err(|error| Failure::No(error.to_string()))?;
+            format!("{}\n", escape::json(&report))
+        } else {
+            render::tested(file, &report)
+        };
+        self.out.write_all(text.as_bytes())?;
+        Ok(u8::from(report.failed > 0))
     }
 
     /// Prints what an offline command that went well has to say.
@@ -338,7 +358,9 @@ fn request(command: &Command) -> Option<Request> {
         Command::Policy(PolicyCommand::Explain { session }) => Request::PolicyExplain {
             session: session.clone(),
         },
-        Command::Policy(PolicyCommand::Check { .. } | PolicyCommand::Schema)
+        Command::Policy(
+            PolicyCommand::Check { .. } | PolicyCommand::Test { .. } | PolicyCommand::Schema,
+        )
         | Command::Digest { .. }
         | Command::Init(_)
         | Command::Events { .. }

@@ -14,6 +14,8 @@ pub struct Offline {
     /// `policy check FILE`: a text for people when the policy is right, else where it is wrong (may
     /// be several lines).
     pub policy_check: fn(&Path) -> Result<String, String>,
+    /// `policy test FILE`: each case with what came of it, or where the file or the policy (the second) is wrong.
+    pub policy_test: fn(&Path, Option<&Path>) -> Result<TestReport, String>,
     /// `policy schema`: the schema as text.
     pub schema: fn() -> String,
     /// `init`: what to tell the person, or what is wrong, in one line.
@@ -25,6 +27,60 @@ pub struct Offline {
     /// `report`: the journal's events in a state directory, oldest first; a line that cannot be read is an error among
     /// them.
     pub journal: fn(state_dir: &Path) -> Result<Events, String>,
+}
+
+/// What `policy test` found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestReport {
+    /// In the order of the file.
+    pub cases: Vec<TestCase>,
+    /// Cases in which everything was as expected.
+    pub passed: usize,
+    /// The others.
+    pub failed: usize,
+}
+
+/// One case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestCase {
+    /// Its name.
+    pub name: String,
+    /// Everything was as expected.
+    pub passed: bool,
+    /// What happens in it, in order.
+    pub events: Vec<TestEvent>,
+}
+
+/// One event of a case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestEvent {
+    /// Its line in the file, from 1.
+    pub line: usize,
+    /// What happens.
+    pub what: String,
+    /// Labels that it carries.
+    pub labels: Vec<String>,
+    /// What the policy says.
+    pub verdict: String,
+    /// What it would say if no rule only observed; left out where that is the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub would: Option<String>,
+    /// The rule that decides, where one fires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Rules that it could have completed, and which label they lack.
+    pub lacking: Vec<Lacking>,
+    /// In what this differs from what was expected.
+    pub wrong: Vec<String>,
+}
+
+/// A rule that did not fire.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lacking {
+    /// The rule.
+    pub rule: String,
+    /// The first label that has not been touched before it, or not within its window.
+    pub label: String,
 }
 
 /// Events of a journal.

@@ -11,7 +11,10 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{DoctorCheck, DoctorReport, Offline, VerifyReport, run_line, screen::Screen};
+use super::{
+    DoctorCheck, DoctorReport, Lacking, Offline, TestCase, TestEvent, TestReport, VerifyReport,
+    run_line, screen::Screen,
+};
 use crate::{
     event::{Event, Kind},
     wire::{Code, Failure, GrantInfo, Reply, Request},
@@ -78,6 +81,10 @@ const OFFLINE: Offline = Offline {
         Some("good.toml") => Ok("good.toml: 3 rules".into()),
         _ => Err("bad.toml:2:1: unknown key\n  2 | mod = 1\n    | ^^^ expected `mode`".into()),
     },
+    policy_test: |path, policy| match path.to_str() {
+        Some("bad.toml") => Err("bad.toml:1:1: unknown key".into()),
+        _ => Ok(tested(policy.is_some())),
+    },
     schema: || "{}\n".into(),
     init: |args| match args.yes {
         true => Ok("written".into()),
@@ -124,6 +131,66 @@ const OFFLINE: Offline = Offline {
         Ok(Box::new([Ok(event), Err("line 2".into())].into_iter()))
     },
 };
+
+/// One case that passes, and unless another policy is asked for, one that fails.
+fn tested(other: bool) -> TestReport {
+    let event = |wrong: &[&str]| TestEvent {
+        line: 4,
+        what: "connect \u{1b}[2Japi:443".into(),
+        labels: vec!["infra".into()],
+        verdict: "allow".into(),
+        would: None,
+        rule: None,
+        lacking: vec![Lacking {
+            rule: "then-infra".into(),
+            label: "credential".into(),
+        }],
+        wrong: wrong.iter().map(|wrong| (*wrong).to_owned()).collect(),
+    };
+    let case = |name: &str, wrong: &[&str]| TestCase {
+        name: name.into(),
+        passed: wrong.is_empty(),
+        events: vec![event(wrong)],
+    };
+    let mut cases = vec![case("good", &[])];
+    if !other {
+        cases.push(case("worse", &["verdict: expected hold, got allow"]));
+    }
+    TestReport {
+        passed: 1,
+        failed: cases.len() - 1,
+        cases,
+    }
+}
+
+#[test]
+fn a_policy_is_tested_without_a_daemon() {
+    let (status, out, err) = guardctl(&["policy", "test", "cases.toml"]);
+    assert_eq!((status, err.as_str()), (1, ""));
+    assert_eq!(
+        out,
+        "ok    good\nFAIL  worse\n      cases.toml:4: connect \\x1b[2Japi:443\n        \
+         verdict: expected hold, got allow\n        it carries infra\n        \
+         rule \"then-infra\" does not fire: before it, credential was not touched in time\n\
+         2 cases: 1 passed, 1 failed\n"
+    );
+    let (status, out, _) = guardctl(&["policy", "test", "--policy", "p.toml", "cases.toml"]);
+    assert_eq!(
+        (status, out.as_str()),
+        (0, "ok    good\n1 case: 1 passed, 0 failed\n")
+    );
+    let (status, out, _) = guardctl(&["--json", "policy", "test", "cases.toml"]);
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(status, 1);
+    assert_eq!(report["failed"], 1, "{report}");
+    assert_eq!(
+        report["cases"][1]["events"][0]["lacking"][0]["label"],
+        "credential"
+    );
+    let (status, out, err) = guardctl(&["policy", "test", "bad.toml"]);
+    assert_eq!((status, out.as_str()), (2, ""));
+    assert!(err.contains("bad.toml:1:1: unknown key"), "{err}");
+}
 
 /// Status, stdout and stderr of a call.
 fn guardctl(args: &[&str]) -> (u8, String, String) {

@@ -271,6 +271,14 @@ pub enum Mistake {
         /// Why not, and what was expected.
         why: String,
     },
+    /// Something in a file of cases.
+    #[error("{what}: {why}")]
+    Case {
+        /// What stands there.
+        what: String,
+        /// Why it cannot be used, and what was expected.
+        why: String,
+    },
     /// A table or list with nothing in it.
     #[error("{what} is empty: expected {expected}")]
     Empty {

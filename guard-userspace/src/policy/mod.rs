@@ -7,6 +7,7 @@
 
 mod address;
 mod agent;
+pub mod cases;
 mod classify;
 mod clusters;
 mod command;
@@ -17,6 +18,7 @@ mod glob;
 mod homes;
 mod host;
 mod interpreter;
+pub mod judge;
 mod labels;
 mod read;
 mod request;

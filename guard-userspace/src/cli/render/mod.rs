@@ -7,6 +7,7 @@ mod pending;
 mod sessions;
 mod status;
 mod table;
+mod tested;
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ pub use event::event_line;
 pub use pending::{facts, pending};
 pub use sessions::{sessions, show};
 pub use status::status;
+pub use tested::tested;
 
 use self::table::Table;
 use crate::{
