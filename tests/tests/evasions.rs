@@ -54,12 +54,12 @@ impl Readers {
         let shared = Ipv4Addr::new(127, 77, 0, 2);
         let asked = Ipv4Addr::new(127, 77, 0, 3);
         let hosts = [NAMED_HOST, SHARED_HOST, OTHER_HOST];
-        let at = |addr| TlsServer::at(addr, &hosts, &place.path("unused.pem"));
+        let at = |addr| TlsServer::at(addr, &hosts, &place.path("unused.crt"));
         let hellos = at(Ipv4Addr::LOCALHOST);
-        // QUIC's, whose clients look at the certificate.
-        let quic_ca = place.path("quic.pem");
+        // No .pem: files of that name are secrets here.
+        let quic_ca = place.path("quic.crt");
         let quic = QuicServer::new(&[NAMED_HOST], &quic_ca);
-        let ca = place.path("ca.pem");
+        let ca = place.path("ca.crt");
         let api = ApiServer::tls_at(asked, &[ASKED_HOST, OTHER_HOST], &ca);
         let names = [
             (NAMED_HOST, Stands::For(own)),
