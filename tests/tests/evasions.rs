@@ -18,13 +18,13 @@ use std::{
 };
 
 use guard_tests::{
-    Events, Guard, Guards, Place, Policy, Tool,
+    Event, Events, Guard, Guards, Place, Policy, Tool,
     api::ApiServer,
     dns::{NameServer, Stands},
     evasion::{
         self, ASKED_HOST, NAMED_HOST, Needs, OTHER_HOST, Outcome, SHARED_HOST, Technique, Where,
     },
-    eventually, fixture, proc,
+    fixture, proc,
     quic::QuicServer,
     server::{Relay, Tcp, Udp, Unix},
     skipped, skipped_in_part,
@@ -428,6 +428,10 @@ impl Stage {
         let err = String::from_utf8_lossy(&output.stderr).into_owned();
         match expected {
             Outcome::Beyond(_) if has && technique.id.starts_with("own-tls") => {
+                let ended = |event: &Event| {
+                    event["agent"] == technique.id && event["object"]["what"] == "ended"
+                };
+                self.events.wait("the end of its session", ended);
                 return self.says_unseen(technique);
             }
             Outcome::Beyond(_) if has => return Ok(()),
@@ -470,12 +474,13 @@ impl Stage {
         let Some(id) = of_it.last().and_then(|session| session["id"].as_str()) else {
             return Err(format!("no session of it: {sessions}"));
         };
-        let said = || {
-            let untapped = self.guard.json(&["show", id])["untapped"].to_string();
-            untapped.contains(ASKED_HOST).then_some(())
-        };
-        eventually("guard says that requests were not seen", said);
-        Ok(())
+        // The session has ended when its last process has, and what is told of that comes first.
+        let untapped = self.guard.json(&["show", id])["untapped"].to_string();
+        if untapped.contains(ASKED_HOST) {
+            Ok(())
+        } else {
+            Err(format!("guard does not say whom it was to: {untapped}"))
+        }
     }
 
     /// On a kernel that preempts, programs of the tiers below the first can be left out by the kernel; then guard must
