@@ -454,7 +454,9 @@ fn real_clients_read_unharmed_and_destroy_only_what_was_approved() {
             if let Some(hold) = guard.holds().first() {
                 // What ends the connection takes what the server has not read yet.
                 if expected.head_first {
-                    eventually("its head has come", || head_alone().then_some(()));
+                    eventually(&format!("{name}: its head has come"), || {
+                        head_alone().then_some(())
+                    });
                 }
                 guard.must(&["deny", hold["id"].as_str().unwrap()]);
                 refused += 1;
