@@ -44,6 +44,10 @@ pub struct Tapped {
     pub start_ns: u64,
     /// Writes that were handed to guardd: it lets the process go on when it has seen so many.
     pub writes: u64,
+    /// tgid of the tapped process that it was forked from, whose connections it may have; 0: none.
+    pub parent: u32,
+    /// Unused.
+    pub pad: u32,
 }
 
 /// How a write was seen.

@@ -16,6 +16,7 @@ use crate::{
     emit, judge,
     kernel::{self, Address, SIGNAL_LIVE, TASK_SIGNAL, TASK_START, TASK_TGID},
     maps::{CRITICAL, FOLLOWING, GONE, HELD, SESSIONS, TASKS, WAITING},
+    requests,
 };
 
 /// Negated errno of an insertion with `BPF_NOEXIST` that found something.
@@ -143,6 +144,7 @@ fn fork(child: Address) -> Option<()> {
     emit::count(class::LINEAGE, ok);
     if ok {
         count_live(task.session, 1);
+        requests::inherit(parent, entry.start_ns, tgid, start_ns);
     }
     enforce_posture(task.session);
     Some(())
@@ -258,6 +260,7 @@ fn exit(task: Address) -> Option<()> {
     let start_ns = entry.start_ns;
     let _ = WAITING.remove(tgid);
     let _ = HELD.remove(tgid);
+    requests::forget(tgid);
     // The last threads of a group may all come by with the count at 0; one of them removes it. What cannot be
     // removed here guardd finds when it goes through the table.
     let mut removed = false;

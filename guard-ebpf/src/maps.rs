@@ -143,6 +143,10 @@ pub static WRITING: LruHashMap<u64, Writing> = LruHashMap::with_max_entries(8_19
 /// What they are about to say. Small, since what finds no room guardd reads in the process's own memory.
 #[map]
 pub static REQUESTS: RingBuf = RingBuf::with_byte_size(256 << 10, 0);
+/// Processors on which a job waits for guardd, each a number of four bytes with four of nothing: whoever reads it sees to it
+/// that guardd can run.
+#[map]
+pub static SPINS: RingBuf = RingBuf::with_byte_size(4 << 10, 0);
 /// What name servers say.
 #[map]
 pub static DOMAINS: RingBuf = RingBuf::with_byte_size(256 << 10, 0);

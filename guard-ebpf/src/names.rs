@@ -1098,8 +1098,8 @@ pub extern "C" fn guard_named(slot: u32) -> u32 {
     STAYS
 }
 
-/// Has a connection wait whose requests some label asks about, until guardd has looked for its process's TLS library.
-/// Exported for the reason given at [`kernel`].
+/// Has a connection wait whose requests some label asks about, until guardd has looked for its process's TLS library:
+/// each one once, since the process may have loaded another library after its last. Exported for the reason given at [`kernel`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn guard_wait_for_tap(slot: u32, now_ns: u64) -> u32 {
@@ -1109,7 +1109,7 @@ pub extern "C" fn guard_wait_for_tap(slot: u32, now_ns: u64) -> u32 {
     let socket = &mut scratch.socket;
     if scratch.asked == 0
         || scratch.seen & seen::HELLO == 0
-        || requests::is_tapped(socket.tgid, socket.start_ns)
+        || (socket.taps != 0 && requests::is_tapped(socket.tgid, socket.start_ns))
     {
         return DECIDED;
     }

@@ -141,6 +141,51 @@ pub fn is_tapped(tgid: u32, start_ns: u64) -> bool {
     }
 }
 
+/// A child of a tapped process has its connections, and its breakpoints. Called at the fork, before the child runs.
+#[inline(always)]
+pub fn inherit(parent: u32, parent_start_ns: u64, tgid: u32, start_ns: u64) {
+    if !is_tapped(parent, parent_start_ns) {
+        return;
+    }
+    let tapped = Tapped {
+        start_ns,
+        writes: 0,
+        parent,
+        pad: 0,
+    };
+    if TAPPED.insert(tgid, tapped, 0).is_err() {
+        // What it says over a connection of its parent's will not be seen.
+        emit::count(class::REQUEST, false);
+    }
+}
+
+/// A process has ended.
+#[inline(always)]
+pub fn forget(tgid: u32) {
+    let _ = TAPPED.remove(&tgid);
+}
+
+/// What is known of a connection that a write is the first of in this process. One that was its parent's goes on where that
+/// left it.
+#[inline(always)]
+fn first_state(conn: u64, tapped: *mut Tapped) -> StreamState {
+    // SAFETY: a map value pointer that was checked.
+    let parent = unsafe { (*tapped).parent };
+    if parent == 0 {
+        return StreamState::default();
+    }
+    let key = StreamKey {
+        conn,
+        tgid: parent,
+        pad: 0,
+    };
+    match STREAMS.get_ptr(&key) {
+        // SAFETY: the pointer was checked.
+        Some(state) => unsafe { *state },
+        None => StreamState::default(),
+    }
+}
+
 /// A write on its way to guardd.
 struct Write {
     conn: u64,
@@ -163,7 +208,8 @@ fn write(conn: u64, from: u64, len: u64, via: u32, count_at: u64) -> Option<()> 
     let state = match STREAMS.get_ptr_mut(&key) {
         Some(state) => state,
         None => {
-            let _ = STREAMS.insert(&key, &StreamState::default(), 0);
+            let first = first_state(conn, tapped);
+            let _ = STREAMS.insert(&key, &first, 0);
             STREAMS.get_ptr_mut(&key)?
         }
     };

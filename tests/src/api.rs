@@ -1,8 +1,9 @@
-//! An HTTP server on the loopback, with TLS (HTTP/1.1 and 2) or without, that keeps every request that reaches it.
+//! An HTTP server on the loopback, with TLS (HTTP/1.1 and 2) or without, that keeps every request that reaches it. What it
+//! answers is a version for kubectl and a state for terraform.
 
 use std::{
     convert::Infallible,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::Path,
     pin::Pin,
     sync::{
@@ -58,18 +59,23 @@ pub struct ApiServer {
 impl ApiServer {
     /// With TLS for these names. The certificate that clients must trust goes to `ca`.
     pub fn tls(names: &[&str], ca: &Path) -> Self {
+        Self::tls_at(Ipv4Addr::LOCALHOST, names, ca)
+    }
+
+    /// The same on an address of the loopback.
+    pub fn tls_at(addr: Ipv4Addr, names: &[&str], ca: &Path) -> Self {
         let mut config = crate::tls::configuration(names, ca);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Self::start(Some(TlsAcceptor::from(Arc::new(config))))
+        Self::start(addr, Some(TlsAcceptor::from(Arc::new(config))))
     }
 
     /// Without.
     pub fn plain() -> Self {
-        Self::start(None)
+        Self::start(Ipv4Addr::LOCALHOST, None)
     }
 
-    fn start(tls: Option<TlsAcceptor>) -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+    fn start(addr: Ipv4Addr, tls: Option<TlsAcceptor>) -> Self {
+        let listener = std::net::TcpListener::bind((addr, 0)).expect("a listener");
         listener.set_nonblocking(true).expect("a listener");
         let addr = listener.local_addr().expect("an address");
         let kept = Arc::new(Kept::default());
@@ -82,6 +88,11 @@ impl ApiServer {
             runtime.block_on(accept(listener, tls, shared));
         });
         Self { addr, kept }
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
     }
 
     /// Its port.
@@ -148,7 +159,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, kep
             let answer = Response::builder()
                 .header("content-type", "application/json")
                 .body(Full::new(Bytes::from_static(
-                    br#"{"ok":true,"major":"1","minor":"30","gitVersion":"v1.30.0"}"#,
+                    br#"{"ok":true,"major":"1","minor":"30","gitVersion":"v1.30.0","version":4,"terraform_version":"1.0.0","serial":1,"lineage":"x","outputs":{},"resources":[]}"#,
                 )));
             Ok::<_, Infallible>(answer.expect("an answer"))
         }

@@ -43,6 +43,8 @@ pub const CLIENTS: &[Client] = &[
     client("node fetch", "openssl", "HTTP/1.1", false),
     client("git", "gnutls", "HTTP/2.0", false),
     client("kubectl", "go", "HTTP/2.0", false),
+    client("terraform", "go", "HTTP/2.0", false),
+    client("a Go program (net/http)", "go", "HTTP/2.0", true),
     client("aws", "openssl", "HTTP/1.1", true),
     Client {
         name: "a rustls client",

@@ -18,6 +18,15 @@ pub enum Outcome {
 
 use Outcome::{Beyond, Seen, Stopped, Vain};
 
+/// A host that a label names.
+pub const NAMED_HOST: &str = "api.guard-evasions.test";
+/// Another, at an address that it shares with [`OTHER_HOST`].
+pub const SHARED_HOST: &str = "shared.guard-evasions.test";
+/// A host that no label names.
+pub const OTHER_HOST: &str = "www.guard-evasions.test";
+/// A host of which a label names requests.
+pub const ASKED_HOST: &str = "req.guard-evasions.test";
+
 /// Classes of tiers that differ in what they can do.
 pub const CLASSES: [(&str, &[&str]); 3] = [
     ("LSM, modify-return", &["lsm", "modify-return"]),
@@ -46,6 +55,8 @@ pub enum Needs {
     Held,
     /// Addresses of the servers.
     Servers,
+    /// Addresses of the servers that read what is said to them.
+    Readers,
     /// A connection that was made outside the session as its standard input.
     Connection,
     /// A socket as its standard input, over which somebody outside sends a descriptor of the secret.
@@ -142,6 +153,11 @@ const fn vain(id: &'static str, what: &'static str, needs: Needs, why: &'static 
     }
 }
 
+/// What is said to a server.
+const fn reads(id: &'static str, what: &'static str) -> Technique {
+    with(id, what, Needs::Readers)
+}
+
 /// What only a security hook sees.
 const fn at_hooks(id: &'static str, what: &'static str) -> Technique {
     like_tracepoint(acts(id, what, Needs::OwnFiles, NO_HOOK))
@@ -156,6 +172,9 @@ const ENDED: Outcome = Beyond(
     "guardd is gone when the tracepoint's verdict falls on the caller. What is in the kernel goes on judging and \
      killing without it, and the sentinel, for as long as sessions live; systemd starts guardd again",
 );
+
+const OWN_TLS: &str = "what is encrypted by it is not seen; `status` and `show` say of whom and to which host, and a label with \
+                       `hosts` judges by the name";
 
 const OUTSIDE: &str = "the file was opened outside the session, by whoever hands the descriptor over: only that open \
                        is judged";
@@ -420,6 +439,121 @@ pub const AREAS: &[(&str, &[Technique])] = &[
                 "a connected socket inherited from outside the session",
                 Needs::Connection,
                 "the connection was made outside the session: only that call is judged",
+            ),
+        ],
+    ),
+    (
+        "Names",
+        &[
+            reads("hello", "a ClientHello that says the name (SNI)"),
+            reads("hello-bytes", "a ClientHello in segments of one byte"),
+            reads(
+                "hello-records",
+                "a ClientHello in TLS records of seven bytes",
+            ),
+            reads("hello-capitals", "a ClientHello with the name in capitals"),
+            reads(
+                "hello-long",
+                "a ClientHello of 1,700 bytes, as with a post-quantum key",
+            ),
+            reads(
+                "hello-too-long",
+                "a ClientHello longer than what is read of it, where a label has `hosts = [\"unknown\"]`",
+            ),
+            reads(
+                "hello-ech",
+                "an encrypted ClientHello (ECH), where a label has `hosts = [\"unknown\"]`",
+            ),
+            reads(
+                "hello-proxy",
+                "a ClientHello behind a proxy's CONNECT, on the loopback",
+            ),
+            reads(
+                "hello-address",
+                "an address that a name server gave for the name, and a ClientHello without one",
+            ),
+            reads(
+                "hello-contradicts",
+                "an address that a name server gave for the name, and another name in the ClientHello",
+            ),
+            beyond(
+                "hello-shared",
+                "domain fronting: an address of several hosts, and the name of a harmless one of them in the ClientHello",
+                Needs::Readers,
+                "the name that counts is said inside TLS, after the ClientHello: requests are known by their `Host` (see \
+                 Requests below), connections are not",
+            ),
+            reads("quic", "QUIC"),
+        ],
+    ),
+    (
+        "Requests",
+        &[
+            reads(
+                "request",
+                "a request over TLS, by OpenSSL (what requests.md calls disguises are forms of it)",
+            ),
+            reads("request-bytes", "a request in writes of one byte"),
+            reads(
+                "request-second",
+                "a second request on a connection, behind a harmless one",
+            ),
+            reads(
+                "request-pipelined",
+                "a request in the same write as a harmless one before it",
+            ),
+            reads(
+                "request-override",
+                "another method in the request line (`X-HTTP-Method-Override`)",
+            ),
+            reads(
+                "request-fronted",
+                "another name in the ClientHello than in the request, at an address that a name server gave for the latter",
+            ),
+            reads(
+                "request-handed",
+                "a child that speaks over a connection that its parent has made",
+            ),
+            reads(
+                "request-fork",
+                "a child that speaks over its parent's TLS connection",
+            ),
+            reads(
+                "library-copy",
+                "a copy of the TLS library under another name",
+            ),
+            reads(
+                "library-memory",
+                "a copy of the TLS library that lies in memory alone",
+            ),
+            reads(
+                "library-late",
+                "a copy of the TLS library that is loaded after the process has spoken by the first",
+            ),
+            beyond(
+                "own-tls",
+                "a TLS library without a function to be found (rustls, stripped)",
+                Needs::Readers,
+                OWN_TLS,
+            ),
+            beyond(
+                "own-tls-late",
+                "the same in a process that has spoken by OpenSSL before",
+                Needs::Readers,
+                OWN_TLS,
+            ),
+            reads("plain", "a request without TLS, on any port"),
+            reads(
+                "plain-bytes",
+                "a request without TLS in segments of one byte",
+            ),
+            reads(
+                "plain-second",
+                "a second request without TLS, behind a harmless one",
+            ),
+            reads(
+                "plain-fork",
+                "a child that speaks over its parent's connection without TLS",
             ),
         ],
     ),

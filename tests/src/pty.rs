@@ -2,12 +2,13 @@
 
 use std::{
     fs::File,
-    io::Read as _,
+    io::{Read as _, Write as _},
     os::{
         fd::{AsRawFd as _, FromRawFd as _},
-        unix::fs::chown,
+        unix::{fs::chown, process::CommandExt as _},
     },
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use crate::eventually;
@@ -68,6 +69,27 @@ impl Pty {
         // SAFETY: an open terminal.
         let done = unsafe { libc::tcflow(self.slave.as_raw_fd(), libc::TCOOFF) };
         assert_eq!(done, 0);
+    }
+
+    /// Types something, as whoever sits at it does.
+    pub fn types(&mut self, text: &str) {
+        self.master.write_all(text.as_bytes()).expect("a terminal");
+    }
+
+    /// Makes it the controlling terminal of what `command` starts, with its input and output.
+    pub fn seat(&self, command: &mut Command) {
+        let end = || self.slave.try_clone().expect("a descriptor");
+        command.stdin(end()).stdout(end()).stderr(end());
+        // SAFETY: two system calls between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                rustix::process::setsid()?;
+                if libc::ioctl(libc::STDIN_FILENO, libc::TIOCSCTTY, 0) != 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+                Ok(())
+            });
+        }
     }
 
     /// What has been written to it so far.

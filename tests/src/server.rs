@@ -236,11 +236,31 @@ pub struct Relay {
 impl Relay {
     /// On a free port of `127.0.0.1`, to another server.
     pub fn to(server: SocketAddr) -> Self {
+        Self::after(server, |_| Ok(()))
+    }
+
+    /// The same, as a proxy does that is asked by CONNECT, whatever for.
+    pub fn asked(server: SocketAddr) -> Self {
+        Self::after(server, |mut near| {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                near.read_exact(&mut byte)?;
+                head.push(byte[0]);
+            }
+            near.write_all(b"HTTP/1.1 200 OK\r\n\r\n")
+        })
+    }
+
+    fn after(server: SocketAddr, first: fn(&TcpStream) -> std::io::Result<()>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let addr = listener.local_addr().expect("an address");
         let ending = Ending(listener.as_raw_fd());
         thread::spawn(move || {
             while let Ok((near, _)) = listener.accept() {
+                if first(&near).is_err() {
+                    continue;
+                }
                 let far = TcpStream::connect(server).expect("the server accepts");
                 let copies = [
                     (

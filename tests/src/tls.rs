@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{ErrorKind, Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::Path,
     sync::{
         Arc,
@@ -24,6 +24,8 @@ use rustls::{
 pub struct Reached {
     /// Bytes of TCP, the handshake's too.
     pub wire: u64,
+    /// ClientHellos that were read whole.
+    pub hellos: u64,
     /// Handshakes that were completed.
     pub handshakes: u64,
     /// Bytes after decryption.
@@ -33,6 +35,7 @@ pub struct Reached {
 #[derive(Default)]
 struct Counts {
     wire: AtomicU64,
+    hellos: AtomicU64,
     handshakes: AtomicU64,
     application: AtomicU64,
 }
@@ -49,8 +52,16 @@ impl TlsServer {
     /// # Panics
     /// When it cannot be made.
     pub fn new(names: &[&str], ca: &Path) -> Self {
+        Self::at(Ipv4Addr::LOCALHOST, names, ca)
+    }
+
+    /// The same on an address of the loopback.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn at(addr: Ipv4Addr, names: &[&str], ca: &Path) -> Self {
         let config = Arc::new(configuration(names, ca));
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let listener = TcpListener::bind((addr, 0)).expect("a listener");
         let addr = listener.local_addr().expect("an address");
         let counts = Arc::new(Counts::default());
         let shared = counts.clone();
@@ -63,6 +74,11 @@ impl TlsServer {
         Self { addr, counts }
     }
 
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
     /// Its port.
     pub fn port(&self) -> u16 {
         self.addr.port()
@@ -72,6 +88,7 @@ impl TlsServer {
     pub fn reached(&self) -> Reached {
         Reached {
             wire: self.counts.wire.load(Ordering::SeqCst),
+            hellos: self.counts.hellos.load(Ordering::SeqCst),
             handshakes: self.counts.handshakes.load(Ordering::SeqCst),
             application: self.counts.application.load(Ordering::SeqCst),
         }
@@ -123,7 +140,7 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>, counts: &Counts) {
         return;
     };
     let mut request: Vec<u8> = Vec::new();
-    let mut answered = false;
+    let (mut answered, mut greeted) = (false, false);
     loop {
         while connection.wants_write() {
             if connection.write_tls(&mut &stream).is_err() {
@@ -142,6 +159,11 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>, counts: &Counts) {
             Ok(state) => state,
             Err(_) => return,
         };
+        // It has something to say only when it has understood whom to.
+        if !greeted && connection.wants_write() {
+            greeted = true;
+            counts.hellos.fetch_add(1, Ordering::SeqCst);
+        }
         if handshaking && !connection.is_handshaking() {
             counts.handshakes.fetch_add(1, Ordering::SeqCst);
         }

@@ -49,6 +49,7 @@ struct Rustc {
 const PROGRAMS: &[(&str, &str)] = &[
     ("cc", "gcc"),
     ("curl", "curl"),
+    ("go", "golang-go"),
     ("grep", "grep"),
     ("cat", "coreutils"),
     ("python3", "python3"),

@@ -159,6 +159,7 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
     let tables = kernel.tables.stopped_tables();
     let sentinel = Sentinel::start(&options.state_dir, pinned.as_deref(), tables)
         .context("starting the sentinel process")?;
+    kernel.look_out();
     for pid in [std::process::id(), sentinel.pid()] {
         let start = process::stat(pid).map_or(0, |stat| stat.id.start);
         kernel.tables.guard_process(pid, start)?;

@@ -54,6 +54,8 @@ struct Talk {
     last: Vec<u8>,
     /// Where in the stream that began.
     last_at: u64,
+    /// Something that it says has been understood.
+    heard: bool,
     /// Whom its requests were for.
     hosts: Vec<String>,
     /// Labels that requests under way were judged for.
@@ -158,6 +160,9 @@ impl Engine {
         if write.bytes.is_empty() && write.len > 0 && write.from != 0 {
             write.bytes = read_memory(id, write.from, write.len).unwrap_or_default();
         }
+        if !plain {
+            self.take_up_child(id, fields.start_ns, fields.session);
+        }
         let (becomes, others) = self.look_at(&write, talk_id, id);
         if plain {
             if let Becomes::Goes(requests) = becomes {
@@ -235,8 +240,13 @@ impl Engine {
         }
         let is_other = talk.stream.is_other();
         let hosts = talk.hosts.clone();
+        let first = !talk.heard && (is_other || !hosts.is_empty() || !requests.is_empty());
+        talk.heard |= first;
         self.talks.known = known;
         self.talks.weigh(talk_id);
+        if first && write.via != via::PLAIN {
+            self.heard(id, &hosts);
+        }
         let becomes = self.judge_requests(write, talk_id, id, &requests, &others);
         let nobody_asks = is_other
             || (!hosts.is_empty()

@@ -70,6 +70,7 @@ impl Engine {
             return;
         }
         let parent = session.parent;
+        self.tell_unheard_of(id);
         let mut event = self.event_for(Kind::Session, Some(id));
         event.object = Some(json!({ "what": "ended" }));
         self.tell(event);

@@ -8,6 +8,7 @@ mod inject;
 mod link;
 #[cfg(feature = "kernel-log")]
 mod log;
+mod lookout;
 mod neighbours;
 pub mod pins;
 mod preempt;
@@ -154,6 +155,7 @@ pub struct Kernel {
     #[cfg(feature = "kernel-log")]
     log: log::Lines,
     /// Probes in processes.
+    spins: Option<RingBuf<MapData>>,
     taps: taps::Attached,
     /// Keeps programs and links alive.
     ebpf: Ebpf,
@@ -201,6 +203,7 @@ impl Kernel {
             domains: ring(&mut ebpf, "DOMAINS")?,
             said: ring(&mut ebpf, "REQUESTS")?,
         };
+        let spins = Some(ring(&mut ebpf, "SPINS")?);
         let tables = Tables::take(&mut ebpf, settings.lineage_size, hooks.numbers())?;
         if let Some(own) = &pins {
             match own.pin_tables(tables.stopped_tables()) {
@@ -223,9 +226,20 @@ impl Kernel {
             #[cfg(feature = "kernel-log")]
             log: log::Lines::new(&mut ebpf),
             taps: taps::Attached::new(),
+            spins,
             ebpf,
         };
         Ok((kernel, rings))
+    }
+
+    /// Sees to it that the calling thread runs while a job of a shell waits for it on its processor: starts threads.
+    pub fn look_out(&mut self) {
+        if let Some(Err(error)) = self.spins.take().map(lookout::start) {
+            self.hooks.also_not(format!(
+                "commands and requests of an interactive shell's job without its being stopped for a moment: guardd may not \
+                 choose its processor ({error})"
+            ));
+        }
     }
 
     /// Attaches the lineage hooks, which stay for guardd's life.

@@ -455,9 +455,14 @@ impl Tables {
     pub fn put_tapped(&mut self, tgid: u32, start_ns: u64) -> Result<(), KernelError> {
         let tapped = Tapped {
             start_ns,
-            writes: 0,
+            ..Tapped::default()
         };
         at("TAPPED", self.tapped.insert(tgid, tapped, 0))
+    }
+
+    /// Every process that is tapped, or was forked from one.
+    pub fn all_tapped(&self) -> Vec<(u32, Tapped)> {
+        self.tapped.iter().filter_map(Result::ok).collect()
     }
 
     /// Forgets that.

@@ -106,7 +106,7 @@ impl Attached {
                     };
                     let opened = self
                         .site(ebpf, place, &library.path)
-                        .and_then(|id| open_event(id, pid as i32));
+                        .and_then(|id| open_event(id, pid as i32, INHERIT));
                     match opened {
                         Ok(event) => events.push((place, event)),
                         Err(error) => problem = Some(format!("{}: {error}", library.name)),
@@ -197,7 +197,7 @@ impl Attached {
         };
         let id = fs::read_to_string(event.tracing.join("events").join(&event.name).join("id"))?;
         let id = id.trim().parse().map_err(io::Error::other)?;
-        let keeper = open_event(id, std::process::id() as i32)?;
+        let keeper = open_event(id, std::process::id() as i32, 0)?;
         set_program(&keeper, program.as_fd().as_raw_fd())?;
         event.keeper = Some(keeper);
         self.sites.insert(
@@ -274,8 +274,12 @@ struct Attributes {
     config1: u64,
 }
 
+/// Of `perf_event_attr`: for what the process forks as well. A child has its parent's connections, and its breakpoints
+/// would go at its first write without an event that wants them.
+const INHERIT: u64 = 1 << 1;
+
 /// A perf event on a trace event, for one process; it is on at once.
-fn open_event(id: u64, pid: i32) -> io::Result<OwnedFd> {
+fn open_event(id: u64, pid: i32, flags: u64) -> io::Result<OwnedFd> {
     const PERF_TYPE_TRACEPOINT: u32 = 2;
     const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
     let attributes = Attributes {
@@ -283,6 +287,7 @@ fn open_event(id: u64, pid: i32) -> io::Result<OwnedFd> {
         size: size_of::<Attributes>() as u32,
         config: id,
         sample_period: 1,
+        flags,
         ..Attributes::default()
     };
     // SAFETY: the attributes are as long as they say and outlive the call.

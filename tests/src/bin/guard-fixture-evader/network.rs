@@ -21,17 +21,17 @@ use super::{Failed, Gives, check, uring};
 /// What is sent.
 pub(super) const WORD: &[u8] = b"carried off";
 /// No technique waits longer for an answer.
-const LONGEST: Duration = Duration::from_secs(3);
+pub(super) const LONGEST: Duration = Duration::from_secs(3);
 
 /// One of the servers in `MORE`.
-fn server(more: &str, name: &str) -> Result<String, Failed> {
+pub(super) fn server(more: &str, name: &str) -> Result<String, Failed> {
     more.split(';')
         .find_map(|entry| entry.strip_prefix(name)?.strip_prefix('='))
         .map(str::to_owned)
         .ok_or_else(|| Failed::Cannot(format!("no server {name}")))
 }
 
-fn address(more: &str, name: &str) -> Result<SocketAddr, Failed> {
+pub(super) fn address(more: &str, name: &str) -> Result<SocketAddr, Failed> {
     let text = server(more, name)?;
     text.parse()
         .map_err(|_| Failed::Cannot(format!("{text}: no address")))

@@ -166,13 +166,18 @@ pub(super) fn again_and_again(secret: &Path, until: &Path) -> Gives {
 
 pub(super) fn memfd_exec(secret: &Path) -> Gives {
     let program = fs::read("/bin/cat")?;
+    let mut file = memory_file()?;
+    file.write_all(&program)?;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    output(Command::new(path).arg0("cat").arg(secret))
+}
+
+/// A file that lies in memory alone.
+pub(super) fn memory_file() -> io::Result<File> {
     // SAFETY: a constant name.
     let fd = check(unsafe { libc::memfd_create(c"x".as_ptr(), 0) }.into())?;
     // SAFETY: the kernel has just made it.
-    let mut file = unsafe { File::from_raw_fd(fd as RawFd) };
-    file.write_all(&program)?;
-    let path = format!("/proc/self/fd/{fd}");
-    output(Command::new(path).arg0("cat").arg(secret))
+    Ok(unsafe { File::from_raw_fd(fd as RawFd) })
 }
 
 /// Forks and waits, `count` times.
@@ -185,7 +190,7 @@ pub(super) fn short_lives(count: i64) -> Result<(), Failed> {
 }
 
 /// A child that does something without memory of its own, and ends with its result.
-fn child_that(does: impl FnOnce() -> i32) -> io::Result<libc::pid_t> {
+pub(super) fn child_that(does: impl FnOnce() -> i32) -> io::Result<libc::pid_t> {
     // SAFETY: the child ends by _exit; what it does makes system calls only.
     let child = unsafe { libc::fork() };
     if child == 0 {
@@ -197,7 +202,7 @@ fn child_that(does: impl FnOnce() -> i32) -> io::Result<libc::pid_t> {
     Ok(child)
 }
 
-fn wait(child: libc::pid_t) -> io::Result<i32> {
+pub(super) fn wait(child: libc::pid_t) -> io::Result<i32> {
     let mut status = 0;
     // SAFETY: a child of this process.
     check(unsafe { libc::waitpid(child, &mut status, 0) }.into())?;
