@@ -182,6 +182,9 @@ pub enum Reply {
     Pending {
         /// Each with its evidence.
         holds: Vec<HoldInfo>,
+        /// How many more wait, the newest, that one reply has no room for.
+        #[serde(default, skip_serializing_if = "is_none_at_all")]
+        left_out: u64,
     },
     /// A session began.
     Adopted {
@@ -484,6 +487,11 @@ pub struct SessionDetail {
     /// Processes whose requests could not be read, a line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub untapped: Vec<String>,
+}
+
+/// Whether a number is left out of JSON.
+fn is_none_at_all(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A hold that waits for a person.

@@ -68,6 +68,7 @@ impl Engine {
                 };
                 return Ok(Reply::Pending {
                     holds: holds.map(info).collect(),
+                    left_out: 0,
                 });
             }
             HeraldRequest::Members => {
