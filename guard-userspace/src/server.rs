@@ -525,7 +525,8 @@ mod tests {
         hold.target = "x".repeat(10_000);
         let holds = vec![hold; 3 * MAX_LINE / 10_000];
         let all = holds.len() as u64;
-        let Reply::Pending { holds, left_out } = bounded(Reply::Pending { holds, left_out: 0 }) else {
+        let Reply::Pending { holds, left_out } = bounded(Reply::Pending { holds, left_out: 0 })
+        else {
             panic!("another reply");
         };
         assert!(!holds.is_empty() && left_out > 0);

@@ -36,7 +36,8 @@ pub fn pending(screen: &Screen, holds: &[HoldInfo], left_out: u64, guardctl: &st
         .collect();
     if left_out > 0 {
         let what = super::count(left_out, "more hold waits", "more holds wait");
-        let text = format!("  {what}: no room for them here; they are shown when these are answered.");
+        let text =
+            format!("  {what}: no room for them here; they are shown when these are answered.");
         blocks.push(format!("{}\n", screen.yellow(&text)));
     }
     blocks.push(format!(
