@@ -1,6 +1,8 @@
 //! What the engine does for the herald: tells it of holds, shows how it is, and takes the answers that it brings, each
 //! looked at as if nobody had looked before.
 
+use std::collections::BTreeMap;
+
 use guard_common::Verdict;
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
@@ -8,7 +10,7 @@ use subtle::ConstantTimeEq as _;
 use super::{By, Engine, Outcome, Peer, Refusal, requests::hold_number};
 use crate::{
     clock,
-    event::Kind,
+    event::{Event, Kind},
     process, server,
     wire::{HeraldInfo, HeraldReply, HeraldRequest, HoldInfo, Reply, Via},
 };
@@ -24,6 +26,8 @@ pub(super) struct Herald {
     heard_ns: u64,
     /// Number of the last event that it heard of.
     heard: u64,
+    /// Events that waited in heralds that have died, at most, by part.
+    lost: BTreeMap<String, u64>,
 }
 
 impl Herald {
@@ -33,6 +37,27 @@ impl Herald {
             heard,
             ..Self::default()
         }
+    }
+
+    /// It has died. What it had heard of and not sent went with it; what it had not told of hearing, the next one hears of.
+    /// How much that was, by part.
+    fn lose(&mut self) -> BTreeMap<String, u64> {
+        let mut lost = BTreeMap::new();
+        for part in &mut self.info.parts {
+            let waiting = std::mem::take(&mut part.waiting);
+            if waiting > 0 {
+                lost.insert(part.name.clone(), waiting);
+                *self.lost.entry(part.name.clone()).or_default() += waiting;
+                part.state = "failing".into();
+                part.since = clock::rfc3339_now();
+                part.error = Some(format!("the herald died with {waiting} events that waited"));
+            }
+        }
+        // Until the next one tells of its parts, these say what has gone.
+        self.info
+            .parts
+            .retain(|part| self.lost.contains_key(&part.name));
+        lost
     }
 }
 
@@ -89,9 +114,18 @@ impl Engine {
                 if let Some(pid) = self.herald.info.pid.take() {
                     self.kernel.tables.unguard_process(pid);
                 }
-                self.herald.info.parts.clear();
-                if why.is_none() {
-                    self.herald = Herald::after(self.journal.last_seq());
+                match &why {
+                    Some(why) => {
+                        let lost = self.herald.lose();
+                        if !lost.is_empty() {
+                            let mut event = Event::new(Kind::Guard);
+                            event.object =
+                                Some(json!({ "what": "herald died", "why": why, "lost": lost }));
+                            self.tell(event);
+                        }
+                    }
+                    // It had the time to send what waited, and says itself what has not left.
+                    None => self.herald = Herald::after(self.journal.last_seq()),
                 }
                 self.herald.info.problem = why;
             }
@@ -138,6 +172,9 @@ impl Engine {
             ));
         }
         let mut degraded = Vec::new();
+        for part in &mut info.parts {
+            part.lost = self.herald.lost.get(&part.name).copied().unwrap_or(0);
+        }
         if let Some(problem) = &info.problem {
             degraded.push(format!(
                 "the herald, which tells people of holds, does not work: {problem}"

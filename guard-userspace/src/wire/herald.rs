@@ -141,3 +141,9 @@ pub struct PartInfo {
     /// Answers that were not taken.
     pub refused: u64,
 }
+    /// Events that it has taken and has neither sent nor given up yet; of parts that have events for a while only.
+    #[serde(default)]
+    pub waiting: u64,
+    /// Events that waited in heralds before this one, which have died: at most so many are lost.
+    #[serde(default)]
+    pub lost: u64,
