@@ -14,6 +14,7 @@ mod metrics;
 mod notify;
 mod otlp;
 mod part;
+mod proxy;
 mod secret;
 mod start;
 mod tls;
@@ -169,11 +170,11 @@ async fn serve(ask: UnixStream, hear: UnixStream, socket: &str) -> anyhow::Resul
 
 async fn report(context: Context, after: Duration) {
     tokio::time::sleep(after).await;
-    let parts = context.board.parts();
     // Both of one moment: an event that was heard of is among those that wait, sent or given up, or will be heard of again.
+    let parts = context.board.parts();
     let heard = context.heard.load(Ordering::Relaxed);
-    let _ = context
     // guardd has gone when it fails, which the other connection says too.
+    let _ = context
         .link
         .herald(HeraldRequest::Report { parts, heard })
         .await;
