@@ -5,6 +5,8 @@
 
 mod herald;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 pub use self::herald::{HeraldInfo, HeraldReply, HeraldRequest, PartInfo, Through, Via};
@@ -553,6 +555,9 @@ pub struct HoldInfo {
     /// What an answer by a channel must carry; told to the herald alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
+    /// The channels that have told of it, each with where its message is; told to the herald alone.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub told: BTreeMap<String, String>,
 }
 
 /// A lease.

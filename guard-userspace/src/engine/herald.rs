@@ -82,6 +82,7 @@ impl Engine {
                 let info = |hold: &super::Hold| match wanted {
                     Some(_) => HoldInfo {
                         token: Some(hold.token.clone()),
+                        told: hold.told.clone(),
                         ..self.hold_info(hold)
                     },
                     // A reply is one line: with what led to each, a hundred would not fit.
@@ -151,6 +152,13 @@ impl Engine {
                     }
                 };
             }
+            HeraldRequest::Told { id, channel, place } => {
+                // It may have ended meanwhile.
+                if let Some(hold) = self.holds.get_mut(&hold_number(&id)?) {
+                    hold.told.insert(channel, place);
+                    self.dirty = true;
+                }
+            }
             HeraldRequest::Refused { id, why, via } => {
                 self.tell_of_refusal(id.as_deref(), &why, &via);
             }
@@ -164,6 +172,9 @@ impl Engine {
             return (None, Vec::new());
         }
         let mut info = self.herald.info.clone();
+        for part in &mut info.parts {
+            part.lost = self.herald.lost.get(&part.name).copied().unwrap_or(0);
+        }
         let silent = clock::monotonic_ns().saturating_sub(self.herald.heard_ns);
         if info.pid.is_some() && silent > SILENT_NS {
             info.problem = Some(format!(
@@ -172,9 +183,6 @@ impl Engine {
             ));
         }
         let mut degraded = Vec::new();
-        for part in &mut info.parts {
-            part.lost = self.herald.lost.get(&part.name).copied().unwrap_or(0);
-        }
         if let Some(problem) = &info.problem {
             degraded.push(format!(
                 "the herald, which tells people of holds, does not work: {problem}"

@@ -38,7 +38,10 @@ pub(super) async fn run(
     let settings = Arc::new(settings);
     part.ok();
     while let Some(notice) = notices.recv().await {
-        let Notice::Held(held) = notice else { continue };
+        // What stands on a terminal stays there.
+        let Notice::Held(held, None) = notice else {
+            continue;
+        };
         let members = match members(&context).await {
             Ok(members) => members,
             Err(why) => {
@@ -47,9 +50,13 @@ pub(super) async fn run(
             }
         };
         let settings = settings.clone();
-        let writing = tokio::task::spawn_blocking(move || tell(&settings, &held, &members));
+        let telling = held.clone();
+        let writing = tokio::task::spawn_blocking(move || tell(&settings, &telling, &members));
         match tokio::time::timeout(IN_ALL, writing).await {
-            Ok(Ok(Ok(()))) => part.sent(),
+            Ok(Ok(Ok(()))) => {
+                super::told(&context, &part, &held, String::new()).await;
+                part.sent();
+            }
             Ok(Ok(Err(why))) => part.dropped(why),
             Ok(Err(error)) => part.dropped(error.to_string()),
             Err(_) => part.dropped(format!(
