@@ -393,7 +393,8 @@ async fn ask(handle: &Handle, peer: &Peer, request: Request) -> Reply {
     answer.unwrap_or_else(|| failure(Code::Unreachable, "guardd is stopping"))
 }
 
-/// A reply that would not fit one line loses its oldest part, visibly, and not its end.
+/// A reply that would not fit one line loses its oldest part, visibly, and not its end; of holds the newest, and says how
+/// many.
 fn bounded(mut reply: Reply) -> Reply {
     let fits = |reply: &Reply| serde_json::to_vec(reply).is_ok_and(|text| text.len() < MAX_LINE);
     while !fits(&reply) {
@@ -406,8 +407,9 @@ fn bounded(mut reply: Reply) -> Reply {
                 let half = detail.tree.len() / 2;
                 detail.tree.truncate(half);
             }
-            Reply::Pending { holds } if holds.len() > 1 => {
+            Reply::Pending { holds, left_out } if holds.len() > 1 => {
                 let half = holds.len() / 2;
+                *left_out += (holds.len() - half) as u64;
                 holds.truncate(half);
             }
             _ => return failure(Code::Failed, "the answer is longer than one line may be"),
@@ -509,5 +511,30 @@ impl Wanted {
             && (self.kinds.is_empty() || self.kinds.contains(&event.kind))
             // An unprivileged listener sees what its own processes did.
             && self.uid.is_none_or(|uid| event.uid == Some(uid))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::approval::a_hold;
+
+    #[test]
+    fn holds_that_have_no_room_in_a_reply_are_counted() {
+        let mut hold = a_hold();
+        hold.target = "x".repeat(10_000);
+        let holds = vec![hold; 3 * MAX_LINE / 10_000];
+        let all = holds.len() as u64;
+        let Reply::Pending { holds, left_out } = bounded(Reply::Pending { holds, left_out: 0 })
+        else {
+            panic!("another reply");
+        };
+        assert!(!holds.is_empty() && left_out > 0);
+        assert_eq!(holds.len() as u64 + left_out, all);
+        let few = Reply::Pending {
+            holds: vec![a_hold()],
+            left_out: 0,
+        };
+        assert_eq!(bounded(few.clone()), few);
     }
 }

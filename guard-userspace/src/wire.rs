@@ -5,6 +5,8 @@
 
 mod herald;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 pub use self::herald::{HeraldInfo, HeraldReply, HeraldRequest, PartInfo, Through, Via};
@@ -182,6 +184,9 @@ pub enum Reply {
     Pending {
         /// Each with its evidence.
         holds: Vec<HoldInfo>,
+        /// How many more wait, the newest, that one reply has no room for.
+        #[serde(default, skip_serializing_if = "is_none_at_all")]
+        left_out: u64,
     },
     /// A session began.
     Adopted {
@@ -486,6 +491,11 @@ pub struct SessionDetail {
     pub untapped: Vec<String>,
 }
 
+/// Whether a number is left out of JSON.
+fn is_none_at_all(count: &u64) -> bool {
+    *count == 0
+}
+
 /// A hold that waits for a person.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HoldInfo {
@@ -545,6 +555,9 @@ pub struct HoldInfo {
     /// What an answer by a channel must carry; told to the herald alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
+    /// The channels that have told of it, each with where its message is; told to the herald alone.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub told: BTreeMap<String, String>,
 }
 
 /// A lease.

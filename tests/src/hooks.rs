@@ -94,8 +94,19 @@ impl Hooks {
     /// # Panics
     /// When it cannot be made.
     pub fn new(ca: &Path, answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
-        let config = Arc::new(tls::configuration(&["127.0.0.1"], ca));
-        Self::with(config, answer)
+        Self::named(&["127.0.0.1"], ca, answer)
+    }
+
+    /// The same for these names.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn named(
+        names: &[&str],
+        ca: &Path,
+        answer: impl Fn(&Received) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        Self::with(Arc::new(tls::configuration(names, ca)), answer)
     }
 
     /// The same with a configuration that is there.

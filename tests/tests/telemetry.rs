@@ -6,12 +6,15 @@ use std::{
     fs,
     io::{ErrorKind, Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    os::unix::{fs::PermissionsExt as _, net::UnixStream},
-    path::Path,
+    os::unix::{
+        fs::PermissionsExt as _,
+        net::{UnixDatagram, UnixStream},
+    },
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use guard_tests::{Guard, Place, Policy, api::ApiServer, eventually, has_program, proc};
+use guard_tests::{Guard, Place, Policy, api::ApiServer, eventually, has_program, proc, told};
 use opentelemetry_proto::tonic::{
     collector::{logs::v1::ExportLogsServiceRequest, trace::v1::ExportTraceServiceRequest},
     common::v1::{KeyValue, any_value::Value as Any},
@@ -523,32 +526,49 @@ fn entry(mut bytes: &[u8]) -> BTreeMap<String, String> {
     fields
 }
 
-#[test]
-fn systemds_journal_gets_entries_with_fields() {
+/// A guard that tells systemd's journal, and a socket that takes its place in a mount namespace of guardd's own; `None`
+/// where that cannot be had.
+fn with_journald(place: &Place) -> Option<(Guard, UnixDatagram, PathBuf)> {
     if !["unshare", "mount"].into_iter().all(has_program) {
-        return;
+        return None;
     }
-    let place = Place::new();
-    // Where journald would listen, in a mount namespace of guardd's own.
     let run = place.path("run");
     fs::create_dir_all(run.join("systemd/journal")).unwrap();
     let socket = run.join("systemd/journal/socket");
-    let journald = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
-    journald.set_nonblocking(true).unwrap();
+    let journald = listen_as_journald(&socket);
     let script = format!("mount --bind {} /run && exec \"$@\"", run.display());
-    let text = policy(&place, "[journald]");
-    let guard = Guard::of(&place)
+    let guard = Guard::of(place)
         .through(&["unshare", "-m", "sh", "-c", &script, "sh"])
-        .start(&text);
-    touch(&guard, &place, "secret");
+        .start(&policy(place, "[journald]"));
+    Some((guard, journald, socket))
+}
+
+fn listen_as_journald(socket: &Path) -> UnixDatagram {
+    let journald = UnixDatagram::bind(socket).unwrap();
+    journald.set_nonblocking(true).unwrap();
+    journald
+}
+
+/// Waits for an entry of the rule `no-secret`.
+fn entry_of_rule(journald: &UnixDatagram) -> BTreeMap<String, String> {
     let mut buffer = vec![0; 1 << 20];
-    let found = eventually("the entry comes", || match journald.recv(&mut buffer) {
+    eventually("the entry comes", || match journald.recv(&mut buffer) {
         Ok(count) => {
             let entry = entry(&buffer[..count]);
             (entry.get("GUARD_RULE").map(String::as_str) == Some("no-secret")).then_some(entry)
         }
         Err(_) => None,
-    });
+    })
+}
+
+#[test]
+fn systemds_journal_gets_entries_with_fields() {
+    let place = Place::new();
+    let Some((guard, journald, _)) = with_journald(&place) else {
+        return;
+    };
+    touch(&guard, &place, "secret");
+    let found = entry_of_rule(&journald);
     assert_eq!(found["GUARD_KIND"], "open", "{found:?}");
     assert_eq!(found["SYSLOG_IDENTIFIER"], "guardd", "{found:?}");
     assert_eq!(found["PRIORITY"], "3", "{found:?}");
@@ -557,6 +577,91 @@ fn systemds_journal_gets_entries_with_fields() {
         "{found:?}"
     );
     assert!(found["MESSAGE"].contains("open"), "{found:?}");
+    assert!(!found.contains_key("GUARD_WOULD"), "{found:?}");
+}
+
+#[test]
+fn what_systemds_journal_does_not_take_is_counted() {
+    let place = Place::new();
+    let Some((guard, journald, socket)) = with_journald(&place) else {
+        return;
+    };
+    touch(&guard, &place, "secret");
+    entry_of_rule(&journald);
+    drop(journald);
+    touch(&guard, &place, "secret");
+    let info = eventually("the failure is told", || {
+        let info = channel(&guard, "journald");
+        (info["state"] == "failing" && info["dropped"].as_u64() >= Some(1)).then_some(info)
+    });
+    let error = info["error"].as_str().unwrap();
+    assert!(error.contains("/run/systemd/journal/socket: "), "{info}");
+    let degraded = guard.json(&["status"])["degraded"].to_string();
+    assert!(degraded.contains("journald"), "{degraded}");
+    // It is started again.
+    fs::remove_file(&socket).unwrap();
+    let journald = listen_as_journald(&socket);
+    touch(&guard, &place, "secret");
+    entry_of_rule(&journald);
+    eventually("it is well again", || {
+        (channel(&guard, "journald")["state"] == "ok").then_some(())
+    });
+}
+
+#[test]
+fn events_that_waited_in_a_herald_that_dies_are_counted() {
+    let place = Place::new();
+    let (away, port) = (free_port(), free_port());
+    let more = format!(
+        "[otlp]\nendpoint = \"http://127.0.0.1:{away}\"\n[metrics]\nlisten = \"127.0.0.1:{port}\""
+    );
+    let guard = Guard::new(&place, &policy(&place, &more));
+    touch(&guard, &place, "secret");
+    eventually("events wait", || {
+        (channel(&guard, "otlp")["waiting"].as_u64() >= Some(1)).then_some(())
+    });
+    let first = eventually("a herald", || told::herald(&guard));
+    proc::signal(first, rustix::process::Signal::KILL);
+    let event = eventually("its death is recorded", || {
+        let mut events = guard.events_now().into_iter();
+        events.find(|event| event["object"]["what"] == "herald died")
+    });
+    let lost = event["object"]["lost"]["otlp"].clone();
+    assert!(lost.as_u64() >= Some(1), "{lost}");
+    eventually("another herald runs", || {
+        told::herald(&guard).filter(|pid| *pid != first)
+    });
+    let info = eventually("what was lost is told", || {
+        let info = channel(&guard, "otlp");
+        (info["lost"] == lost).then_some(info)
+    });
+    let said = guard.must(&["status"]).out;
+    let words = format!("{lost} lost with a herald that died");
+    assert!(said.contains(&words), "{info}: {said}");
+    eventually("the listener shows it", || {
+        let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+        drop(stream);
+        let figures = figures(&get(port, SCRAPE));
+        let shown = figures.get("guard_channel_lost_total{channel=\"otlp\"}")?;
+        (Some(*shown) == lost.as_f64()).then_some(())
+    });
+    // What has happened since is not lost.
+    let listener = TcpListener::bind(("127.0.0.1", away)).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    eventually("the death itself arrives", || {
+        let (mut stream, _) = match listener.accept() {
+            Ok(accepted) => accepted,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+            Err(error) => panic!("{error}"),
+        };
+        stream.set_nonblocking(false).unwrap();
+        let body = take_post(&mut stream, "200 OK");
+        let text = String::from_utf8_lossy(&body).into_owned();
+        text.contains("herald died").then_some(())
+    });
+    eventually("nothing waits", || {
+        (channel(&guard, "otlp")["waiting"] == 0).then_some(())
+    });
 }
 
 /// The figure of docs/performance.md: everything on, 200 sessions.

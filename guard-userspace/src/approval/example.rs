@@ -1,5 +1,7 @@
 //! A hold for tests.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use crate::{
@@ -43,5 +45,6 @@ pub(crate) fn a_hold() -> HoldInfo {
         group: "hg-7".into(),
         like: 1,
         token: None,
+        told: BTreeMap::new(),
     }
 }

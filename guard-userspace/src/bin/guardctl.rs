@@ -96,6 +96,8 @@ fn init(args: &InitArgs) -> Result<String, String> {
         notify: args.notify.clone(),
         passwd: "/etc/passwd".into(),
         group: "/etc/group".into(),
+        sessions: "/run/user".into(),
+        drop_in: "/usr/share/doc/guard/desktop.conf".into(),
     })
 }
 

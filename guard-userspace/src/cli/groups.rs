@@ -44,7 +44,10 @@ pub mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::event::{Event, Kind};
+    use crate::{
+        approval,
+        event::{Event, Kind},
+    };
 
     /// A hold with evidence, for tests of those who show it.
     pub fn a_hold(id: &str, group: &str, target: &str) -> HoldInfo {
@@ -60,28 +63,13 @@ pub mod tests {
         connect.labels = vec!["infra".into()];
         HoldInfo {
             id: id.into(),
-            session: "s-3".into(),
-            agent: "claude-code".into(),
-            rule: "credential-then-infra".into(),
-            when: vec!["credential".into(), "infra".into()],
-            pid: 431,
-            uid: 0,
-            exe: Some("/usr/bin/curl".into()),
-            argv: Some(vec!["curl".into(), "https://backboard.example".into()]),
+            argv: connect.argv.clone(),
             target: target.into(),
-            since: "2026-11-21T20:40:00.000000Z".into(),
-            age_s: 12,
-            expires_in_s: 108,
-            on_timeout: "kill".into(),
             intent: None,
             evidence: vec![read, connect],
-            cwd: Some("/home/a/project".into()),
-            user: Some("root".into()),
-            login_uid: None,
             environment: Vec::new(),
             group: group.into(),
-            like: 1,
-            token: None,
+            ..approval::a_hold()
         }
     }
 

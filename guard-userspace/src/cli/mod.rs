@@ -198,7 +198,9 @@ impl Guardctl<'_> {
             Reply::Sessions { sessions } => render::sessions(screen, sessions),
             Reply::Show(detail) => render::show(screen, detail),
             Reply::Event(event) => format!("{}\n", render::event_line(screen, event, false)),
-            Reply::Pending { holds } => render::pending(screen, holds, &self.guardctl()),
+            Reply::Pending { holds, left_out } => {
+                render::pending(screen, holds, *left_out, &self.guardctl())
+            }
             Reply::Adopted {
                 session, processes, ..
             } => {

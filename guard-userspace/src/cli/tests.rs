@@ -424,10 +424,21 @@ fn json_is_the_reply_without_its_tag_in_its_own_order() {
         "{out}"
     );
     let (_, out, _) = guardctl_at(
-        &StandIn::replying(&[Reply::Pending { holds: vec![] }]),
+        &StandIn::replying(&[Reply::Pending {
+            holds: vec![],
+            left_out: 0,
+        }]),
         &["--json", "pending"],
     );
     assert_eq!(out, "{\"holds\":[]}\n");
+    let (_, out, _) = guardctl_at(
+        &StandIn::replying(&[Reply::Pending {
+            holds: vec![],
+            left_out: 3,
+        }]),
+        &["--json", "pending"],
+    );
+    assert_eq!(out, "{\"holds\":[],\"left_out\":3}\n");
     let (_, out, _) = guardctl_at(&StandIn::replying(&[done()]), &["--json", "kill", "s-1"]);
     assert_eq!(out, "{\"message\":\"done so\"}\n");
 }

@@ -1,6 +1,8 @@
 //! What the engine does for the herald: tells it of holds, shows how it is, and takes the answers that it brings, each
 //! looked at as if nobody had looked before.
 
+use std::collections::BTreeMap;
+
 use guard_common::Verdict;
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
@@ -8,7 +10,7 @@ use subtle::ConstantTimeEq as _;
 use super::{By, Engine, Outcome, Peer, Refusal, requests::hold_number};
 use crate::{
     clock,
-    event::Kind,
+    event::{Event, Kind},
     process, server,
     wire::{HeraldInfo, HeraldReply, HeraldRequest, HoldInfo, Reply, Via},
 };
@@ -24,6 +26,8 @@ pub(super) struct Herald {
     heard_ns: u64,
     /// Number of the last event that it heard of.
     heard: u64,
+    /// Events that waited in heralds that have died, at most, by part.
+    lost: BTreeMap<String, u64>,
 }
 
 impl Herald {
@@ -33,6 +37,27 @@ impl Herald {
             heard,
             ..Self::default()
         }
+    }
+
+    /// It has died. What it had heard of and not sent went with it; what it had not told of hearing, the next one hears of.
+    /// How much that was, by part.
+    fn lose(&mut self) -> BTreeMap<String, u64> {
+        let mut lost = BTreeMap::new();
+        for part in &mut self.info.parts {
+            let waiting = std::mem::take(&mut part.waiting);
+            if waiting > 0 {
+                lost.insert(part.name.clone(), waiting);
+                *self.lost.entry(part.name.clone()).or_default() += waiting;
+                part.state = "failing".into();
+                part.since = clock::rfc3339_now();
+                part.error = Some(format!("the herald died with {waiting} events that waited"));
+            }
+        }
+        // Until the next one tells of its parts, these say what has gone.
+        self.info
+            .parts
+            .retain(|part| self.lost.contains_key(&part.name));
+        lost
     }
 }
 
@@ -57,6 +82,7 @@ impl Engine {
                 let info = |hold: &super::Hold| match wanted {
                     Some(_) => HoldInfo {
                         token: Some(hold.token.clone()),
+                        told: hold.told.clone(),
                         ..self.hold_info(hold)
                     },
                     // A reply is one line: with what led to each, a hundred would not fit.
@@ -68,6 +94,7 @@ impl Engine {
                 };
                 return Ok(Reply::Pending {
                     holds: holds.map(info).collect(),
+                    left_out: 0,
                 });
             }
             HeraldRequest::Members => {
@@ -88,9 +115,18 @@ impl Engine {
                 if let Some(pid) = self.herald.info.pid.take() {
                     self.kernel.tables.unguard_process(pid);
                 }
-                self.herald.info.parts.clear();
-                if why.is_none() {
-                    self.herald = Herald::after(self.journal.last_seq());
+                match &why {
+                    Some(why) => {
+                        let lost = self.herald.lose();
+                        if !lost.is_empty() {
+                            let mut event = Event::new(Kind::Guard);
+                            event.object =
+                                Some(json!({ "what": "herald died", "why": why, "lost": lost }));
+                            self.tell(event);
+                        }
+                    }
+                    // It had the time to send what waited, and says itself what has not left.
+                    None => self.herald = Herald::after(self.journal.last_seq()),
                 }
                 self.herald.info.problem = why;
             }
@@ -116,6 +152,13 @@ impl Engine {
                     }
                 };
             }
+            HeraldRequest::Told { id, channel, place } => {
+                // It may have ended meanwhile.
+                if let Some(hold) = self.holds.get_mut(&hold_number(&id)?) {
+                    hold.told.insert(channel, place);
+                    self.dirty = true;
+                }
+            }
             HeraldRequest::Refused { id, why, via } => {
                 self.tell_of_refusal(id.as_deref(), &why, &via);
             }
@@ -129,6 +172,9 @@ impl Engine {
             return (None, Vec::new());
         }
         let mut info = self.herald.info.clone();
+        for part in &mut info.parts {
+            part.lost = self.herald.lost.get(&part.name).copied().unwrap_or(0);
+        }
         let silent = clock::monotonic_ns().saturating_sub(self.herald.heard_ns);
         if info.pid.is_some() && silent > SILENT_NS {
             info.problem = Some(format!(

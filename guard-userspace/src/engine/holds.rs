@@ -1,7 +1,7 @@
 //! Holds: processes that wait for a person, from the kernel's stop to the answer that lets them go on,
 //! fail, or die.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use guard_common::{
     Verdict,
@@ -75,6 +75,9 @@ pub struct Hold {
     /// What an answer by a channel must carry.
     #[serde(default)]
     pub token: String,
+    /// The channels that have told people of it, each with where its message is.
+    #[serde(default)]
+    pub told: BTreeMap<String, String>,
     /// The event of the call.
     pub event: Event,
     /// See `engine/likeness.rs`; `None` is alike to nothing.
@@ -227,6 +230,7 @@ impl Engine {
             clears: None,
             clears_all: false,
             token: approval::token(),
+            told: BTreeMap::new(),
             event,
             likeness: None,
             group: self.next_hold,
@@ -621,6 +625,7 @@ impl Engine {
             group: hold.group_name(),
             like: self.like(hold),
             token: None,
+            told: BTreeMap::new(),
         }
     }
 }

@@ -191,6 +191,7 @@ fn command(argv: &[String], differs: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::approval::a_hold;
 
     fn hold(kind: Kind, object: Value, argv: &[&str]) -> HoldInfo {
         let mut read = Event::new(Kind::Open);
@@ -201,29 +202,11 @@ mod tests {
         held.labels = vec!["infra".into()];
         let argv: Vec<String> = argv.iter().map(|word| (*word).into()).collect();
         HoldInfo {
-            id: "h-1".into(),
-            session: "s-1".into(),
-            agent: "claude-code".into(),
-            rule: "r".into(),
-            when: vec!["credential".into(), "infra".into()],
-            pid: 7,
             uid: 1000,
-            exe: Some("/usr/bin/curl".into()),
             argv: Some(argv),
-            target: String::new(),
-            since: String::new(),
-            age_s: 0,
-            expires_in_s: 9,
-            on_timeout: "kill".into(),
-            intent: None,
             evidence: vec![read, held],
-            cwd: Some("/home/a/project".into()),
-            user: Some("a".into()),
-            login_uid: None,
             environment: Vec::new(),
-            group: String::new(),
-            like: 1,
-            token: None,
+            ..a_hold()
         }
     }
 

@@ -119,6 +119,12 @@ impl Engine {
             (self.policy, self.bits, self.tables) = before;
             return Err(failed(error));
         }
+        if before.0.settings.notify != self.policy.settings.notify {
+            // A channel of the same name may lead elsewhere now.
+            for hold in self.holds.values_mut() {
+                hold.told.clear();
+            }
+        }
         let policy = &self.policy;
         self.rules[generation as usize] = rules;
         self.agents = AgentMatcher::new(policy, &homes);

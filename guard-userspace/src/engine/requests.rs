@@ -200,6 +200,7 @@ impl Engine {
                 });
                 Ok(Reply::Pending {
                     holds: holds.map(|hold| self.hold_info(hold)).collect(),
+                    left_out: 0,
                 })
             }
             Request::Approve { id, for_ms } => {

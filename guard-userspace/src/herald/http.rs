@@ -14,14 +14,14 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::tls;
+use super::{proxy, tls};
 
 /// How long connecting, sending and the whole answer may take, each request.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest answer that is read, in bytes.
 const LONGEST: usize = 256 * 1024;
 /// The longest head of an answer.
-const LONGEST_HEAD: usize = 32 * 1024;
+pub(super) const LONGEST_HEAD: usize = 32 * 1024;
 
 /// Where a request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +72,15 @@ impl Target {
                 .map_or_else(|| "/".into(), ToString::to_string),
             host,
         })
+    }
+
+    /// Host and port, whether it was in the address or not.
+    fn whole_authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
     }
 
     /// Whether the way there is encrypted.
@@ -151,18 +160,26 @@ impl Client {
     }
 
     async fn connect_slowly(&self, target: &Target) -> Result<Box<dyn Stream>, String> {
-        let address = (target.host.as_str(), target.port);
-        let tcp = TcpStream::connect(address)
-            .await
-            .map_err(|error| error.to_string())?;
-        // A message is one write or two; it should not wait for the other side's acknowledgement.
-        let _ = tcp.set_nodelay(true);
+        let whole = target.whole_authority();
+        // What is not encrypted goes to this machine itself.
+        let proxy = target.secure.then(|| proxy::of(&whole)).flatten();
+        let stream: Box<dyn Stream> = match proxy {
+            Some(proxy) => proxy.tunnel(&whole).await?,
+            None => {
+                let tcp = TcpStream::connect((target.host.as_str(), target.port))
+                    .await
+                    .map_err(|error| error.to_string())?;
+                // A message is one write or two; it should not wait for the other side's acknowledgement.
+                let _ = tcp.set_nodelay(true);
+                Box::new(tcp)
+            }
+        };
         if !target.secure {
-            return Ok(Box::new(tcp));
+            return Ok(stream);
         }
         let config = self.prepare().await?;
         let name = ServerName::try_from(target.host.clone()).map_err(|error| error.to_string())?;
-        let stream = TlsConnector::from(config).connect(name, tcp).await;
+        let stream = TlsConnector::from(config).connect(name, stream).await;
         Ok(Box::new(stream.map_err(|error| error.to_string())?))
     }
 
@@ -232,7 +249,7 @@ impl Client {
 }
 
 /// A task that ends when this goes.
-struct Driven(tokio::task::JoinHandle<()>);
+pub(super) struct Driven(pub(super) tokio::task::JoinHandle<()>);
 
 impl Drop for Driven {
     fn drop(&mut self) {

@@ -14,6 +14,7 @@ mod metrics;
 mod notify;
 mod otlp;
 mod part;
+mod proxy;
 mod secret;
 mod start;
 mod tls;
@@ -169,9 +170,10 @@ async fn serve(ask: UnixStream, hear: UnixStream, socket: &str) -> anyhow::Resul
 
 async fn report(context: Context, after: Duration) {
     tokio::time::sleep(after).await;
+    // Both of one moment: an event that was heard of is among those that wait, sent or given up, or will be heard of again.
     let parts = context.board.parts();
-    // guardd has gone when it fails, which the other connection says too.
     let heard = context.heard.load(Ordering::Relaxed);
+    // guardd has gone when it fails, which the other connection says too.
     let _ = context
         .link
         .herald(HeraldRequest::Report { parts, heard })
@@ -251,7 +253,8 @@ impl Parts {
         drop(self.metrics);
         let otlp = async {
             if let Some(otlp) = self.otlp {
-                otlp.finish().await;
+                // What it says of what has not left comes within the last words too.
+                otlp.finish(LAST_WORDS * 3 / 4).await;
             }
         };
         tokio::join!(self.notifier.finish(), otlp);

@@ -106,6 +106,22 @@ impl Part {
         });
     }
 
+    /// It has taken an event that it is to send.
+    pub(crate) fn takes(&self) {
+        lock(&self.info).waiting += 1;
+        self.changed.notify_one();
+    }
+
+    /// So many of those that it has taken wait no more: each was sent or given up, which is said besides.
+    pub(crate) fn settled(&self, count: usize) {
+        self.change(|info| info.waiting = info.waiting.saturating_sub(count as u64));
+    }
+
+    /// How many wait.
+    pub(crate) fn waiting(&self) -> u64 {
+        lock(&self.info).waiting
+    }
+
     /// An answer was not taken.
     pub(crate) fn refused(&self) {
         self.change(|info| info.refused += 1);
@@ -134,9 +150,13 @@ mod tests {
             ("failing", 1, 1)
         );
         assert_eq!(info.error.as_deref(), Some("no room"));
+        part.takes();
+        part.takes();
+        part.settled(1);
         part.sent();
         let info = now();
         assert_eq!((info.state.as_str(), info.sent), ("ok", 1));
+        assert_eq!((info.waiting, part.waiting()), (1, 1));
         assert_eq!(
             info.error.as_deref(),
             Some("no room"),

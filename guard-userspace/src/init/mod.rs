@@ -50,6 +50,10 @@ pub struct Options {
     pub passwd: PathBuf,
     /// Groups of this machine.
     pub group: PathBuf,
+    /// Where the directories of users who are logged in are, with their session buses.
+    pub sessions: PathBuf,
+    /// What the service needs beside its unit to reach these, where guard was installed as a package.
+    pub drop_in: PathBuf,
 }
 
 /// What was decided.
@@ -65,16 +69,21 @@ pub struct Choices {
     pub notify: Vec<String>,
 }
 
-/// Channels that need nothing but their name, where this version has them.
-pub const CHANNELS: [&str; 2] = ["terminal", "desktop"];
+/// Channels that need nothing but their name.
+pub const CHANNELS: [&str; 2] = [TERMINAL, DESKTOP];
+/// The user's terminals: told there by default, since whoever runs an agent usually has one.
+const TERMINAL: &str = "terminal";
+/// The user's desktop: only offered where somebody is at one.
+const DESKTOP: &str = "desktop";
 
-/// Those of [`CHANNELS`] that a policy of this version may name.
-fn channels() -> Vec<&'static str> {
-    let known = |channel: &&&str| {
-        let text = format!("version = 1\n[notify.{channel}]\n");
-        Policy::parse(&text, Source::BuiltIn).is_ok()
-    };
-    CHANNELS.iter().filter(known).copied().collect()
+/// Whether somebody who is logged in has a session bus.
+fn has_session_bus(sessions: &Path) -> bool {
+    let users = fs::read_dir(sessions).into_iter().flatten().flatten();
+    let mut buses = users.map(|user| user.path().join("bus"));
+    buses.any(|bus| {
+        use std::os::unix::fs::FileTypeExt as _;
+        fs::symlink_metadata(bus).is_ok_and(|meta| meta.file_type().is_socket())
+    })
 }
 
 impl Default for Choices {
@@ -83,11 +92,7 @@ impl Default for Choices {
             mode: Mode::Observe,
             agents: Vec::new(),
             answer: Vec::new(),
-            notify: channels()
-                .into_iter()
-                .filter(|channel| *channel == "terminal")
-                .map(str::to_owned)
-                .collect(),
+            notify: vec![TERMINAL.to_owned()],
         }
     }
 }
@@ -113,6 +118,18 @@ pub fn init(options: &Options) -> Result<String, String> {
         ));
     }
     let policy = Policy::of(&before).map_err(|error| format!("init: {}", error.one_line()))?;
+    let mut options = options.clone();
+    if !policy.settings.notify.is_empty() {
+        if options.notify.iter().flatten().any(|name| name != "none") {
+            return Err(
+                "init: --notify: the policy has [notify] already, in whose place another would come: add the channel there"
+                    .into(),
+            );
+        }
+        // Nor is it asked for.
+        options.notify = Some(Vec::new());
+    }
+    let options = &options;
     let accounts = accounts(&options.passwd);
     let found = find_agents(&policy, &accounts);
     let mut choices = if options.yes || options.print {
@@ -162,6 +179,7 @@ pub fn init(options: &Options) -> Result<String, String> {
         &whole,
         &path,
         &fs::read_to_string(&options.group).unwrap_or_default(),
+        Some(options.drop_in.as_path()).filter(|file| file.is_file()),
     ))
 }
 
@@ -217,14 +235,15 @@ fn ask(
         )?;
         choices.answer = names(&answer);
     }
-    let channels = channels();
-    if options.notify.is_none() && !channels.is_empty() {
-        let text = format!(
-            "How is the session's user told when something is held? Any of {}, or none [{}]",
-            channels.join(", "),
-            choices.notify.join(", ")
-        );
-        let answer = question(from, to, &text)?;
+    if options.notify.is_none() {
+        let text = if has_session_bus(&options.sessions) {
+            "How is the session's user told when something is held? Any of terminal (those they are logged in on), \
+             desktop (a notification), or none [terminal]"
+        } else {
+            "How is the session's user told when something is held? On every terminal that they are logged in on \
+             (terminal), or none [terminal]"
+        };
+        let answer = question(from, to, text)?;
         if !answer.is_empty() {
             choices.notify = names(&answer);
         }
@@ -272,14 +291,12 @@ fn check(
             ));
         }
     }
-    let known = channels();
     for name in &choices.notify {
-        if !known.contains(&name.as_str()) {
-            let expected = match known.as_slice() {
-                [] => "this version has no channels".to_owned(),
-                known => format!("expected {}, or none", known.join(", ")),
-            };
-            return Err(format!("init: notification \"{name}\": {expected}"));
+        if !CHANNELS.contains(&name.as_str()) {
+            let known = CHANNELS.join(", ");
+            return Err(format!(
+                "init: notification \"{name}\": expected {known}, or none"
+            ));
         }
     }
     for name in &choices.answer {

@@ -51,6 +51,8 @@ impl Machine {
             notify: None,
             passwd: self.dir.path().join("passwd"),
             group: self.dir.path().join("group"),
+            sessions: self.dir.path().join("run-user"),
+            drop_in: self.dir.path().join("desktop.conf"),
         }
     }
 
@@ -175,21 +177,76 @@ fn a_policy_that_is_there_is_extended_and_a_later_mode_is_told() {
 }
 
 #[test]
-fn the_channels_that_this_version_has_can_be_chosen() {
+fn terminals_are_told_unless_something_else_is_chosen() {
     let machine = Machine::new();
     let mut options = machine.options();
-    let known = channels();
-    options.notify = Some(known.iter().map(|name| (*name).to_owned()).collect());
     init(&options).unwrap();
-    for channel in CHANNELS {
-        let table = format!("\n[notify.{channel}]\n");
-        assert_eq!(machine.written().contains(&table), known.contains(&channel));
-    }
-    machine.policy();
-    options.notify = Some(vec!["none".into()]);
+    let text = machine.written();
+    assert!(text.contains("\n[notify.terminal]\n"), "{text}");
+    assert!(!text.contains("\n[notify.desktop]"), "{text}");
+    assert!(machine.policy().settings.notify.terminal.is_some());
     options.force = true;
+    options.notify = Some(vec!["none".into()]);
     init(&options).unwrap();
     assert!(!machine.written().contains("[notify"));
+}
+
+#[test]
+fn channels_that_are_there_stay() {
+    let machine = Machine::new();
+    let mut options = machine.options();
+    fs::create_dir_all(&options.directory).unwrap();
+    let text = "version = 1\n[notify.desktop]\n";
+    fs::write(options.directory.join("policy.toml"), text).unwrap();
+    init(&options).unwrap();
+    // A table in a later file comes in the place of the whole.
+    assert!(!machine.written().contains("[notify"));
+    assert!(machine.policy().settings.notify.desktop.is_some());
+    options.force = true;
+    options.notify = Some(vec!["terminal".into()]);
+    let error = init(&options).unwrap_err();
+    assert!(error.contains("add the channel there"), "{error}");
+    options.notify = Some(vec!["none".into()]);
+    init(&options).unwrap();
+}
+
+#[test]
+fn desktops_come_with_what_the_service_needs_for_them() {
+    let machine = Machine::new();
+    let mut options = machine.options();
+    options.notify = Some(vec!["terminal".into(), "desktop".into()]);
+    let said = init(&options).unwrap();
+    // No package is installed here.
+    assert!(!said.contains("desktop.conf"), "{said}");
+    let notify = machine.policy().settings.notify;
+    assert!(notify.terminal.is_some() && notify.desktop.is_some());
+    fs::write(&options.drop_in, "").unwrap();
+    options.force = true;
+    let said = init(&options).unwrap();
+    let step = format!("install -D -m 644 {} ", options.drop_in.display());
+    assert!(said.contains(&step), "{said}");
+    options.notify = None;
+    let said = init(&options).unwrap();
+    assert!(!said.contains("desktop.conf"), "{said}");
+}
+
+#[test]
+fn a_desktop_is_only_offered_where_somebody_has_a_session_bus() {
+    let machine = Machine::new();
+    let options = machine.options();
+    let asked = || {
+        let mut said = Vec::new();
+        ask_for(&options, &[], &mut "\n\n\n\n".as_bytes(), &mut said).unwrap();
+        String::from_utf8(said).unwrap()
+    };
+    assert!(!asked().contains("desktop"));
+    let user = options.sessions.join("1000");
+    fs::create_dir_all(&user).unwrap();
+    fs::write(user.join("bus"), "").unwrap();
+    assert!(!asked().contains("desktop"));
+    fs::remove_file(user.join("bus")).unwrap();
+    let _bus = std::os::unix::net::UnixListener::bind(user.join("bus")).unwrap();
+    assert!(asked().contains("desktop (a notification)"));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Choices, FoundAgent};
+use super::{Choices, DESKTOP, FoundAgent, TERMINAL};
 use crate::{
     clock,
     policy::{Mode, Part, Policy},
@@ -85,18 +85,32 @@ pub(super) fn fragment(choices: &Choices, agents: &[FoundAgent], before: &[Part]
     }
     if !choices.notify.is_empty() {
         text.push_str(
-            "\n# How the session's user is told when something is held. Channels that need an address or a key are added\n\
-             # here too; see the documentation of notifications.\n",
+            "\n# How the session's user is told when something is held. Slack and webhooks, which need an address or a\n\
+             # key, are added here too: docs/approval.md.\n",
         );
     }
     for channel in &choices.notify {
-        text.push_str(&format!("[notify.{channel}]\n"));
+        text.push_str(match channel.as_str() {
+            TERMINAL => {
+                "# Written to every terminal that they are logged in on, with a bell.\n[notify.terminal]\n"
+            }
+            _ => {
+                "# A notification that stays until somebody looks. With answer = true a click answers too, of those who\n\
+                 # may answer.\n[notify.desktop]\n"
+            }
+        });
     }
     text
 }
 
-/// What to do after it has been written.
-pub(super) fn next_steps(choices: &Choices, policy: &Policy, path: &Path, groups: &str) -> String {
+/// What to do after it has been written. `drop_in` is what the service needs to reach desktops, where it is there.
+pub(super) fn next_steps(
+    choices: &Choices,
+    policy: &Policy,
+    path: &Path,
+    groups: &str,
+    drop_in: Option<&Path>,
+) -> String {
     let mut text = format!(
         "{}: written; the policy has {} agents and {} rules now\n",
         path.display(),
@@ -121,6 +135,13 @@ pub(super) fn next_steps(choices: &Choices, policy: &Policy, path: &Path, groups
                 "usermod -aG {GROUP} {user}    # it counts from their next login on"
             ));
         }
+    }
+    if let Some(drop_in) = drop_in.filter(|_| choices.notify.iter().any(|name| name == DESKTOP)) {
+        steps.push(format!(
+            "install -D -m 644 {} /etc/systemd/system/guard.service.d/desktop.conf    # the service may reach desktops",
+            drop_in.display()
+        ));
+        steps.push("systemctl daemon-reload".into());
     }
     steps.push("systemctl restart guard    # or, where it runs: guardctl policy reload".into());
     steps.push("guardctl doctor            # what guard can do on this machine".into());

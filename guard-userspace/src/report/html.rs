@@ -2,7 +2,10 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use super::{Entry, Line, Report, Verdict};
+use super::{
+    Entry, Report, Verdict,
+    walk::{self, List, Piece},
+};
 use crate::{cli::escape, clock};
 
 /// Readable on screens, light and dark, and on paper.
@@ -36,56 +39,9 @@ pub fn html(report: &Report, who: &dyn Fn(u32) -> String) -> String {
         text(&report.session),
         code(&report.agent)
     );
-    let mut item = |name: &str, value: String| {
-        let _ = writeln!(out, "<dt>{name}</dt><dd>{value}</dd>");
-    };
-    item(
-        "Outcome",
-        format!("<span class=\"o\">{}</span>", text(&report.outcome)),
-    );
-    if let Some(uid) = report.uid {
-        item("User", format!("{} ({uid})", text(&who(uid))));
+    for (name, pieces) in walk::head(report, who) {
+        let _ = writeln!(out, "<dt>{name}</dt><dd>{}</dd>", marked(&pieces));
     }
-    let note = if report.from_the_beginning {
-        ""
-    } else {
-        " (the beginning is not in the journal)"
-    };
-    item("Began", format!("{}{note}", text(&report.began)));
-    item(
-        "Ended",
-        report
-            .ended
-            .as_deref()
-            .map_or_else(|| "not recorded".into(), text),
-    );
-    if let Some(origin) = &report.origin {
-        item("Found by", text(origin));
-    }
-    if let Some(parent) = &report.parent {
-        item("Inside session", text(parent));
-    }
-    if !report.inner.is_empty() {
-        item("With sessions", text(&report.inner.join(", ")));
-    }
-    for intent in &report.intents {
-        let said = intent
-            .text
-            .as_deref()
-            .map_or_else(|| "cleared".into(), code);
-        item(
-            "Intent",
-            format!("{said} <span class=\"t\">{}</span>", text(&intent.time)),
-        );
-    }
-    let c = &report.counts;
-    item(
-        "Seen",
-        format!(
-            "{} events: {} programs, {} opens, {} connects, {} requests, {} guarded calls",
-            c.events, c.exec, c.open, c.connect, c.request, c.call
-        ),
-    );
     out.push_str("</dl>\n<section><h2>Verdicts</h2>\n");
     if report.verdicts.is_empty() {
         out.push_str("<p>No rule fired.</p>\n");
@@ -94,13 +50,9 @@ pub fn html(report: &Report, who: &dyn Fn(u32) -> String) -> String {
         push_verdict(&mut out, n + 1, verdict);
     }
     out.push_str("</section>\n");
-    push_lines(&mut out, "What was stopped", "Nothing.", &report.stopped);
-    push_lines(
-        &mut out,
-        "What was not stopped",
-        "Nothing that a rule or a person had to do with.",
-        &report.not_stopped,
-    );
+    for list in walk::outcomes(report) {
+        push_lines(&mut out, &list);
+    }
     push_processes(&mut out, report);
     out.push_str("<section><h2>Timeline</h2>\n");
     push_entries(
@@ -118,24 +70,27 @@ pub fn html(report: &Report, who: &dyn Fn(u32) -> String) -> String {
         );
     }
     out.push_str("</section>\n");
-    push_lines(
-        &mut out,
-        "What is not known",
-        "Nothing was lost.",
-        &report.losses,
-    );
+    push_lines(&mut out, &walk::losses(report));
     out.push_str("</body></html>\n");
     out
 }
 
+fn marked(pieces: &[Piece]) -> String {
+    let piece = |piece: &Piece| match piece {
+        Piece::Words(of) | Piece::Name(of) => text(of),
+        Piece::Strong(of) => format!("<span class=\"o\">{}</span>", text(of)),
+        Piece::Data(of) => code(of),
+        Piece::When(of) => format!(" <span class=\"t\">{}</span>", text(of)),
+    };
+    pieces.iter().map(piece).collect()
+}
+
 fn push_verdict(out: &mut String, n: usize, verdict: &Verdict) {
-    let would = if verdict.enforced { "" } else { "would " };
-    let rule = verdict.call.rule.as_deref().unwrap_or("no rule");
     let _ = writeln!(
         out,
-        "<article><h3>{n}. <span class=\"v\">{would}{}</span> by {}: {}</h3>",
-        text(&verdict.verdict),
-        code(rule),
+        "<article><h3>{n}. <span class=\"v\">{}</span> by {}: {}</h3>",
+        text(&verdict.in_words()),
+        code(verdict.by()),
         text(&verdict.outcome)
     );
     let facts = verdict.evidence.iter().map(|fact| {
@@ -143,27 +98,28 @@ fn push_verdict(out: &mut String, n: usize, verdict: &Verdict) {
         (format!("{age} before"), &fact.event)
     });
     push_entries(out, facts.chain([("then".to_owned(), &verdict.call)]));
-    if let Some(reason) = verdict.hold.as_ref().and_then(|hold| hold.reason.as_ref()) {
+    if let Some(reason) = verdict.reason() {
         let _ = writeln!(out, "<p>Reason given: {}</p>", code(reason));
     }
     out.push_str("</article>\n");
 }
 
-fn push_lines(out: &mut String, title: &str, none: &str, lines: &[Line]) {
+fn push_lines(out: &mut String, list: &List<'_>) {
+    let List { title, none, lines } = list;
     let _ = writeln!(out, "<section><h2>{title}</h2>");
     if lines.is_empty() {
         let _ = writeln!(out, "<p>{none}</p>");
     } else {
         out.push_str("<ul>\n");
     }
-    for line in lines {
+    for line in *lines {
         let _ = write!(
             out,
             "<li><span class=\"t\">{}</span> {}",
             text(&line.time),
             text(&line.what)
         );
-        if let Some(target) = line.target.as_ref().filter(|target| !target.is_empty()) {
+        if let Some(target) = line.named_target() {
             let _ = write!(out, ": {}", code(target));
         }
         out.push_str("</li>\n");
@@ -205,17 +161,12 @@ fn push_entries<'a>(out: &mut String, entries: impl Iterator<Item = (String, &'a
         } else {
             format!(" → {}", code(&entry.what))
         };
-        let verdict = match (&entry.would, &entry.verdict) {
-            (Some(would), _) => format!("would {would}"),
-            (None, Some(verdict)) if verdict != "allow" => verdict.clone(),
-            _ => String::new(),
-        };
         let _ = writeln!(
             out,
             "<tr><td class=\"t\">{when}</td><td>{}</td><td class=\"t\">{pid}</td><td>{who}{what}</td><td class=\"l\">{}</td><td class=\"v\">{}</td></tr>",
             entry.kind,
             text(&entry.labels.join(" ")),
-            text(&verdict)
+            text(&entry.done().unwrap_or_default())
         );
     }
     out.push_str("</table>\n");

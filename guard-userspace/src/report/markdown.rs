@@ -3,7 +3,10 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use super::{Entry, Line, Report, Verdict};
+use super::{
+    Entry, Report, Verdict,
+    walk::{self, List, Piece},
+};
 use crate::{cli::escape, clock};
 
 /// The report, with what `who` says of its user.
@@ -13,54 +16,10 @@ pub fn markdown(report: &Report, who: &dyn Fn(u32) -> String) -> String {
         word(&report.session),
         code(&report.agent)
     );
-    // Writing to a String does not fail.
-    let mut item = |name: &str, value: String| {
-        let _ = writeln!(out, "- **{name}:** {value}");
-    };
-    item("Outcome", report.outcome.clone());
-    if let Some(uid) = report.uid {
-        item("User", code(&format!("{} ({uid})", who(uid))));
+    for (name, pieces) in walk::head(report, who) {
+        // Writing to a String does not fail.
+        let _ = writeln!(out, "- **{name}:** {}", marked(&pieces));
     }
-    item("Began", began(report));
-    item(
-        "Ended",
-        report
-            .ended
-            .as_deref()
-            .map_or_else(|| "not recorded".into(), code),
-    );
-    if let Some(origin) = &report.origin {
-        item("Found by", code(origin));
-    }
-    if let Some(parent) = &report.parent {
-        item("Inside session", code(parent));
-    }
-    if !report.inner.is_empty() {
-        item(
-            "With sessions",
-            report
-                .inner
-                .iter()
-                .map(|id| code(id))
-                .collect::<Vec<_>>()
-                .join(", "),
-        );
-    }
-    for intent in &report.intents {
-        let text = intent
-            .text
-            .as_deref()
-            .map_or_else(|| "cleared".into(), code);
-        item("Intent", format!("{text} ({})", code(&intent.time)));
-    }
-    let c = &report.counts;
-    item(
-        "Seen",
-        format!(
-            "{} events: {} programs, {} opens, {} connects, {} requests, {} guarded calls",
-            c.events, c.exec, c.open, c.connect, c.request, c.call
-        ),
-    );
     section(&mut out, "Verdicts");
     if report.verdicts.is_empty() {
         out.push_str("No rule fired.\n");
@@ -68,13 +27,9 @@ pub fn markdown(report: &Report, who: &dyn Fn(u32) -> String) -> String {
     for (n, verdict) in report.verdicts.iter().enumerate() {
         push_verdict(&mut out, n + 1, verdict);
     }
-    push_lines(&mut out, "What was stopped", "Nothing.", &report.stopped);
-    push_lines(
-        &mut out,
-        "What was not stopped",
-        "Nothing that a rule or a person had to do with.",
-        &report.not_stopped,
-    );
+    for list in walk::outcomes(report) {
+        push_lines(&mut out, &list);
+    }
     section(&mut out, "Processes");
     for process in &report.processes {
         let indent = "  ".repeat(process.depth.min(32));
@@ -104,22 +59,17 @@ pub fn markdown(report: &Report, who: &dyn Fn(u32) -> String) -> String {
             report.omitted
         );
     }
-    push_lines(
-        &mut out,
-        "What is not known",
-        "Nothing was lost.",
-        &report.losses,
-    );
+    push_lines(&mut out, &walk::losses(report));
     out
 }
 
-fn began(report: &Report) -> String {
-    let note = if report.from_the_beginning {
-        ""
-    } else {
-        " (the beginning is not in the journal)"
+fn marked(pieces: &[Piece]) -> String {
+    let piece = |piece: &Piece| match piece {
+        Piece::Words(of) | Piece::Strong(of) => word(of),
+        Piece::Name(of) | Piece::Data(of) => code(of),
+        Piece::When(of) => format!(" ({})", code(of)),
     };
-    format!("{}{note}", code(&report.began))
+    pieces.iter().map(piece).collect()
 }
 
 fn section(out: &mut String, title: &str) {
@@ -127,13 +77,11 @@ fn section(out: &mut String, title: &str) {
 }
 
 fn push_verdict(out: &mut String, n: usize, verdict: &Verdict) {
-    let rule = verdict.call.rule.as_deref().unwrap_or("no rule");
-    let would = if verdict.enforced { "" } else { "would " };
     let _ = write!(
         out,
-        "### {n}. {would}{} by {}: {}\n\n",
-        word(&verdict.verdict),
-        code(rule),
+        "### {n}. {} by {}: {}\n\n",
+        word(&verdict.in_words()),
+        code(verdict.by()),
         word(&verdict.outcome)
     );
     for fact in &verdict.evidence {
@@ -141,20 +89,21 @@ fn push_verdict(out: &mut String, n: usize, verdict: &Verdict) {
         let _ = writeln!(out, "1. {age} before: {}", entry_line(&fact.event));
     }
     let _ = writeln!(out, "1. then: {}", entry_line(&verdict.call));
-    if let Some(reason) = verdict.hold.as_ref().and_then(|hold| hold.reason.as_ref()) {
+    if let Some(reason) = verdict.reason() {
         let _ = write!(out, "\nReason given: {}\n", code(reason));
     }
     out.push('\n');
 }
 
-fn push_lines(out: &mut String, title: &str, none: &str, lines: &[Line]) {
+fn push_lines(out: &mut String, list: &List<'_>) {
+    let List { title, none, lines } = list;
     section(out, title);
     if lines.is_empty() {
         let _ = writeln!(out, "{none}");
     }
-    for line in lines {
+    for line in *lines {
         let _ = write!(out, "- {} {}", code(&line.time), word(&line.what));
-        if let Some(target) = line.target.as_ref().filter(|target| !target.is_empty()) {
+        if let Some(target) = line.named_target() {
             let _ = write!(out, ": {}", code(target));
         }
         out.push('\n');
@@ -175,14 +124,8 @@ fn entry_line(entry: &Entry) -> String {
     if !entry.labels.is_empty() {
         let _ = write!(line, " {}", code(&format!("[{}]", entry.labels.join(" "))));
     }
-    match (&entry.would, &entry.verdict) {
-        (Some(would), _) => {
-            let _ = write!(line, " **would {}**", word(would));
-        }
-        (None, Some(verdict)) if verdict != "allow" => {
-            let _ = write!(line, " **{}**", word(verdict));
-        }
-        _ => {}
+    if let Some(done) = entry.done() {
+        let _ = write!(line, " **{}**", word(&done));
     }
     line
 }

@@ -7,6 +7,7 @@ mod markdown;
 mod story;
 #[cfg(test)]
 mod tests;
+mod walk;
 mod words;
 
 use serde::Serialize;

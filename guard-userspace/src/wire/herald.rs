@@ -52,6 +52,16 @@ pub enum HeraldRequest {
         /// How it came.
         via: Via,
     },
+    /// A channel has told of a hold, and whoever it told has acknowledged that: another herald need not tell it again.
+    /// Reply: [`Reply::Done`](super::Reply::Done).
+    Told {
+        /// `h-N`.
+        id: String,
+        /// The channel, as in [`PartInfo::name`].
+        channel: String,
+        /// Where the message is, in the channel's own words: for what is to be changed or asked about later.
+        place: String,
+    },
     /// An answer that the herald itself has not let through, to be recorded. Reply: [`Reply::Done`](super::Reply::Done).
     Refused {
         /// As it was in the answer.
@@ -140,4 +150,10 @@ pub struct PartInfo {
     pub dropped: u64,
     /// Answers that were not taken.
     pub refused: u64,
+    /// Events that it has taken and has neither sent nor given up yet; of parts that have events for a while only.
+    #[serde(default)]
+    pub waiting: u64,
+    /// Events that waited in heralds before this one, which have died: at most so many are lost.
+    #[serde(default)]
+    pub lost: u64,
 }

@@ -36,7 +36,7 @@ impl Service {
         &mut self,
         #[zbus(header)] header: Header<'_>,
         app_name: String,
-        _replaces: u32,
+        replaces: u32,
         _icon: String,
         summary: String,
         body: String,
@@ -44,14 +44,19 @@ impl Service {
         hints: HashMap<String, OwnedValue>,
         expires: i32,
     ) -> u32 {
-        self.next += 1;
+        let id = if replaces == 0 {
+            self.next += 1;
+            self.next
+        } else {
+            replaces
+        };
         let urgency = hints.get("urgency").and_then(|it| u8::try_from(it).ok());
         let _ = self.shown.send(json!({
-            "id": self.next, "app": app_name, "summary": summary, "body": body, "actions": actions,
+            "id": id, "replaces": replaces, "app": app_name, "summary": summary, "body": body, "actions": actions,
             "urgency": urgency, "expires": expires,
             "from": header.sender().map(ToString::to_string),
         }));
-        self.next
+        id
     }
 
     fn close_notification(&mut self, id: u32) {

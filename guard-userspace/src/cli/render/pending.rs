@@ -23,9 +23,10 @@ impl Paint for Screen {
     }
 }
 
-/// Each hold: who, what, why, what silence means, how to answer; those that are alike as one. `guardctl` is how the
-/// reader called this program, with what it takes to reach the same daemon.
-pub fn pending(screen: &Screen, holds: &[HoldInfo], guardctl: &str) -> String {
+/// Each hold: who, what, why, what silence means, how to answer; those that are alike as one. `left_out` more wait that
+/// guardd's reply had no room for. `guardctl` is how the reader called this program, with what it takes to reach the
+/// same daemon.
+pub fn pending(screen: &Screen, holds: &[HoldInfo], left_out: u64, guardctl: &str) -> String {
     if holds.is_empty() {
         return "nothing is held\n".into();
     }
@@ -33,6 +34,12 @@ pub fn pending(screen: &Screen, holds: &[HoldInfo], guardctl: &str) -> String {
         .iter()
         .map(|group| group_text(screen, group, guardctl))
         .collect();
+    if left_out > 0 {
+        let what = super::count(left_out, "more hold waits", "more holds wait");
+        let text =
+            format!("  {what}: no room for them here; they are shown when these are answered.");
+        blocks.push(format!("{}\n", screen.yellow(&text)));
+    }
     blocks.push(format!(
         "{}\n",
         screen.dim(&format!(
@@ -107,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_hold_says_who_what_why_and_how_to_answer() {
-        let text = pending(&Screen::default(), &[a_hold()], "guardctl");
+        let text = pending(&Screen::default(), &[a_hold()], 0, "guardctl");
         let expected = "\
 h-7  claude-code (s-3, user root) is held, 12s ago
   wants to  connect 127.0.0.1:18443
@@ -139,7 +146,7 @@ h-7  claude-code (s-3, user root) is held, 12s ago
                 ..a_hold()
             })
             .collect();
-        let text = pending(&Screen::default(), &holds, "guardctl");
+        let text = pending(&Screen::default(), &holds, 0, "guardctl");
         assert_eq!(text.matches("claude-code").count(), 1, "{text}");
         assert!(
             text.contains("\n  22 more like it, but for:\n    h-8    8.pem  (pid 431, 12s ago)\n"),
@@ -158,9 +165,17 @@ h-7  claude-code (s-3, user root) is held, 12s ago
     }
 
     #[test]
+    fn holds_that_a_reply_had_no_room_for_are_told() {
+        let text = pending(&Screen::default(), &[a_hold()], 2, "guardctl");
+        assert!(text.contains("\n  2 more holds wait: "), "{text}");
+        let text = pending(&Screen::default(), &[a_hold()], 1, "guardctl");
+        assert!(text.contains("\n  1 more hold waits: "), "{text}");
+    }
+
+    #[test]
     fn no_holds_is_said() {
         assert_eq!(
-            pending(&Screen::default(), &[], "guardctl"),
+            pending(&Screen::default(), &[], 0, "guardctl"),
             "nothing is held\n"
         );
     }
@@ -179,7 +194,7 @@ h-7  claude-code (s-3, user root) is held, 12s ago
         hold.rule = evil.into();
         hold.evidence[0].argv = Some(vec![evil.into()]);
         hold.evidence[0].object = Some(json!({"path": evil}));
-        let text = pending(&Screen::default(), &[hold], "guardctl");
+        let text = pending(&Screen::default(), &[hold], 0, "guardctl");
         assert!(
             !text
                 .chars()

@@ -192,6 +192,7 @@ fn channels(screen: &Screen, herald: &HeraldInfo) -> String {
             (part.sent, "sent"),
             (part.dropped, "given up"),
             (part.refused, "answers refused"),
+            (part.lost, "lost with a herald that died"),
         ] {
             if count > 0 {
                 line.push_str(&format!(", {count} {what}"));

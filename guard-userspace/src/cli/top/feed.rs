@@ -136,13 +136,14 @@ fn look(
     let Reply::Sessions { sessions } = ask(socket, open, &Request::Sessions { all: false })? else {
         return Err(strange(open));
     };
-    let Reply::Pending { holds } = ask(socket, open, &Request::Pending)? else {
+    let Reply::Pending { holds, left_out } = ask(socket, open, &Request::Pending)? else {
         return Err(strange(open));
     };
     Ok(Look {
         status: *status,
         sessions,
         holds,
+        left_out,
         detail: detail(socket, open, session)?,
     })
 }

@@ -84,6 +84,8 @@ pub struct Look {
     pub sessions: Vec<SessionInfo>,
     /// Holds that wait.
     pub holds: Vec<HoldInfo>,
+    /// More that wait, and that guardd's answer had no room for.
+    pub left_out: u64,
     /// The chosen session, where it is looked at.
     pub detail: Option<SessionDetail>,
 }
@@ -96,6 +98,8 @@ pub struct State {
     pub sessions: Vec<SessionInfo>,
     /// Holds that wait.
     pub holds: Vec<HoldInfo>,
+    /// More that wait, and that guardd's answer had no room for.
+    pub left_out: u64,
     /// The chosen session.
     pub detail: Option<SessionDetail>,
     /// The newest last.
@@ -137,6 +141,7 @@ impl State {
             status: None,
             sessions: Vec::new(),
             holds: Vec::new(),
+            left_out: 0,
             detail: None,
             events: VecDeque::new(),
             lost: None,
@@ -168,6 +173,7 @@ impl State {
         self.status = Some(look.status);
         self.sessions = look.sessions;
         self.holds = look.holds;
+        self.left_out = look.left_out;
         self.detail = look.detail;
         self.choose();
         // What was asked about may have been answered elsewhere, or have run out.

@@ -78,6 +78,7 @@ fn look(holds: Vec<HoldInfo>) -> Look {
             session("s-4", "codex", "running"),
         ],
         holds,
+        left_out: 0,
         detail: None,
     }
 }

@@ -192,7 +192,7 @@ fn header(state: &State, columns: usize, theme: Theme) -> Line<'static> {
         plural(status.sessions, "session", "sessions"),
         plural(status.processes, "process", "processes")
     )));
-    spans.push(match state.holds.len() {
+    spans.push(match state.holds.len() as u64 + state.left_out {
         0 => Span::raw("none held"),
         n => Span::styled(format!("{n} HELD"), theme.look()),
     });

@@ -104,6 +104,7 @@ struct Figures {
     channel_ok: IntGaugeVec,
     channel_sent: IntCounterVec,
     channel_dropped: IntCounterVec,
+    channel_lost: IntCounterVec,
     info: IntGaugeVec,
     sessions: IntGauge,
     processes: IntGauge,
@@ -237,6 +238,13 @@ impl Figures {
                 IntCounterVec,
                 "guard_channel_dropped_total",
                 "Messages that a channel or exporter gave up.",
+                "channel"
+            ),
+            channel_lost: figure!(
+                r,
+                IntCounterVec,
+                "guard_channel_lost_total",
+                "Events that waited in a herald that died, at most, by exporter.",
                 "channel"
             ),
             info: figure!(
@@ -378,6 +386,7 @@ impl Figures {
         self.channel_ok.reset();
         self.channel_sent.reset();
         self.channel_dropped.reset();
+        self.channel_lost.reset();
         for part in status.herald.iter().flat_map(|herald| &herald.parts) {
             let name = [part.name.as_str()];
             self.channel_ok
@@ -387,6 +396,7 @@ impl Figures {
             self.channel_dropped
                 .with_label_values(&name)
                 .inc_by(part.dropped);
+            self.channel_lost.with_label_values(&name).inc_by(part.lost);
         }
         self.info.reset();
         let which = [

@@ -67,6 +67,11 @@ impl Answers {
         }
     }
 
+    /// The channel has told of a hold; where its message is.
+    pub(super) async fn told(&self, held: &Held, place: String) {
+        super::told(&self.context, &self.part, held, place).await;
+    }
+
     /// An answer that is not even brought there is counted, and recorded unless there are too many.
     pub(super) async fn refuse(&self, id: Option<&str>, why: &str, via: Via) {
         self.part.refused();

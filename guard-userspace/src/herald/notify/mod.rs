@@ -33,8 +33,8 @@ const AT_ONCE: usize = 128;
 /// What a channel hears.
 #[derive(Clone, Debug)]
 enum Notice {
-    /// A hold waits.
-    Held(Arc<Held>),
+    /// A hold waits. Where the channel's message of it is, if a herald before this one has sent one.
+    Held(Arc<Held>, Option<String>),
     /// It waits no more.
     Ended(Arc<Ended>),
 }
@@ -112,7 +112,7 @@ impl Channel {
 
     fn tell(&self, notice: Notice) {
         // Of what ended nobody must hear.
-        let matters = matches!(notice, Notice::Held(_));
+        let matters = matches!(notice, Notice::Held(..));
         if self.notices.try_send(notice).is_err() && matters {
             self.part.dropped(format!(
                 "{ROOM} messages wait already: it does not keep up, and more are given up"
@@ -182,14 +182,23 @@ impl Notifier {
             run(settings, context.clone(), part, notices)
         });
         for held in self.live.values() {
-            channel.tell(Notice::Held(held.clone()));
+            // Under other settings, it may be to other people.
+            channel.tell(Notice::Held(held.clone(), None));
         }
         self.channels.push(channel);
     }
 
     /// Tells of the holds that wait and were not told of.
     pub(super) async fn catch_up(&mut self, context: &Context) -> io::Result<()> {
-        for hold in self.ask(None, context).await? {
+        let (holds, left_out) = self.ask(None, context).await?;
+        if left_out > 0 {
+            for channel in &self.channels {
+                channel.part.dropped(format!(
+                    "{left_out} holds more wait than can be told of at once: see 'guardctl pending'"
+                ));
+            }
+        }
+        for hold in holds {
             if !self.live.contains_key(&hold.id) {
                 self.look(hold.id, context).await?;
             }
@@ -215,25 +224,27 @@ impl Notifier {
     }
 
     /// Holds as guardd has them; none, and every channel says so, where it will not tell.
-    async fn ask(&self, id: Option<String>, context: &Context) -> io::Result<Vec<HoldInfo>> {
+    /// How many more there are for which a reply has no room.
+    async fn ask(&self, id: Option<String>, context: &Context) -> io::Result<(Vec<HoldInfo>, u64)> {
         match context.link.herald(HeraldRequest::Holds { id }).await? {
-            Told::Reply(Reply::Pending { holds }) => Ok(holds),
+            Told::Reply(Reply::Pending { holds, left_out }) => Ok((holds, left_out)),
             Told::Reply(other) => Err(super::unexpected(&other)),
             Told::Refused(why) => {
                 for channel in &self.channels {
                     channel.part.dropped(why.clone());
                 }
-                Ok(Vec::new())
+                Ok((Vec::new(), 0))
             }
         }
     }
 
     /// Tells of one hold, if it still waits.
     async fn look(&mut self, id: String, context: &Context) -> io::Result<()> {
-        for info in self.ask(Some(id), context).await? {
+        for info in self.ask(Some(id), context).await?.0 {
             let held = Arc::new(Held::new(info, &context.guardctl));
             for channel in &self.channels {
-                channel.tell(Notice::Held(held.clone()));
+                let told = held.info.told.get(&channel.part.name()).cloned();
+                channel.tell(Notice::Held(held.clone(), told));
             }
             self.live.insert(held.id().to_owned(), held);
         }
@@ -259,31 +270,42 @@ impl Notifier {
     }
 }
 
+/// Says to guardd that a channel has told of a hold, and where its message is, for a herald after this one.
+async fn told(context: &Context, part: &Part, held: &Held, place: String) {
+    let request = HeraldRequest::Told {
+        id: held.id().into(),
+        channel: part.name(),
+        place,
+    };
+    // guardd has gone if this fails.
+    let _ = context.link.herald(request).await;
+}
+
 /// What a channel's talk about one hold waits for: what became of it, or an error when nobody will say any more.
 type End = oneshot::Receiver<Arc<Ended>>;
 
-/// Runs a channel that talks about each hold by itself.
+/// Runs a channel that talks about each hold by itself; a talk is given where its message is, if there is one already.
 async fn each<F: Future<Output = ()> + Send + 'static>(
     part: Part,
     mut notices: mpsc::Receiver<Notice>,
-    talk: impl Fn(Arc<Held>, End) -> F,
+    talk: impl Fn(Arc<Held>, Option<String>, End) -> F,
 ) {
     let mut ends: HashMap<String, oneshot::Sender<Arc<Ended>>> = HashMap::new();
     let mut talks: JoinSet<String> = JoinSet::new();
     loop {
         tokio::select! {
             notice = notices.recv() => match notice {
-                Some(Notice::Held(held)) if talks.len() < AT_ONCE => {
+                Some(Notice::Held(held, told)) if talks.len() < AT_ONCE => {
                     let (sender, end) = oneshot::channel();
                     let id = held.id().to_owned();
                     ends.insert(id.clone(), sender);
-                    let talk = talk(held, end);
+                    let talk = talk(held, told, end);
                     talks.spawn(async move {
                         talk.await;
                         id
                     });
                 }
-                Some(Notice::Held(held)) => part.dropped(format!(
+                Some(Notice::Held(held, _)) => part.dropped(format!(
                     "{}: {AT_ONCE} holds wait already: nobody is told of more", held.id()
                 )),
                 Some(Notice::Ended(ended)) => {

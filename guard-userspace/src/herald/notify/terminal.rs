@@ -23,6 +23,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_millis(200);
 /// How long looking for terminals and writing to them may take in all.
 const IN_ALL: Duration = Duration::from_secs(5);
+/// Where consoles and serial lines are if not here: a service may have a `/dev` of its own, with pseudo-terminals alone.
+const OF_THE_MACHINE: &str = "/proc/1/root";
 /// Major numbers of terminals: consoles and serial lines, and pseudo-terminals.
 /// <https://github.com/torvalds/linux/blob/v6.12/Documentation/admin-guide/devices.txt>
 const CONSOLES: u32 = 4;
@@ -38,7 +40,10 @@ pub(super) async fn run(
     let settings = Arc::new(settings);
     part.ok();
     while let Some(notice) = notices.recv().await {
-        let Notice::Held(held) = notice else { continue };
+        // What stands on a terminal stays there.
+        let Notice::Held(held, None) = notice else {
+            continue;
+        };
         let members = match members(&context).await {
             Ok(members) => members,
             Err(why) => {
@@ -47,9 +52,13 @@ pub(super) async fn run(
             }
         };
         let settings = settings.clone();
-        let writing = tokio::task::spawn_blocking(move || tell(&settings, &held, &members));
+        let telling = held.clone();
+        let writing = tokio::task::spawn_blocking(move || tell(&settings, &telling, &members));
         match tokio::time::timeout(IN_ALL, writing).await {
-            Ok(Ok(Ok(()))) => part.sent(),
+            Ok(Ok(Ok(()))) => {
+                super::told(&context, &part, &held, String::new()).await;
+                part.sent();
+            }
             Ok(Ok(Err(why))) => part.dropped(why),
             Ok(Err(error)) => part.dropped(error.to_string()),
             Err(_) => part.dropped(format!(
@@ -78,14 +87,23 @@ fn tell(settings: &Terminal, held: &Held, members: &HashSet<u32>) -> Result<(), 
     let agents = kept_by(members);
     let message = message(&held.text, settings.bell);
     let (mut taken, mut problem) = (0, None);
-    for path in all(Path::new("/dev")) {
+    for path in everywhere() {
         if agents.contains(&path) {
             continue;
         }
         match write(&path, &theirs, &message) {
             Ok(Some(())) => taken += 1,
             Ok(None) => {}
-            Err(error) => problem = Some(format!("{}: {error}", path.display())),
+            Err(error) => {
+                let shown = path.strip_prefix(OF_THE_MACHINE).unwrap_or(&path);
+                let shown = Path::new("/").join(shown);
+                let why = if error.kind() == ErrorKind::PermissionDenied {
+                    "it takes no messages: 'mesg y' there lets guard write".to_owned()
+                } else {
+                    error.to_string()
+                };
+                problem = Some(format!("{}: {why}", shown.display()));
+            }
         }
     }
     match (taken, problem) {
@@ -111,14 +129,37 @@ fn message(text: &str, bell: bool) -> Vec<u8> {
     out.into_bytes()
 }
 
+/// Every terminal of this machine.
+fn everywhere() -> Vec<PathBuf> {
+    let own = Path::new("/dev");
+    let mut found = all(own);
+    let machine = Path::new(OF_THE_MACHINE).join("dev");
+    let id = |dir: &Path| {
+        let meta = fs::metadata(dir).ok()?;
+        Some((meta.dev(), meta.ino()))
+    };
+    if id(&machine).is_some_and(|theirs| Some(theirs) != id(own)) {
+        found.extend(consoles(&machine));
+    }
+    found
+}
+
 /// Every terminal's path.
 fn all(dev: &Path) -> Vec<PathBuf> {
-    let named = |dir: PathBuf, good: fn(&str) -> bool| {
-        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-        let names = entries.filter(move |entry| entry.file_name().to_str().is_some_and(good));
-        names.map(|entry| entry.path())
-    };
     let numbered = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit());
+    let mut all: Vec<PathBuf> = named(dev.join("pts"), numbered).collect();
+    all.extend(consoles(dev));
+    all
+}
+
+fn named(dir: PathBuf, good: fn(&str) -> bool) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = entries.filter(move |entry| entry.file_name().to_str().is_some_and(good));
+    names.map(|entry| entry.path())
+}
+
+/// Consoles and serial lines.
+fn consoles(dev: &Path) -> impl Iterator<Item = PathBuf> {
     let console = |name: &str| {
         name.strip_prefix("tty").is_some_and(|rest| {
             !rest.is_empty()
@@ -128,9 +169,7 @@ fn all(dev: &Path) -> Vec<PathBuf> {
                     .all(|b| b.is_ascii_digit())
         })
     };
-    let mut all: Vec<PathBuf> = named(dev.join("pts"), numbered).collect();
-    all.extend(named(dev.to_owned(), console));
-    all
+    named(dev.to_owned(), console)
 }
 
 /// Pseudo-terminals whose other end some of these processes hold: what is written there they read.
@@ -155,8 +194,28 @@ fn kept_by(members: &HashSet<u32>) -> HashSet<PathBuf> {
     kept
 }
 
+/// Whether a process of somebody who has logged in has this terminal. One that waits for a login has nobody's.
+fn is_sat_at(rdev: u64) -> bool {
+    let (major, minor) = (rustix::fs::major(rdev), rustix::fs::minor(rdev));
+    // As /proc/PID/stat has it.
+    // <https://github.com/torvalds/linux/blob/v6.12/include/linux/kdev_t.h#L37>
+    let number = (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12);
+    let processes = procfs::process::all_processes();
+    processes.into_iter().flatten().flatten().any(|process| {
+        process.stat().is_ok_and(|stat| stat.tty_nr as u32 == number)
+            // Of a kernel that does not say it is assumed.
+            && process.loginuid().map_or(true, |uid| uid != u32::MAX)
+    })
+}
+
 /// Writes to one terminal if it is one of theirs.
 fn write(path: &Path, users: &HashSet<u32>, message: &[u8]) -> std::io::Result<Option<()>> {
+    // Others' need not be opened, and cannot be by a service that has no more rights than it needs.
+    match fs::symlink_metadata(path) {
+        Ok(meta) if !users.contains(&meta.uid()) => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        _ => {}
+    }
     // Without blocking: a line without a carrier would be waited for. And it does not become our own terminal.
     let opened = File::options()
         .write(true)
@@ -177,6 +236,10 @@ fn write(path: &Path, users: &HashSet<u32>, message: &[u8]) -> std::io::Result<O
     let is_terminal =
         meta.file_type().is_char_device() && (major == CONSOLES || PSEUDO.contains(&major));
     if !is_terminal || !users.contains(&meta.uid()) {
+        return Ok(None);
+    }
+    // Those where nobody is logged in are root's, and take everything.
+    if major == CONSOLES && !is_sat_at(meta.rdev()) {
         return Ok(None);
     }
     let deadline = Instant::now() + PATIENCE;

@@ -85,7 +85,10 @@ pub(super) async fn run(
         Ok(()) => part.ok(),
         Err(why) => part.failing(why),
     }
-    each(part, notices, |held, end| sender.clone().talk(held, end)).await;
+    each(part, notices, |held, told, end| {
+        sender.clone().talk(held, told.is_some(), end)
+    })
+    .await;
 }
 
 impl Sender {
@@ -98,11 +101,11 @@ impl Sender {
         Ok(())
     }
 
-    /// One hold: the message, the questions, and what became of it.
-    async fn talk(self: Arc<Self>, held: Arc<Held>, mut end: End) {
+    /// One hold: the message if it has not been sent, the questions, and what became of it.
+    async fn talk(self: Arc<Self>, held: Arc<Held>, told: bool, mut end: End) {
         let (over, is_over) = watch::channel(false);
         let telling = async {
-            let sent = self.tell(&held).await;
+            let sent = told || self.tell(&held).await;
             if sent && self.settings.answer {
                 self.ask(&held, is_over).await;
             }
@@ -149,6 +152,7 @@ impl Sender {
         let mut hold = serde_json::to_value(&held.info).unwrap_or_default();
         if let Some(hold) = hold.as_object_mut() {
             hold.remove("token");
+            hold.remove("told");
         }
         let mut body = json!({
             "v": 1, "type": "hold", "id": held.id(), "headline": held.headline, "text": held.text, "hold": hold,
@@ -158,6 +162,7 @@ impl Sender {
         }
         match self.deliver(&body, held.deadline).await {
             Ok((delivery, answer)) => {
+                self.answers.told(held, delivery.clone()).await;
                 self.part.sent();
                 self.look(held, &delivery, &answer).await;
                 true

@@ -65,16 +65,24 @@ impl Otlp {
         if !self.settings.events.has(event) {
             return;
         }
+        self.part.takes();
         if self.queue.try_send(event.clone()).is_err() {
             self.part
                 .dropped(format!("{ROOM} events wait for the collector already"));
+            self.part.settled(1);
         }
     }
 
-    /// Sends what waits, as far as the collector takes it at once.
-    pub(super) async fn finish(self) {
+    /// Sends what waits, as far as the collector takes it within this time.
+    pub(super) async fn finish(self, patience: Duration) {
         drop(self.queue);
-        let _ = self.sending.await;
+        if tokio::time::timeout(patience, self.sending).await.is_err() {
+            // guardd has gone, and cannot count them any more.
+            let waiting = self.part.waiting();
+            tracing::error!(
+                "otlp: at the end {waiting} events had not left, and are lost to the collector"
+            );
+        }
     }
 }
 
@@ -215,6 +223,7 @@ async fn send_all(settings: Settings, mut events: mpsc::Receiver<Event>, part: P
                 Ok(new) => collector = Some(new),
                 Err(why) => {
                     drop_all(&part, batch.len(), &why);
+                    part.settled(batch.len());
                     continue;
                 }
             }
@@ -237,6 +246,7 @@ async fn send_all(settings: Settings, mut events: mpsc::Receiver<Event>, part: P
                 Err(why) => drop_all(&part, count, &why),
             }
         }
+        part.settled(batch.len());
     }
 }
 

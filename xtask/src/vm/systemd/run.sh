@@ -13,6 +13,9 @@ word=hunter2-in-the-laboratory
 report=/var/tmp/lab
 policy=/etc/guard/policy.toml
 pins=/sys/fs/bpf/guard-29cdc58255d9d7dc
+told=/etc/guard/policy.d/20-told.toml
+drop_in=/etc/systemd/system/guard.service.d/desktop.conf
+line=/dev/ttyS3
 
 # --- What tests say
 
@@ -130,6 +133,11 @@ its_state_is_told() {
 
 doctor_finds_everything() {
     must guardctl doctor
+    # It says by its status where guard could not run: here by somebody who may not.
+    local status=0
+    runuser -u worker -- guardctl --json doctor >/var/tmp/doctor 2>&1 || status=$?
+    must [ "$status" = 1 ]
+    must grep --quiet 'guard cannot run' /var/tmp/doctor
 }
 
 the_unit_is_hardened() {
@@ -203,6 +211,159 @@ SH
     must systemctl reload guard.service
     must says '^active$' systemctl is-active guard.service
     must says 'lab-refuse' guardctl policy show
+}
+
+# Everything that tells people and programs, for the tests below.
+tell_people() {
+    [ -e "$told" ] && return
+    echo asked >/srv/lab/asked
+    cat >"$told" <<TOML
+[[label]]
+name = "lab-asked"
+files = ["/srv/lab/asked"]
+
+[[rule]]
+name = "lab-ask"
+when = ["lab-asked"]
+then = "hold"
+timeout = "5m"
+
+[notify.terminal]
+[notify.desktop]
+
+[metrics]
+listen = "unix:/run/guard/metrics.sock"
+
+[journald]
+TOML
+    must guardctl policy reload
+}
+# The user whose session it is is held, and somebody lets it go on.
+held() { guardctl --json pending | grep -o '"id":"h-[0-9]*"' | head -n 1 | cut -d '"' -f 4; }
+waits() { [ -n "$(held)" ]; }
+be_held() {
+    rm -f "$report/asked"
+    runuser -u worker -- guardctl run --agent asked -- cat /srv/lab/asked >"$report/asked" 2>&1 &
+    eventually waits
+}
+let_go_on() {
+    went_on() { grep --quiet asked "$report/asked"; }
+    must guardctl approve "$(held)"
+    eventually went_on
+}
+part_is() { says "\"name\":\"$1\",\"state\":\"$2\"" guardctl --json status >/dev/null; }
+
+a_hold_is_told_on_the_terminals_of_its_user() {
+    tell_people
+    # As an ssh session's.
+    rm -f "$report/screen"
+    setpriv --reuid worker --regid worker --init-groups script --quiet --flush --command 'sleep 600' "$report/screen" \
+        </dev/null >/dev/null 2>&1 &
+    local screen=$! before
+    eventually test -s "$report/screen"
+    be_held
+    eventually grep --quiet 'guardctl approve h-' "$report/screen"
+    must grep --quiet 'open /srv/lab/asked' "$report/screen"
+    let_go_on
+    must part_is terminal ok
+    # And at a line, which is not in the service's own /dev.
+    kill "$screen"
+    eventually is_gone "$screen"
+    its_users() { [ "$(stat --format %U "$line")" = worker ]; }
+    eventually its_users
+    written() { sed -n 's/^3:.* tx:\([0-9]*\).*/\1/p' /proc/tty/driver/serial; }
+    before=$(written)
+    wrote() { [ "$(written)" -gt $((before + 300)) ]; }
+    must chmod g-w "$line"
+    be_held
+    eventually says "$line: it takes no messages" guardctl --json status
+    let_go_on
+    must chmod g+w "$line"
+    be_held
+    eventually part_is terminal ok
+    eventually wrote
+    let_go_on
+}
+
+figures_are_for_group_guard_alone() {
+    tell_people
+    eventually test -S /run/guard/metrics.sock
+    must says '^root:guard 660$' stat --format '%U:%G %a' /run/guard/metrics.sock
+    local ask='use IO::Socket::UNIX; my $s = IO::Socket::UNIX->new(Peer => "/run/guard/metrics.sock") or die "$!\n";
+        print $s "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"; print while <$s>'
+    must says '^guard_info{' setpriv --reuid worker --regid worker --groups guard perl -e "$ask"
+    must says 'Permission denied' setpriv --reuid worker --regid worker --clear-groups perl -e "$ask"
+}
+
+the_system_log_has_fields() {
+    tell_people
+    be_held
+    let_go_on
+    eventually says 'GUARD_VERDICT=hold' sh -c 'journalctl --no-pager --output verbose --identifier guardd \
+        GUARD_RULE=lab-ask GUARD_KIND=open | tee /var/tmp/entry'
+    must grep --quiet 'GUARD_OBJECT=.*"/srv/lab/asked"' /var/tmp/entry
+    must grep --quiet 'PRIORITY=4' /var/tmp/entry
+    must grep --quiet '_SYSTEMD_UNIT=guard.service' /var/tmp/entry
+}
+
+a_desktop_is_reached_with_the_drop_in_and_not_without() {
+    tell_people
+    eventually test -S /run/user/1000/bus
+    be_held
+    eventually says 'the desktop of worker: [^"]*Operation not permitted' guardctl --json status
+    let_go_on
+    must install -D --mode 644 /usr/share/doc/guard/desktop.conf "$drop_in"
+    must systemctl daemon-reload
+    must systemctl restart guard.service
+    # CAP_SETUID, CAP_SETGID, and no others more.
+    must says '^CapEff:.00000000002810e4' cat "/proc/$(main_pid)/status"
+    be_held
+    # The user's own bus, which lets nobody else in: it answers, and that nothing there shows notifications.
+    eventually says 'the desktop of worker: no notification service: [^"]*org.freedesktop' guardctl --json status
+    let_go_on
+    rm "$drop_in" "$told"
+    # The next start is without again.
+    must systemctl daemon-reload
+    must guardctl policy reload
+}
+
+the_mode_is_set_by_one_command() {
+    must says 'observe (was enforce)' guardctl observe
+    must grep --quiet observe /etc/guard/policy.d/99-mode.toml
+    must says "$word" guardctl run --agent moded -- cat "$secret"
+    must says 'enforce (was observe)' guardctl enforce
+    must no guardctl run --agent moded -- cat "$secret"
+    rm /etc/guard/policy.d/99-mode.toml
+    must guardctl policy reload
+}
+
+a_users_own_policy_is_read_from_their_home() {
+    local home=/home/worker
+    # Which nobody else may enter.
+    must chmod 700 "$home"
+    echo "$word" >"$home/diary"
+    runuser -u worker -- mkdir -p "$home/.config/guard"
+    cat >"$home/.config/guard/policy.toml" <<'TOML'
+version = 1
+
+[[label]]
+name = "diary"
+files = ["~/diary"]
+
+[[rule]]
+name = "no-diary"
+when = ["diary"]
+then = "deny"
+TOML
+    chown worker: "$home/diary" "$home/.config/guard/policy.toml"
+    must guardctl policy reload
+    must says '"user":"worker"' guardctl --json status
+    must no runuser -u worker -- guardctl run --agent own -- cat "$home/diary"
+    must says '"rule":"worker/no-diary"' guardctl --json events --kind open
+    # For that user's sessions alone.
+    must says "$word" guardctl run --agent own -- cat "$home/diary"
+    rm -r "$home/.config/guard"
+    must guardctl policy reload
 }
 
 an_agents_session_is_judged() {
@@ -407,6 +568,12 @@ first_boot=(
     man_pages_are_there
     shells_complete_its_commands
     a_reload_puts_a_good_policy_in_force
+    a_hold_is_told_on_the_terminals_of_its_user
+    figures_are_for_group_guard_alone
+    the_system_log_has_fields
+    a_desktop_is_reached_with_the_drop_in_and_not_without
+    the_mode_is_set_by_one_command
+    a_users_own_policy_is_read_from_their_home
     an_agents_session_is_judged
     a_reload_of_a_wrong_policy_fails_and_changes_nothing
     what_a_session_has_systemd_run_belongs_to_it

@@ -46,6 +46,8 @@ const SO_PEERPIDFD: libc::c_int = 77;
 
 /// What is to be shown.
 pub(super) struct Call<'a> {
+    /// The notification in whose place it comes; 0 for none.
+    pub(super) replaces: u32,
     pub(super) summary: &'a str,
     pub(super) body: &'a str,
     pub(super) actions: Vec<&'a str>,
@@ -141,7 +143,7 @@ impl Bus {
         const NEVER: i32 = 0;
         let arguments = (
             "guard",
-            0u32,
+            call.replaces,
             "dialog-warning",
             call.summary,
             call.body,
@@ -159,6 +161,17 @@ impl Bus {
             .map_err(|error| format!("its notification service: {error}"))?;
         let sender = reply.header().sender().map(ToString::to_string);
         Ok((id, sender.ok_or("its bus does not say who has shown it")?))
+    }
+
+    /// The unique name of who shows notifications now.
+    ///
+    /// # Errors
+    /// In words, when there is nobody.
+    pub(super) async fn owner(&self) -> Result<String, String> {
+        let bus = soon("the bus", DBusProxy::new(&self.connection)).await?;
+        let name = BusName::try_from(NAME).map_err(|error| error.to_string())?;
+        let owner = soon("no notification service", bus.get_name_owner(name)).await?;
+        Ok(owner.to_string())
     }
 
     /// Takes it away; it may have gone already.

@@ -6,7 +6,11 @@
 
 mod bus;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, future::join_all};
 use tokio::{sync::mpsc, sync::watch, time::Instant};
@@ -47,13 +51,18 @@ pub(super) async fn run(
         settings,
     });
     part.ok();
-    each(part, notices, |held, end| service.clone().talk(held, end)).await;
+    each(part, notices, |held, told, end| {
+        service.clone().talk(held, told.unwrap_or_default(), end)
+    })
+    .await;
 }
 
 impl Service {
-    /// One hold on every desktop that it concerns.
-    async fn talk(self: Arc<Self>, held: Arc<Held>, end: End) {
+    /// One hold on every desktop that it concerns. What a herald before this one has shown is shown again in its
+    /// place: nobody takes the clicks on it any more.
+    async fn talk(self: Arc<Self>, held: Arc<Held>, told: String, end: End) {
         let (ended, over) = watch::channel(false);
+        let places = Places::of(&told);
         let showing = async {
             let named = held.clone();
             let wanted = self.settings.users.clone();
@@ -63,7 +72,9 @@ impl Service {
                 Ok(users) => users,
                 Err(why) => return self.part.dropped(format!("{}: {why}", held.id())),
             };
-            let each = users.iter().map(|uid| self.show(*uid, &held, over.clone()));
+            let each = users
+                .iter()
+                .map(|uid| self.show(*uid, &held, &places, over.clone()));
             let shown = join_all(each).await;
             if shown.iter().any(Result::is_ok) {
                 return;
@@ -87,6 +98,7 @@ impl Service {
         &self,
         uid: u32,
         held: &Held,
+        places: &Places,
         mut over: watch::Receiver<bool>,
     ) -> Result<(), String> {
         let name = approval::user_name(uid).unwrap_or_else(|| format!("uid {uid}"));
@@ -95,9 +107,10 @@ impl Service {
             .await
             .map_err(|why| format!("the desktop of {name}: {why}"))?;
         let shown = self
-            .notify(&bus, held)
+            .notify(&bus, held, places.before(uid))
             .await
             .map_err(|why| format!("the desktop of {name}: {why}"))?;
+        self.answers.told(held, places.put(uid, &shown)).await;
         self.part.sent();
         let clicks = async {
             self.clicks(&bus, signals, &shown, held, &name).await;
@@ -114,8 +127,18 @@ impl Service {
         Ok(())
     }
 
-    async fn notify(&self, bus: &Bus, held: &Held) -> Result<Shown, String> {
+    /// In place of another one, if that is still shown by the same service.
+    async fn notify(
+        &self,
+        bus: &Bus,
+        held: &Held,
+        before: Option<(u32, String)>,
+    ) -> Result<Shown, String> {
         let can = bus.capabilities().await?;
+        let replaces = match before {
+            Some((id, owner)) if bus.owner().await.is_ok_and(|now| now == owner) => id,
+            _ => 0,
+        };
         let can = |what: &str| can.iter().any(|capability| capability == what);
         let body = if can("body-markup") {
             let escaped = held.text.replace('&', "&amp;");
@@ -140,6 +163,7 @@ impl Service {
         ]);
         let summary = format!("guard: {}", held.headline);
         let call = Call {
+            replaces,
             summary: &summary,
             body: &body,
             actions,
@@ -236,6 +260,38 @@ struct Shown {
     process: Option<Through>,
 }
 
+/// What is shown where, by user: a notification's number and the unique name of who shows it.
+struct Places(Mutex<BTreeMap<u32, (u32, String)>>);
+
+impl Places {
+    /// From what [`Self::put`] has given: `UID ID OWNER` of each.
+    fn of(text: &str) -> Self {
+        let place = |place: &str| {
+            let mut words = place.split(' ');
+            let uid = words.next()?.parse().ok()?;
+            let id = words.next()?.parse().ok()?;
+            Some((uid, (id, words.next()?.to_owned())))
+        };
+        Self(Mutex::new(text.split(',').filter_map(place).collect()))
+    }
+
+    fn before(&self, uid: u32) -> Option<(u32, String)> {
+        let places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        places.get(&uid).cloned()
+    }
+
+    /// All of them, as text, with this one.
+    fn put(&self, uid: u32, shown: &Shown) -> String {
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        places.insert(uid, (shown.id, shown.owner.clone()));
+        let places = places.iter();
+        let places: Vec<String> = places
+            .map(|(uid, (id, owner))| format!("{uid} {id} {owner}"))
+            .collect();
+        places.join(",")
+    }
+}
+
 /// How long a call on a bus may take, which belongs to the user and need not answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -256,5 +312,27 @@ async fn soon<T, E: std::fmt::Display>(
             Err(format!("{what}: {error}"))
         }
         Err(_) => Err(format!("{what}: no answer within {} s", PATIENCE.as_secs())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_notifications_are_is_found_again() {
+        let places = Places::of("");
+        assert_eq!(places.before(1000), None);
+        let shown = |id| Shown {
+            id,
+            owner: format!(":1.{id}"),
+            process: None,
+        };
+        places.put(0, &shown(7));
+        let text = places.put(1000, &shown(9));
+        let again = Places::of(&text);
+        assert_eq!(again.before(0), Some((7, ":1.7".into())));
+        assert_eq!(again.before(1000), Some((9, ":1.9".into())));
+        assert_eq!(again.before(1), None);
     }
 }

@@ -27,6 +27,21 @@ struct Posted {
     ts: String,
 }
 
+impl Posted {
+    /// `CHANNEL TS`; nothing for a message by an incoming webhook, which cannot be named.
+    fn place(posted: Option<&Self>) -> String {
+        posted.map_or_else(String::new, |it| format!("{} {}", it.channel, it.ts))
+    }
+
+    fn at(place: &str) -> Option<Self> {
+        let (channel, ts) = place.split_once(' ')?;
+        Some(Self {
+            channel: channel.into(),
+            ts: ts.into(),
+        })
+    }
+}
+
 /// A hold that Slack was told of.
 #[derive(Clone, Debug)]
 struct Live {
@@ -65,7 +80,10 @@ pub(super) async fn run(
         .answers
         .is_some()
         .then(|| tokio::spawn(socket::run(workspace.clone())));
-    each(part, notices, |held, end| workspace.clone().talk(held, end)).await;
+    each(part, notices, |held, told, end| {
+        workspace.clone().talk(held, told, end)
+    })
+    .await;
     if let Some(buttons) = buttons {
         buttons.abort();
     }
@@ -89,16 +107,28 @@ impl Workspace {
         self.api.prepare().await
     }
 
-    async fn talk(self: Arc<Self>, held: Arc<Held>, end: End) {
+    /// One hold: the message, or the one that is there already, and what became of it.
+    async fn talk(self: Arc<Self>, held: Arc<Held>, told: Option<String>, end: End) {
         let live = Live {
             held: held.clone(),
-            posted: None,
+            posted: told.as_deref().and_then(Posted::at),
         };
         // Before the message: a button may be pressed before the answer to the post has come.
         self.live().insert(held.id().to_owned(), live);
-        match self.post(&held).await {
+        let posting = async {
+            match told {
+                Some(place) => Ok(Posted::at(&place)),
+                None => {
+                    let posted = self.post(&held).await?;
+                    let place = Posted::place(posted.as_ref());
+                    self.answers.told(&held, place).await;
+                    self.part.sent();
+                    Ok::<_, String>(posted)
+                }
+            }
+        };
+        match posting.await {
             Ok(posted) => {
-                self.part.sent();
                 if let Some(live) = self.live().get_mut(held.id()) {
                     live.posted.clone_from(&posted);
                 }
