@@ -145,6 +145,24 @@ fn is_machinerys(name: &OsStr) -> bool {
         )
 }
 
+/// Whether daemons themselves run programs of this name to get ready what containers need: rules of packet filters, kernel
+/// modules, profiles, unpacked images. Nobody chooses what these do by asking for a container.
+fn is_helpers(name: &OsStr) -> bool {
+    matches!(
+        name.as_bytes(),
+        b"iptables"
+            | b"ip6tables"
+            | b"xtables-nft-multi"
+            | b"xtables-legacy-multi"
+            | b"kmod"
+            | b"modprobe"
+            | b"apparmor_parser"
+            | b"pigz"
+            | b"unpigz"
+            | b"igzip"
+    )
+}
+
 /// Where a process is: its mount namespace and its root directory. What runs a container is where its daemon is, and what
 /// runs in one is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,13 +189,20 @@ impl Whereabouts {
 }
 
 /// Whether a process that a daemon, a shim or a runtime (`parent`) has started is a part of what runs containers, and not
-/// what somebody wants to have run. `before` (`CLOCK_REALTIME`, seconds): it must have been there as it is by then;
+/// what somebody wants to have run. `of_daemon`: the parent is the daemon itself. `before` (`CLOCK_REALTIME`, seconds): it must have been there as it is by then;
 /// `None` where nobody would gain by another program under that name.
-pub fn is_machinery(pid: u32, parent: u32, place: Whereabouts, before: Option<u64>) -> bool {
+pub fn is_machinery(
+    pid: u32,
+    parent: u32,
+    of_daemon: bool,
+    place: Whereabouts,
+    before: Option<u64>,
+) -> bool {
     if !Whereabouts::of(pid).is_ok_and(|its| its == place) {
         return false;
     }
-    let named = program(pid).is_some_and(|name| is_machinerys(&name));
+    let named =
+        program(pid).is_some_and(|name| is_machinerys(&name) || (of_daemon && is_helpers(&name)));
     let Some(before) = before else {
         return named || is_copy(pid, parent);
     };
@@ -354,6 +379,6 @@ mod tests {
         let place = Whereabouts::of(own).unwrap();
         // This test is no runtime by its name, so nothing is a copy of it.
         assert!(!is_copy(own, own));
-        assert!(!is_machinery(own, own, place, None));
+        assert!(!is_machinery(own, own, true, place, None));
     }
 }

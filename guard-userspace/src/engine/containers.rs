@@ -175,15 +175,19 @@ impl Engine {
         let conduit = Conduit {
             id,
             place,
+            followed: self.followed_of(&role, &sockets),
             role,
-            followed: self.followed_of(&sockets),
             sockets,
         };
         self.containers.conduits.insert(id.pid, conduit);
     }
 
-    /// Those of these socket files that a label follows.
-    fn followed_of(&self, sockets: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
+    /// Those of a conduit's socket files that a label follows. A shim's, which have no names to know them by, are a way past
+    /// its daemon.
+    fn followed_of(&self, role: &Role, sockets: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
+        if matches!(role, Role::Shim { .. }) {
+            return sockets.clone();
+        }
         let is_followed = |path: &Path| {
             let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
             self.tables.classify_path(&path).labels & self.tables.followed != 0
@@ -208,6 +212,7 @@ impl Engine {
             return false;
         };
         let place = parent.place;
+        let of_daemon = matches!(parent.role, Role::Daemon { .. });
         let root = match parent.role {
             Role::Tool { of } => of,
             _ => stat.parent,
@@ -233,7 +238,7 @@ impl Engine {
             .flatten()
             .filter_map(|session| Some(self.sessions.get(&session)?.began_s))
             .min();
-        if containers::is_machinery(id.pid, stat.parent, place, began) {
+        if containers::is_machinery(id.pid, stat.parent, of_daemon, place, began) {
             let role = self.role_of(id.pid, stat.parent, root, shim, owner.or(asks));
             self.enter_conduit(id, role);
             return true;
@@ -517,15 +522,17 @@ impl Engine {
 
     /// Daemons listen some time after their exec, and elsewhere after a reload.
     fn look_at_sockets(&mut self) {
-        let listening: Vec<(u32, BTreeSet<PathBuf>)> = self
+        let listening: Vec<_> = self
             .containers
             .conduits
             .iter()
             .filter(|(_, conduit)| !matches!(conduit.role, Role::Tool { .. }))
-            .map(|(&pid, _)| (pid, containers::listens_on(pid)))
+            .map(|(&pid, conduit)| {
+                let sockets = containers::listens_on(pid);
+                (pid, self.followed_of(&conduit.role, &sockets), sockets)
+            })
             .collect();
-        for (pid, sockets) in listening {
-            let followed = self.followed_of(&sockets);
+        for (pid, followed, sockets) in listening {
             if let Some(conduit) = self.containers.conduits.get_mut(&pid) {
                 conduit.followed = followed;
                 conduit.sockets = sockets;
