@@ -117,7 +117,7 @@ impl Engine {
                 .values()
                 .filter(|child| child.parent == pid && child.is_alive())
                 .min_by_key(|child| (child.id.start, child.id.pid));
-            let owner = first.and_then(|first| self.session_of(first.id));
+            let owner = first.and_then(|first| self.session_around(first.id));
             if let Some(owner) = owner {
                 self.containers.owned.insert(container.clone(), owner);
             }
@@ -138,7 +138,7 @@ impl Engine {
     }
 
     /// The session that a process is in.
-    fn session_of(&self, id: Id) -> Option<u32> {
+    fn session_around(&self, id: Id) -> Option<u32> {
         let task = self.kernel.tables.task(id.pid)?;
         (Id::new(id.pid, task.start_ns) == id && self.sessions.contains_key(&task.session))
             .then_some(task.session)
@@ -158,7 +158,7 @@ impl Engine {
 
     /// From here on guardd is told what this process starts. One inside a session hands its membership down instead.
     fn enter_conduit(&mut self, id: Id, role: Role) {
-        if self.session_of(id).is_some() {
+        if self.session_around(id).is_some() {
             return;
         }
         let Ok(place) = Whereabouts::of(id.pid) else {
@@ -563,5 +563,7 @@ impl Engine {
         }
         self.containers.owned.clear();
         self.containers.seen.clear();
+        // Whoever comes next looks again.
+        self.containers.looked_ns = 0;
     }
 }
