@@ -81,7 +81,7 @@ impl Containers {
         if dockers {
             servers.wait("docker.log", &format!("{} version", servers.docker()));
             let tar = format!(
-                "tar -C {} -c . | {} import - box",
+                "tar -C {} -c . | {} import - box >/dev/null",
                 at("rootfs"),
                 servers.docker()
             );
@@ -152,6 +152,11 @@ impl Containers {
              --mount type=bind,src={dir},dst={dir},options=rbind:rw {} {id}",
             self.place.path("rootfs").display()
         )
+    }
+
+    /// An option for each command that starts something: pipes that are seen inside the namespaces as well.
+    pub fn fifos(&self) -> String {
+        format!("--fifo-dir {}", self.place.path("fifos").display())
     }
 
     /// Options for `docker run` or `docker create`, with the image behind.

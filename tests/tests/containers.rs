@@ -95,9 +95,13 @@ fn what_a_session_has_containerd_run_belongs_to_it() {
         return;
     };
     let (ctr, job) = (scene.servers.ctr(), scene.job("job"));
+    let fifos = scene.servers.fifos();
     let run = |id: &str| {
         let options = scene.servers.ctr_options(id);
-        format!("{ctr} run --rm {options} /bin/sh {}", job.path().display())
+        format!(
+            "{ctr} run --rm {fifos} {options} /bin/sh {}",
+            job.path().display()
+        )
     };
     assert!(scene.reads_for_nobody(&run("before"), &job));
     let mut events = scene.guard.events();
@@ -126,16 +130,18 @@ fn what_a_session_has_containerd_run_belongs_to_it() {
         ),
     );
     let_pass(AFTERWARDS);
-    scene.asks(&mut agent, &format!("{ctr} tasks start later"));
+    scene.asks(&mut agent, &format!("{ctr} tasks start {fifos} later"));
     assert!(!job.reads());
 
     // Not for ever.
     let_pass(AFTERWARDS);
     assert!(scene.reads_for_nobody(&run("after"), &job));
     // One event for each container: the machinery is nobody's.
-    let containers: Vec<_> = events
-        .seen(|event| event["object"]["what"] == "followed")
+    let containers: Vec<_> = scene
+        .guard
+        .events_now()
         .into_iter()
+        .filter(|event| event["object"]["what"] == "followed")
         .map(|event| event["object"]["container"].clone())
         .collect();
     assert_eq!(containers, ["asked", "later"]);
@@ -147,10 +153,11 @@ fn what_a_session_has_executed_in_somebody_elses_container_belongs_to_it_and_tha
         return;
     };
     let (ctr, job) = (scene.servers.ctr(), scene.job("job"));
+    let fifos = scene.servers.fifos();
     let theirs = scene.servers.ctr_options("theirs");
     let pid_file = scene.place.path("theirs.pid");
     let begin = format!(
-        "{ctr} run --detach --pid-file {} {theirs} /bin/sleep 600 </dev/null >/dev/null 2>&1",
+        "{ctr} run {fifos} --detach --pid-file {} {theirs} /bin/sleep 600 </dev/null >/dev/null 2>&1",
         pid_file.display()
     );
     assert!(scene.servers.command(&begin).status().unwrap().success());
@@ -158,7 +165,7 @@ fn what_a_session_has_executed_in_somebody_elses_container_belongs_to_it_and_tha
     let session = scene.guard.session_of(agent.pid()).unwrap();
     let exec = |id: &str| {
         format!(
-            "{ctr} tasks exec --exec-id {id} theirs /bin/sh {}",
+            "{ctr} tasks exec {fifos} --exec-id {id} theirs /bin/sh {}",
             job.path().display()
         )
     };
@@ -189,6 +196,7 @@ fn a_sessions_container_stays_its_own_but_for_who_sits_at_a_terminal_in_it() {
         return;
     }
     let (ctr, job, other) = (scene.servers.ctr(), scene.job("job"), scene.job("other"));
+    let fifos = scene.servers.fifos();
     let mut agent = scene.guard.tool();
     let session = scene.guard.session_of(agent.pid()).unwrap();
     let waits = scene.place.script(
@@ -203,7 +211,7 @@ fn a_sessions_container_stays_its_own_but_for_who_sits_at_a_terminal_in_it() {
     let start = scene.place.script(
         "start",
         &format!(
-            "#!/bin/sh\n{ctr} run --detach {} /bin/sh -c '{}; exec sleep 600' </dev/null >/dev/null 2>&1\n",
+            "#!/bin/sh\n{ctr} run {fifos} --detach {} /bin/sh -c '{}; exec sleep 600' </dev/null >/dev/null 2>&1\n",
             scene.servers.ctr_options("its"),
             waits.display()
         ),
@@ -221,13 +229,13 @@ fn a_sessions_container_stays_its_own_but_for_who_sits_at_a_terminal_in_it() {
     );
     // A check of its health, as far as can be known.
     let exec = format!(
-        "{ctr} tasks exec --exec-id check its /bin/sh {}",
+        "{ctr} tasks exec {fifos} --exec-id check its /bin/sh {}",
         other.path().display()
     );
     assert!(!scene.reads_for_nobody(&exec, &other));
     // A person.
     let exec = format!(
-        "script --quiet --return --command '{ctr} tasks exec --tty --exec-id person its /bin/sh {}' /dev/null </dev/null >/dev/null",
+        "script --quiet --return --command '{ctr} tasks exec {fifos} --tty --exec-id person its /bin/sh {}' /dev/null </dev/null >/dev/null",
         other.path().display()
     );
     assert!(scene.reads_for_nobody(&exec, &other));
@@ -241,6 +249,7 @@ fn while_a_session_is_connected_what_is_started_counts_as_its_own() {
         return;
     };
     let (ctr, job) = (scene.servers.ctr(), scene.job("job"));
+    let fifos = scene.servers.fifos();
     let mut agent = scene.guard.tool();
     // The connection is in the hands of a process that has not made it, and that one has gone.
     let holder = scene.place.script(
@@ -258,7 +267,7 @@ fn while_a_session_is_connected_what_is_started_counts_as_its_own() {
     });
     let_pass(AFTERWARDS);
     let run = format!(
-        "{ctr} run --rm {} /bin/sh {}",
+        "{ctr} run --rm {fifos} {} /bin/sh {}",
         scene.servers.ctr_options("whose"),
         job.path().display()
     );
@@ -271,6 +280,7 @@ fn a_program_that_a_session_makes_pass_for_a_runtime_belongs_to_it() {
         return;
     };
     let (ctr, job) = (scene.servers.ctr(), scene.job("job"));
+    let fifos = scene.servers.fifos();
     let mut events = scene.guard.events();
     let mut agent = scene.guard.tool();
     // By its name a part of the machinery, and no container around it.
@@ -290,7 +300,7 @@ fn a_program_that_a_session_makes_pass_for_a_runtime_belongs_to_it() {
     .unwrap();
     scene.asks(&mut agent, &format!("chmod 755 {}", false_one.display()));
     let answer = agent.must(&format!(
-        "run {ctr} run --rm --runc-binary {} {} /bin/true",
+        "run {ctr} run --rm {fifos} --runc-binary {} {} /bin/true",
         false_one.display(),
         scene.servers.ctr_options("none")
     ));
@@ -318,7 +328,15 @@ fn what_a_session_has_dockerd_run_belongs_to_it() {
         "{docker} run --detach {} box /bin/sleep 600",
         named("theirs")
     );
-    assert!(scene.servers.command(&theirs).status().unwrap().success());
+    assert!(
+        scene
+            .servers
+            .command(&theirs)
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
 
     let mut agent = scene.guard.tool();
     let session = scene.guard.session_of(agent.pid()).unwrap();
