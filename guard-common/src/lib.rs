@@ -38,6 +38,7 @@ mod pod {
         s::AnswerKey,
         s::Held,
         s::Waiting,
+        s::Following,
         s::RuleTable,
         s::Names,
         s::Config,

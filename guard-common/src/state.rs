@@ -178,6 +178,10 @@ pub struct Following {
 /// in milliseconds what a client has left for them.
 pub const FOLLOW_NS: u64 = 2_000_000_000;
 
+/// The session in the record of a program that was started by one of those that run containers (`CONDUITS`): guardd
+/// knows whose it is, if it is anybody's.
+pub const SOMEBODYS: u32 = u32::MAX;
+
 /// What one hook of a connect(2) leaves for the next of the same thread: the descriptor, which the exit
 /// does not show, and what the cgroup program decided, since cgroup programs cannot send signals. Key:
 /// pid_tgid. Kept from one call of the thread to the next: entering it anew costs more.

@@ -9,13 +9,15 @@ use aya_ebpf::{
 use guard_common::{
     NS_PER_TICK, Verdict,
     event::{Header, kind, tier},
-    state::{FOLLOW_NS, Following, POSTURE_KILLED, POSTURE_NORMAL, TASK_COARSE, Task, class},
+    state::{
+        FOLLOW_NS, Following, POSTURE_KILLED, POSTURE_NORMAL, SOMEBODYS, TASK_COARSE, Task, class,
+    },
 };
 
 use crate::{
     emit, judge,
     kernel::{self, Address, SIGNAL_LIVE, TASK_SIGNAL, TASK_START, TASK_TGID},
-    maps::{CRITICAL, FOLLOWING, GONE, HELD, SESSIONS, TASKS, WAITING},
+    maps::{CONDUITS, CRITICAL, FOLLOWING, GONE, HELD, SESSIONS, TASKS, WAITING},
     requests,
 };
 
@@ -330,12 +332,16 @@ pub fn follow(server: u32, session: u32, client: u32, now_ns: u64) {
     emit::count(class::LINEAGE, false);
 }
 
-/// The session that the parent of `task`, which is in none, may have started it for.
+/// The session that the parent of `task`, which is in none, may have started it for; [`SOMEBODYS`] where guardd knows.
 #[inline(always)]
 pub fn followed(task: Address, now_ns: u64) -> Option<u32> {
     let parent = kernel::parent_of(task)?;
     // SAFETY: written whole.
-    let following = unsafe { FOLLOWING.get(parent) }?;
-    let lives = TASKS.get_ptr(following.client).is_some();
-    (lives || following.until_ns > now_ns).then_some(following.session)
+    if let Some(following) = unsafe { FOLLOWING.get(parent) } {
+        let lives = TASKS.get_ptr(following.client).is_some();
+        if lives || following.until_ns > now_ns {
+            return Some(following.session);
+        }
+    }
+    CONDUITS.get_ptr(parent).map(|_| SOMEBODYS)
 }

@@ -55,6 +55,10 @@ pub static CONNECTING: LruHashMap<u64, Connecting> = LruHashMap::with_max_entrie
 /// Servers whose children are followed: tgid → [`Following`].
 #[map]
 pub static FOLLOWING: LruHashMap<u32, Following> = LruHashMap::with_max_entries(1_024, 0);
+/// Programs that run containers for others, by tgid, while there are sessions: what they start is shown to guardd. The
+/// value says nothing. As many as there may be containers, for each has a shim.
+#[map]
+pub static CONDUITS: HashMap<u32, u32> = HashMap::with_max_entries(16_384, 0);
 /// The session whose rule fired when userspace injected a fact; one entry.
 #[map]
 pub static JUDGED_IN: Array<u32> = Array::with_max_entries(1, 0);

@@ -100,6 +100,16 @@ pub fn same(pid: u32, start_ns: u64) -> Option<Stat> {
     stat(pid).filter(|stat| stat.id.start == start_ns / NS_PER_TICK && stat.is_alive())
 }
 
+/// Whether it has a controlling terminal.
+pub fn has_terminal(pid: u32) -> bool {
+    let process = i32::try_from(pid)
+        .ok()
+        .and_then(|pid| procfs::process::Process::new(pid).ok());
+    process
+        .and_then(|process| process.stat().ok())
+        .is_some_and(|stat| stat.tty_nr != 0)
+}
+
 /// Path of the program; as the process itself would write it.
 pub fn exe(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/exe")).ok()

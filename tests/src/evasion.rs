@@ -362,8 +362,9 @@ pub const AREAS: &[(&str, &[Technique])] = &[
             with(
                 "broker-unix",
                 "a broker's socket file (systemd's and D-Bus's, docker, containerd, podman, tmux). The default policy flags \
-                 it; containers (`docker run`, `docker exec`), units asked for over D-Bus, commands typed into a running \
-                 screen or tmux, and what a language server or build daemon does are not followed",
+                 it and follows what docker, containerd and podman run (`docker run`, `docker exec`); units asked for over \
+                 D-Bus, commands typed into a running screen or tmux, and what a language server or build daemon does \
+                 are not followed",
                 Needs::Servers,
             ),
             like_tracepoint(acts(

@@ -55,6 +55,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("python3", "python3"),
     ("tmux", "tmux"),
     ("dbus-daemon", "dbus"),
+    // Brings runc.
+    ("containerd", "containerd"),
     ("ip", "iproute2"),
     ("git", "git"),
     ("setpriv", "util-linux"),

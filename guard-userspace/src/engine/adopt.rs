@@ -58,12 +58,25 @@ impl Engine {
         };
         let lives = |s: &Session| s.ended_ns.is_none();
         if self.kernel.tables.task(id.pid).is_some_and(|task| Id::new(id.pid, task.start_ns) == id)
+            || self.follow_container(&stat, running)
             || !self.sessions.get(&session).is_some_and(lives)
             // What else it starts meanwhile, by timers and sockets, is nobody's.
             || (units::is_manager(stat.parent) && !units::is_transient(id.pid, stat.parent))
         {
             return;
         }
+        self.adopt_followed(&stat, session, running, None);
+    }
+
+    /// Something that another has started for a session; in this container, if it is in one.
+    pub(super) fn adopt_followed(
+        &mut self,
+        stat: &Stat,
+        session: u32,
+        running: bool,
+        container: Option<String>,
+    ) {
+        let id = stat.id;
         self.attach();
         if !self.tag(id, session, stat.parent) {
             return;
@@ -75,8 +88,11 @@ impl Engine {
         describe(&mut event, id);
         event.ppid = Some(stat.parent);
         let server = process::exe(stat.parent).map(|path| path.to_string_lossy().into_owned());
-        event.object =
-            Some(json!({ "what": "followed", "server": server, "server_pid": stat.parent }));
+        let mut object = json!({ "what": "followed", "server": server, "server_pid": stat.parent });
+        if let (Some(container), Some(object)) = (container, object.as_object_mut()) {
+            object.insert("container".into(), container.into());
+        }
+        event.object = Some(object);
         self.tell(event);
         self.save();
     }
@@ -190,6 +206,7 @@ impl Engine {
                 &format!("it would be the {depth}th session inside the other, and {MAX_NESTING} are judged"),
             ));
         }
+        self.find_new_containers();
         // Nobody, where it cannot be told: then only root sees it.
         let uid = process::uid(root.pid).unwrap_or(u32::MAX);
         self.look_at_users_file(uid);

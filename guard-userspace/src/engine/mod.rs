@@ -3,6 +3,7 @@
 //! to a process goes through the kernel's tables first and a signal second, in that order.
 
 mod adopt;
+mod containers;
 mod content;
 mod digest;
 mod exceptions;
@@ -237,6 +238,8 @@ pub struct Engine {
     tracing_forks: bool,
     /// Processes that could go on but for another guard on the machine.
     kept_by_others: Vec<Id>,
+    /// Programs that run containers, and whose these are.
+    containers: containers::Containers,
     herald: herald::Herald,
     service: Service,
 }
@@ -365,6 +368,7 @@ impl Engine {
             to_sweep: Vec::new(),
             tracing_forks: false,
             kept_by_others: Vec::new(),
+            containers: containers::Containers::default(),
             herald: herald::Herald::after(begun_at),
             service,
         };
@@ -391,6 +395,9 @@ impl Engine {
         engine.load_tally();
         engine.recover();
         engine.adopt_running_agents();
+        if !engine.sessions.is_empty() {
+            engine.find_containers();
+        }
         engine.kernel.drop_predecessors();
         engine.trace_forks(false);
         engine.save();
@@ -600,6 +607,7 @@ impl Engine {
         self.detach_when_idle();
         self.sweep_names();
         self.sweep_taps();
+        self.look_after_containers();
         self.take_up_changed_users();
         self.tell_digest();
         // Facts are in the journal already; this keeps what a restart has to replay short, and the list

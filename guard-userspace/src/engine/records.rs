@@ -247,6 +247,10 @@ impl Engine {
         if event.labels.is_empty() && fields.labels != 0 && fields.would == 0 {
             return;
         }
+        if connect && fields.labels & self.tables.followed != 0 {
+            // The server may have come since these were looked for.
+            self.find_new_containers();
+        }
         let event = self.tell(event);
         self.touch(fields, &event);
         self.hold_from(fields, event, None);

@@ -27,8 +27,8 @@ use guard_common::{
     requests::{StreamKey, StreamState, Tapped},
     rule::{Progress, ProgressKey},
     state::{
-        Acts, Answer, AnswerKey, Config, Counter, Held, LeaseKey, Names, OwnFile, RuleTable,
-        Session, Task, Waiting, class, watched,
+        Acts, Answer, AnswerKey, Config, Counter, Following, Held, LeaseKey, Names, OwnFile,
+        RuleTable, Session, Task, Waiting, class, watched,
     },
 };
 
@@ -63,6 +63,8 @@ pub struct Tables {
     answers: HashMap<MapData, AnswerKey, Answer>,
     held: HashMap<MapData, u32, Held>,
     waiting: HashMap<MapData, u32, Waiting>,
+    following: HashMap<MapData, u32, Following>,
+    conduits: HashMap<MapData, u32, u32>,
     config: Array<MapData, Config>,
     names: Array<MapData, Names>,
     keys: HashMap<MapData, NameKey, Candidates>,
@@ -160,6 +162,8 @@ impl Tables {
             answers: take!(ebpf, "ANSWERS"),
             held: take!(ebpf, neighbours::HELD),
             waiting: take!(ebpf, neighbours::WAITING),
+            following: take!(ebpf, "FOLLOWING"),
+            conduits: take!(ebpf, "CONDUITS"),
             config: take!(ebpf, "CONFIG"),
             names: take!(ebpf, "NAMES"),
             keys: take!(ebpf, "KEYS"),
@@ -354,6 +358,25 @@ impl Tables {
     /// Takes one out, before it goes on. Says whether it was there.
     pub fn drop_waiting(&mut self, tgid: u32) -> bool {
         self.waiting.remove(&tgid).is_ok()
+    }
+
+    /// Servers that sessions have reached, by tgid, as the kernel has noted them last.
+    pub fn following(&self) -> Vec<(u32, Following)> {
+        self.following.iter().filter_map(Result::ok).collect()
+    }
+
+    /// What this process starts is shown to guardd from here on.
+    ///
+    /// # Errors
+    /// When the table is full.
+    pub fn put_conduit(&mut self, tgid: u32) -> Result<(), KernelError> {
+        at("CONDUITS", self.conduits.insert(tgid, 0, 0))
+    }
+
+    /// And no longer.
+    pub fn drop_conduit(&mut self, tgid: u32) {
+        // Gone already is as good.
+        let _ = self.conduits.remove(&tgid);
     }
 
     /// Descriptors of the tables that tell who is stopped (held, waiting, lineage, sessions) and of that for answers, for the

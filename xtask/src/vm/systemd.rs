@@ -25,8 +25,8 @@ const SUITE: &str = "bookworm";
 /// See [`SUITE`].
 const KERNEL: &str = "6.1";
 /// What the tests use beside the essential packages: sessions with a manager of their own, and what reads man pages and
-/// completions.
-const PACKAGES: &str = "usr-is-merged,systemd-sysv,passwd,procps,dbus,dbus-user-session,libpam-systemd,mandoc,bash-completion,zsh,fish";
+/// completions, and containers.
+const PACKAGES: &str = "usr-is-merged,systemd-sysv,passwd,procps,dbus,dbus-user-session,libpam-systemd,containerd,mandoc,bash-completion,zsh,fish";
 /// Prepares the root; the directory is `$1`.
 const CUSTOMIZE: &str = include_str!("systemd/customize.sh");
 /// The tests.

@@ -11,6 +11,8 @@ echo 'LANG=C.UTF-8' >"$root/etc/default/locale"
 rm -f "$root/var/lib/man-db/auto-update"
 # The first serial line is the console; a login there would only wait for somebody.
 ln -s /dev/null "$root/etc/systemd/system/serial-getty@ttyS0.service"
+# The test that wants it starts it.
+rm -f "$root/etc/systemd/system/multi-user.target.wants/containerd.service"
 
 # A user who is logged in from boot on, at the fourth serial line (there need be no screen), and whose profile starts an agent.
 chroot "$root" useradd --create-home --shell /bin/bash --uid 1000 worker

@@ -100,7 +100,7 @@ files = ["$secret"]
 name = "broker"
 addresses = [
     "unix:/run/systemd/private", "unix:/run/user/*/systemd/private", "unix:/run/dbus/system_bus_socket",
-    "unix:/run/user/*/bus",
+    "unix:/run/user/*/bus", "unix:/run/containerd/containerd.sock",
 ]
 follow = true
 
@@ -424,6 +424,26 @@ what_a_session_has_systemd_run_belongs_to_it() {
     must says '"what":"followed"' guardctl --json events
 }
 
+what_a_session_has_containerd_run_belongs_to_it() {
+    local root=/srv/lab/root name
+    mkdir -p $root/usr $root/proc $root/dev $root/sys $root/srv
+    for name in bin sbin lib lib64; do ln -s usr/$name $root/$name; done
+    cat >"$asker" <<'SH'
+#!/bin/sh
+# The container's name.
+ctr run --rm --rootfs --mount type=bind,src=/usr,dst=/usr,options=rbind:ro \
+    --mount type=bind,src=/srv/lab,dst=/srv/lab,options=rbind:ro /srv/lab/root "$1" /bin/sh -c 'cat /srv/lab/secret; echo done'
+SH
+    chmod 755 "$asker"
+    must systemctl start containerd.service
+    must says "$word" "$asker" by-nobody
+    guardctl run --agent asker -- "$asker" by-a-session >"$report/asked.session" 2>&1
+    must says done cat "$report/asked.session"
+    must no grep "$word" "$report/asked.session"
+    must says '"container":"by-a-session"' guardctl --json events
+    must systemctl stop containerd.service
+}
+
 an_upgrade_leaves_no_gap() {
     local before session tried
     before=$(main_pid)
@@ -577,6 +597,7 @@ first_boot=(
     an_agents_session_is_judged
     a_reload_of_a_wrong_policy_fails_and_changes_nothing
     what_a_session_has_systemd_run_belongs_to_it
+    what_a_session_has_containerd_run_belongs_to_it
     an_upgrade_leaves_no_gap
     a_guardd_that_hangs_is_started_again
     a_guardd_that_is_killed_is_started_again
