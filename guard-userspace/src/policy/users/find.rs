@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 
 use super::super::{Part, Source, files};
 
@@ -213,20 +213,41 @@ fn open(account: &Account) -> io::Result<Option<Result<File, String>>> {
     if home.metadata()?.uid() != account.uid {
         return Ok(None);
     }
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH
-        | ResolveFlags::NO_SYMLINKS
-        | ResolveFlags::NO_MAGICLINKS
-        | ResolveFlags::NO_XDEV;
-    match rustix::fs::openat2(&home, FILE, flags, Mode::empty(), resolve) {
-        Ok(file) => Ok(Some(Ok(file.into()))),
-        Err(error) if absent(error) => Ok(None),
-        Err(rustix::io::Errno::LOOP) => Ok(Some(Err(
-            "a link leads there: links are not followed; put the file itself there".into(),
-        ))),
-        Err(rustix::io::Errno::XDEV) => Ok(Some(Err(
-            "it lies on another file system than the home: put it into the home".into(),
-        ))),
-        Err(error) => Err(error.into()),
+    let link = "a link leads there: links are not followed; put the file itself there";
+    let elsewhere = "it lies on another file system than the home: put it into the home";
+    // One part after the other, and not openat2, which is not there for a service that may make no setuid files
+    // (RestrictSUIDSGID): systemd's filter cannot look into its arguments.
+    let device = home.metadata()?.dev();
+    let (directories, name) = FILE.rsplit_once('/').unwrap_or(("", FILE));
+    let mut directory = home;
+    for part in directories.split('/') {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        directory = match rustix::fs::openat(&directory, part, flags, Mode::empty()) {
+            Ok(found) => found.into(),
+            Err(error) if absent(error) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let meta = directory.metadata()?;
+        if meta.is_symlink() {
+            return Ok(Some(Err(link.into())));
+        }
+        if !meta.is_dir() {
+            return Ok(None);
+        }
+        if meta.dev() != device {
+            return Ok(Some(Err(elsewhere.into())));
+        }
     }
+    let flags =
+        OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file: File = match rustix::fs::openat(&directory, name, flags, Mode::empty()) {
+        Ok(file) => file.into(),
+        Err(error) if absent(error) => return Ok(None),
+        Err(rustix::io::Errno::LOOP) => return Ok(Some(Err(link.into()))),
+        Err(error) => return Err(error.into()),
+    };
+    if file.metadata()?.dev() != device {
+        return Ok(Some(Err(elsewhere.into())));
+    }
+    Ok(Some(Ok(file)))
 }

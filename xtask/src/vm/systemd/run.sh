@@ -260,7 +260,8 @@ a_hold_is_told_on_the_terminals_of_its_user() {
     setpriv --reuid worker --regid worker --init-groups script --quiet --flush --command 'sleep 600' "$report/screen" \
         </dev/null >/dev/null 2>&1 &
     local screen=$! before
-    eventually test -s "$report/screen"
+    has_screen() { stat --format %U /dev/pts/[0-9]* | grep --quiet '^worker$'; }
+    eventually has_screen
     be_held
     eventually grep --quiet 'guardctl approve h-' "$report/screen"
     must grep --quiet 'open /srv/lab/asked' "$report/screen"
