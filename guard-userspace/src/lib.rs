@@ -21,6 +21,7 @@ pub mod mask;
 pub mod names;
 pub mod policy;
 pub mod process;
+pub mod replay;
 pub mod report;
 pub mod sentinel;
 pub mod server;

@@ -9,7 +9,8 @@ use guard::{
     },
     doctor, init,
     journal::{Against, Journal},
-    policy::{cases, files, judge::Ruling, schema, users},
+    policy::{Homes, cases, files, judge::Ruling, schema, users},
+    replay::{Replay, Replayed},
 };
 
 fn main() -> ExitCode {
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
         init,
         doctor: doctor::examine,
         verify,
+        replay,
         journal,
     })
 }
@@ -165,6 +167,19 @@ fn verify(state_dir: &Path, against: &Against) -> Result<VerifyReport, String> {
         key_unknown: found.key_unknown,
         partial_bytes: found.partial_bytes,
     })
+}
+
+fn replay(events: Events, policy: &Path, session: Option<&str>) -> Result<Replayed, String> {
+    let policy = files::check(policy).map_err(|error| error.to_string())?;
+    let mut replay =
+        Replay::new(&policy, &Homes::from_system(), session).map_err(|error| error.to_string())?;
+    for event in events {
+        match event {
+            Ok(event) => replay.add(&event),
+            Err(_) => replay.unreadable(),
+        }
+    }
+    Ok(replay.finish())
 }
 
 fn journal(state_dir: &Path) -> Result<Events, String> {

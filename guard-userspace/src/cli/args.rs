@@ -197,6 +197,18 @@ pub enum Command {
         #[arg(long, value_name = "DIR")]
         state_dir: Option<PathBuf>,
     },
+    /// What another policy would have said of what the journal has
+    Replay {
+        /// State directory of guardd, or a copy of one
+        #[arg(value_name = "JOURNAL", default_value = DEFAULT_STATE_DIR)]
+        journal: PathBuf,
+        /// The policy: a file, or a directory with policy.toml and policy.d
+        #[arg(long, value_name = "PATH")]
+        policy: PathBuf,
+        /// Of this session alone
+        #[arg(long, value_name = "SESSION")]
+        session: Option<String>,
+    },
 }
 
 /// Shapes of an event.

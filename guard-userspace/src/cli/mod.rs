@@ -171,6 +171,11 @@ impl Guardctl<'_> {
             Command::Policy(PolicyCommand::Check { file }) => {
                 return self.said((self.offline.policy_check)(file).map_err(Failure::Invalid));
             }
+            Command::Replay {
+                journal,
+                policy,
+                session,
+            } => return self.replay(journal, policy, session.as_deref()),
             Command::Policy(PolicyCommand::Test { file, policy }) => {
                 return self.policy_test(file, policy.as_deref());
             }
@@ -244,6 +249,25 @@ impl Guardctl<'_> {
         };
         self.out.write_all(text.as_bytes())?;
         Ok(if report.ok() { 0 } else { 1 })
+    }
+
+    fn replay(
+        &mut self,
+        journal: &Path,
+        policy: &Path,
+        session: Option<&str>,
+    ) -> Result<u8, Failure> {
+        let events = (self.offline.journal)(journal).map_err(Failure::No)?;
+        let found = (self.offline.replay)(events, policy, session).map_err(Failure::Invalid)?;
+        let text = if self.cli.json {
+            let found =
+                serde_json::to_string(&found).map_err(|error| Failure::No(error.to_string()))?;
+            format!("{}\n", escape::json(&found))
+        } else {
+            render::replayed(policy, &found)
+        };
+        self.out.write_all(text.as_bytes())?;
+        Ok(u8::from(!found.differences.is_empty()))
     }
 
     fn policy_test(&mut self, file: &Path, policy: Option<&Path>) -> Result<u8, Failure> {
@@ -371,7 +395,8 @@ fn request(command: &Command) -> Option<Request> {
         | Command::Top
         | Command::Doctor
         | Command::Verify { .. }
-        | Command::Report { .. } => return None,
+        | Command::Report { .. }
+        | Command::Replay { .. } => return None,
     })
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::args::InitArgs;
-use crate::{event::Event, journal::Against};
+use crate::{event::Event, journal::Against, replay::Replayed};
 
 /// What the binary hands in.
 #[derive(Clone, Copy)]
@@ -24,7 +24,11 @@ pub struct Offline {
     pub doctor: fn() -> DoctorReport,
     /// `verify`: checks the journal in a state directory.
     pub verify: fn(state_dir: &Path, against: &Against) -> Result<VerifyReport, String>,
-    /// `report`: the journal's events in a state directory, oldest first; a line that cannot be read is an error among
+    /// `replay`: what the policy would have said of a journal, of one session where that is asked for; or that the policy
+    /// is wrong, and where.
+    pub replay:
+        fn(events: Events, policy: &Path, session: Option<&str>) -> Result<Replayed, String>,
+    /// `report` and `replay`: the journal's events in a state directory, oldest first; a line that cannot be read is an error among
     /// them.
     pub journal: fn(state_dir: &Path) -> Result<Events, String>,
 }

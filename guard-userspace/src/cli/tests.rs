@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     event::{Event, Kind},
+    replay::{Difference, Replayed, Said},
     wire::{Code, Failure, GrantInfo, Reply, Request},
 };
 
@@ -120,6 +121,32 @@ const OFFLINE: Offline = Offline {
             Err("record 3 was changed".into())
         }
     },
+    replay: |events, policy, session| {
+        if policy == Path::new("bad.toml") {
+            return Err("bad.toml:1:1: unknown key".into());
+        }
+        let mut found = Replayed {
+            judged: events.count() as u64,
+            sessions: 1,
+            unreadable: 1,
+            ..Replayed::default()
+        };
+        if session.is_none() {
+            let said = |verdict: &str, rule: Option<&str>| Said {
+                verdict: verdict.into(),
+                rule: rule.map(str::to_owned),
+            };
+            found.differences.push(Difference {
+                seq: 7,
+                time: "2026-11-26T10:11:12.000000Z".into(),
+                session: "s-1".into(),
+                what: "open /x/\u{1b}[2J.env".into(),
+                was: said("flag", Some("told")),
+                becomes: said("allow", None),
+            });
+        }
+        Ok(found)
+    },
     journal: |dir| {
         if dir != Path::new("/var/lib/guard") {
             return Err("journal not readable".into());
@@ -131,6 +158,39 @@ const OFFLINE: Offline = Offline {
         Ok(Box::new([Ok(event), Err("line 2".into())].into_iter()))
     },
 };
+
+#[test]
+fn a_journal_is_replayed_without_a_daemon() {
+    let (status, out, err) = guardctl(&["replay", "--policy", "new.toml"]);
+    assert_eq!((status, err.as_str()), (1, ""));
+    assert_eq!(
+        out,
+        "s-1  2026-11-26 10:11:12  open /x/\\x1b[2J.env\n     flag by told -> allow\n\
+         2 events of 1 session judged by new.toml: 1 differs\n\
+         1 line of the journal could not be read\n"
+    );
+    let (status, out, _) = guardctl(&["replay", "--policy", "new.toml", "--session", "s-1"]);
+    assert_eq!(status, 0);
+    assert!(
+        out.starts_with("2 events of 1 session judged by new.toml: none differs\n"),
+        "{out}"
+    );
+    let (status, out, _) = guardctl(&["--json", "replay", "--policy", "new.toml"]);
+    let found: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(status, 1);
+    assert_eq!(
+        found["differences"][0]["becomes"]["verdict"], "allow",
+        "{found}"
+    );
+    let (status, _, err) = guardctl(&["replay", "--policy", "bad.toml"]);
+    assert_eq!(status, 2, "{err}");
+    let (status, _, err) = guardctl(&["replay", "/nowhere", "--policy", "new.toml"]);
+    assert_eq!(
+        (status, err.contains("journal not readable")),
+        (1, true),
+        "{err}"
+    );
+}
 
 /// One case that passes, and unless another policy is asked for, one that fails.
 fn tested(other: bool) -> TestReport {

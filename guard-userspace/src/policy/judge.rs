@@ -2,6 +2,7 @@
 //! kernel gets and takes the same steps ([`advance`]), so what it says is what would happen where the kernel can deny.
 
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -56,6 +57,8 @@ pub struct Touched {
     uid: u32,
     /// By the rule's place in the kernel's table.
     progress: Vec<Progress>,
+    /// Leases: until when, by the label's bit.
+    leases: BTreeMap<u8, u64>,
 }
 
 /// What is said of one [`Act`].
@@ -71,6 +74,19 @@ pub struct Ruling {
     pub rule: Option<String>,
     /// Rules whose last label it carries and that do not fire, with the label that they still lack.
     pub lacking: Vec<(String, String)>,
+}
+
+impl Ruling {
+    /// Of what carries no label.
+    pub fn nothing() -> Self {
+        Self {
+            labels: Vec::new(),
+            verdict: Verdict::Allow,
+            would: Verdict::Allow,
+            rule: None,
+            lacking: Vec::new(),
+        }
+    }
 }
 
 /// A policy, ready to judge.
@@ -105,11 +121,25 @@ impl<'a> Judge<'a> {
         Touched {
             uid,
             progress: vec![Progress::default(); self.order.len()],
+            leases: BTreeMap::new(),
+        }
+    }
+
+    /// Which policy it is.
+    pub fn policy(&self) -> &'a Policy {
+        self.policy
+    }
+
+    /// Gives the session a lease for a label until then; 0 ends it. Of a label that the policy does not have, none.
+    pub fn lease(&self, session: &mut Touched, label: &str, until_ns: u64) {
+        if let Some(bit) = self.bits.bit(label) {
+            session.leases.insert(bit, until_ns);
         }
     }
 
     /// Judges what a process of the session does at `now_ns`, which is not 0 and no earlier than what was judged before.
-    /// `exe` is its program, where that is known: labels have exceptions for some.
+    /// `exe` is its program (of an [`Act::Exec`], the one that begins), where that is known: labels have exceptions for
+    /// some.
     pub fn judge(
         &self,
         session: &mut Touched,
@@ -121,10 +151,7 @@ impl<'a> Judge<'a> {
         let labels = self.labels(exe, excepted, act);
         let mut ruling = Ruling {
             labels: self.bits.names(labels),
-            verdict: Verdict::Allow,
-            would: Verdict::Allow,
-            rule: None,
-            lacking: Vec::new(),
+            ..Ruling::nothing()
         };
         if labels == 0 {
             return ruling;
@@ -136,7 +163,12 @@ impl<'a> Judge<'a> {
             }
             let name = &self.policy.rules[*index].name;
             if advance(rule, progress, labels, now_ns) {
-                fire(&mut ruling, rule, name);
+                let trigger = usize::from(rule.len)
+                    .checked_sub(1)
+                    .and_then(|last| rule.steps.get(last));
+                let until = trigger.and_then(|trigger| session.leases.get(trigger));
+                let leased = until.is_some_and(|until| *until > now_ns);
+                fire(&mut ruling, rule, name, leased);
             } else if let Some(label) = lacking(rule, progress, labels, now_ns) {
                 let label = self.bits.name(label).unwrap_or_default().to_owned();
                 ruling.lacking.push((name.clone(), label));
@@ -180,7 +212,9 @@ impl<'a> Judge<'a> {
             Act::Exec { argv } => {
                 let found = self.commands.labels_of(exe, argv);
                 let found = found.iter().filter_map(|at| self.policy.groups.get(*at));
-                of(&mut found.filter(counts))
+                // The program's file may carry a label too.
+                let file = exe.map(|exe| self.tables.classify_path(exe).labels_for(excepted));
+                of(&mut found.filter(counts)) | (file.unwrap_or(0) & !self.tables.written)
             }
             Act::Call(call) => of(&mut groups().filter(|group| group.calls.contains(call))),
             Act::Request(request) => {
@@ -218,8 +252,11 @@ impl<'a> Judge<'a> {
 
 /// As the kernel does it: the rule that is named is that of the strictest verdict; at the same verdict, of the strictest
 /// that was only observed.
-fn fire(ruling: &mut Ruling, rule: &KernelRule, name: &str) {
-    let action = Verdict::from_u8(rule.action);
+fn fire(ruling: &mut Ruling, rule: &KernelRule, name: &str, leased: bool) {
+    let action = match Verdict::from_u8(rule.action) {
+        action if action > Verdict::Flag && leased => Verdict::Allow,
+        action => action,
+    };
     let done = if rule.flags & RULE_OBSERVE != 0 && action > Verdict::Flag {
         Verdict::Allow
     } else {

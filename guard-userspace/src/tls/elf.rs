@@ -158,7 +158,6 @@ mod tests {
 
     /// As in a program that is linked with a library: it is there by its name and nobody else can call it.
     #[unsafe(no_mangle)]
-    #[expect(non_snake_case, reason = "the name of the library's function")]
     extern "C" fn SSL_write(_: usize, _: usize, len: i32) -> i32 {
         black_box(len)
     }

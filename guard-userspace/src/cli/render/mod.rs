@@ -4,6 +4,7 @@
 mod doctor;
 pub(crate) mod event;
 mod pending;
+mod replayed;
 mod sessions;
 mod status;
 mod table;
@@ -14,6 +15,7 @@ use std::time::Duration;
 pub use doctor::doctor;
 pub use event::event_line;
 pub use pending::{facts, pending};
+pub use replayed::replayed;
 pub use sessions::{sessions, show};
 pub use status::status;
 pub use tested::tested;

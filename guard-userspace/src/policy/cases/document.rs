@@ -204,7 +204,8 @@ fn step(table: &Table<'_>, home: &Path, exe: Option<&Path>) -> Result<Step, Poli
         span: table.span.clone(),
         what,
         act,
-        exe: own.or_else(|| exe.map(Path::to_owned)),
+        // What is started is another program.
+        exe: own.or_else(|| exe.filter(|_| key != "exec").map(Path::to_owned)),
         after: table.duration("after")?.unwrap_or(Duration::from_millis(1)),
         expected: Expected {
             verdict: table.word("verdict", VERDICTS)?,
