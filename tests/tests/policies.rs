@@ -108,6 +108,32 @@ fn a_policys_cases_say_what_the_kernel_does() {
     assert!(said.out.contains("expected hold, got deny"), "{said:?}");
     let said = guard.ctl(&["policy", "test", "/nowhere/cases.toml"]);
     assert_eq!(said.status, 2, "{said:?}");
+
+    // What the kernel did, judged again by the journal: the same policy says the same, another does not.
+    let state = guard.state_dir();
+    let replay = |policy: &str| {
+        guard.ctl(&[
+            "--json",
+            "replay",
+            state.to_str().unwrap(),
+            "--policy",
+            policy,
+        ])
+    };
+    let same = place.path("cases-policy.toml");
+    let said = replay(same.to_str().unwrap());
+    assert_eq!(said.status, 0, "{said:?}");
+    let found: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert!(found["judged"].as_u64().unwrap() >= 3, "{found}");
+    let milder = policy.to_string().replace("\"deny\"", "\"hold\"");
+    let milder = place.file("milder.toml", milder);
+    let said = replay(milder.to_str().unwrap());
+    assert_eq!(said.status, 1, "{said:?}");
+    let found: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    let differences = found["differences"].as_array().unwrap();
+    assert_eq!(differences.len(), 1, "{found}");
+    assert_eq!(differences[0]["was"]["verdict"], "deny", "{found}");
+    assert_eq!(differences[0]["becomes"]["verdict"], "hold", "{found}");
 }
 
 #[test]
