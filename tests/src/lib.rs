@@ -5,6 +5,7 @@
 //! process with the mark may be left stopped, and none is left running.
 
 pub mod api;
+pub mod ci;
 pub mod clients;
 pub mod containers;
 pub mod desktop;
