@@ -95,8 +95,8 @@ fn a_policys_cases_say_what_the_kernel_does() {
         ));
     }
     assert_eq!(seen, ["flag", "allow", "allow", "deny"]);
-    place.file("cases-policy.toml", policy.to_string());
-    let cases = place.file("cases.toml", format!("{text}]\n"));
+    place.file("cases-policy.toml", &policy.to_string());
+    let cases = place.file("cases.toml", &format!("{text}]\n"));
     let cases = cases.to_str().unwrap();
     let said = guard.ctl(&["policy", "test", cases]);
     assert_eq!(said.status, 0, "{said:?}");
@@ -126,7 +126,7 @@ fn a_policys_cases_say_what_the_kernel_does() {
     let found: serde_json::Value = serde_json::from_str(&said.out).unwrap();
     assert!(found["judged"].as_u64().unwrap() >= 3, "{found}");
     let milder = policy.to_string().replace("\"deny\"", "\"hold\"");
-    let milder = place.file("milder.toml", milder);
+    let milder = place.file("milder.toml", &milder);
     let said = replay(milder.to_str().unwrap());
     assert_eq!(said.status, 1, "{said:?}");
     let found: serde_json::Value = serde_json::from_str(&said.out).unwrap();
