@@ -192,12 +192,13 @@ impl Tree {
         self.0.insert(path.to_owned(), Node::Link(to.to_owned()));
     }
 
-    /// A program without its debug information, and the libraries that it is linked with.
+    /// A program without its symbols, and the libraries that it is linked with. What is unpacked may take no more than half of
+    /// a guest's memory, and symbols are a quarter of the test programs.
     fn program(&mut self, path: &str, from: &Path) -> Result<()> {
         let stripped = workspace::tools_dir()?.join("vm/stripped");
         shell::output(
             Command::new("strip")
-                .args(["--strip-debug", "-o"])
+                .args(["--strip-all", "-o"])
                 .arg(&stripped)
                 .arg(from),
         )?;
