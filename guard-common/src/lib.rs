@@ -59,6 +59,7 @@ mod pod {
         n::KnownHost,
         n::ResolvedKey,
         n::Resolved,
+        n::Socket,
     );
 }
 

@@ -317,6 +317,9 @@ fn leaves(
     if socket.state == connection::REFUSED {
         return Some(false);
     }
+    if socket.state == connection::WITHHELD {
+        return requests::waits_for_rest(sk, socket).then_some(false);
+    }
     if socket.state == connection::READ {
         // A person is asked about what it has begun.
         if waits(socket) {

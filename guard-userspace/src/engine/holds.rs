@@ -399,6 +399,13 @@ impl Engine {
             };
             lost = !self.clear_socket(process, hold.session, cookie, upto, what);
         }
+        // What waits in the sockets of a request over TLS.
+        if hold.fate == fate::BEFORE && hold.cookie.is_none() {
+            match done {
+                Verdict::Kill => self.refuse_all_of(process),
+                _ => self.release_all_of(process),
+            }
+        }
         let signalled = if done == Verdict::Kill {
             process::signal(process, Signal::KILL)
         } else {

@@ -29,6 +29,7 @@ mod tally;
 mod taps;
 mod users;
 mod views;
+mod withheld;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -167,6 +168,8 @@ pub struct Engine {
     said: AsyncFd<RingBuf<MapData>>,
     /// Connections whose requests are read.
     talks: content::Talks,
+    /// Of these, those whose last bytes wait for more.
+    withheld: withheld::Withheld,
     /// Processes whose TLS library was looked for.
     taps: HashMap<u32, taps::Tapped>,
     libraries: Libraries,
@@ -324,6 +327,7 @@ impl Engine {
             domains: watch(rings.domains)?,
             said: watch(rings.said)?,
             talks: content::Talks::default(),
+            withheld: withheld::Withheld::default(),
             taps: HashMap::new(),
             libraries: Libraries::default(),
             flights: quic::Flights::default(),
@@ -607,6 +611,7 @@ impl Engine {
         self.detach_when_idle();
         self.sweep_names();
         self.sweep_taps();
+        self.sweep_withheld();
         self.look_after_containers();
         self.take_up_changed_users();
         self.tell_digest();

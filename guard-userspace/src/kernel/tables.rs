@@ -23,7 +23,7 @@ use guard_common::{
         ADDRESS_FIXED_BITS, AddressKey, Candidates, EnvKey, FileKey, INODE_SLOTS, KnownAddress,
         KnownFile, NameKey, Pattern, env_bit, inode_slot,
     },
-    names::{HostKey, KnownHost, Resolved, ResolvedKey, answers},
+    names::{HostKey, KnownHost, Resolved, ResolvedKey, Socket, answers, connection},
     requests::{StreamKey, StreamState, Tapped},
     rule::{Progress, ProgressKey},
     state::{
@@ -79,6 +79,7 @@ pub struct Tables {
     answered: Array<MapData, u64>,
     tapped: HashMap<MapData, u32, Tapped>,
     streams: HashMap<MapData, StreamKey, StreamState>,
+    sockets: SkStorage<MapData, Socket>,
     cleared: SkStorage<MapData, [u32; 2]>,
     markers: HashMap<MapData, EnvKey, u32>,
     rules: Array<MapData, RuleTable>,
@@ -178,6 +179,7 @@ impl Tables {
             answered: take!(ebpf, "ANSWERED"),
             tapped: take!(ebpf, "TAPPED"),
             streams: take!(ebpf, "STREAMS"),
+            sockets: take!(ebpf, "SOCKETS"),
             cleared: take!(ebpf, "CLEARED"),
             markers: take!(ebpf, "MARKERS"),
             rules: take!(ebpf, "RULES"),
@@ -532,6 +534,55 @@ impl Tables {
     ) -> Result<(), KernelError> {
         let value = [upto, what];
         at("CLEARED", self.cleared.insert(socket.fd(), value, 0))
+    }
+
+    /// Keeps what a socket has not sent yet from leaving, until a time (ns of `CLOCK_MONOTONIC`) at the latest. `anew` where
+    /// it is kept already: of any other that the kernel still looks at nothing is changed.
+    ///
+    /// # Errors
+    /// When the kernel refuses, also for a socket that it looks at.
+    pub fn withhold_socket(
+        &mut self,
+        socket: &Taken,
+        until_ns: u64,
+        anew: bool,
+    ) -> Result<(), KernelError> {
+        /// `BPF_NOEXIST`
+        const ONLY_NEW: u64 = 1;
+        let value = Socket {
+            state: connection::WITHHELD,
+            held: until_ns,
+            ..Socket::default()
+        };
+        let flags = if anew { 0 } else { ONLY_NEW };
+        at("SOCKETS", self.sockets.insert(socket.fd(), value, flags))
+    }
+
+    /// Whether a socket is kept from sending so.
+    pub fn is_withheld(&self, socket: &Taken) -> bool {
+        self.sockets
+            .get(socket.fd(), 0)
+            .is_ok_and(|value| value.state == connection::WITHHELD)
+    }
+
+    /// The end of that.
+    pub fn release_socket(&mut self, socket: &Taken) {
+        if self.is_withheld(socket) {
+            // Where it has gone meanwhile, that was its end.
+            let _ = self.sockets.remove(socket.fd());
+        }
+    }
+
+    /// Nothing leaves a socket any more, whoever else has it.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn refuse_socket(&mut self, socket: &Taken) -> Result<(), KernelError> {
+        let value = Socket {
+            state: connection::REFUSED,
+            ..Socket::default()
+        };
+        at("SOCKETS", self.sockets.insert(socket.fd(), value, 0))
     }
 
     /// Whether the policy in force has names of hosts.

@@ -375,6 +375,12 @@ impl Policy {
             })
             .collect()
     }
+
+    /// Whether the body of a request, of which the head has been judged, could make it one that some label is about.
+    pub fn waits_for_body(&self, head: &Request, others: &[String]) -> bool {
+        let mut patterns = self.groups.iter().flat_map(|group| &group.requests);
+        patterns.any(|pattern| pattern.waits_for_body(head, others))
+    }
 }
 
 /// Whether a name, or an address as text, is this machine's own.
