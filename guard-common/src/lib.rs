@@ -34,6 +34,7 @@ mod pod {
         s::Task,
         s::Session,
         s::LeaseKey,
+        s::Lease,
         s::Answer,
         s::AnswerKey,
         s::Held,

@@ -361,7 +361,7 @@ impl Engine {
             return Becomes::Goes(requests.collect());
         }
         let can_end = write.via == via::PLAIN || self.has_connection(id, requests, others);
-        let mut judged = self.feed(fields.session, all, fields.tgid, can_end);
+        let mut judged = self.feed(fields.session, all, fields.tgid, can_end, kind::REQUEST);
         // A process is asked about one thing at a time: an answer to that must not let this through as well.
         if judged.verdict == Verdict::Hold && self.is_held(id) {
             judged.verdict = Verdict::Deny;

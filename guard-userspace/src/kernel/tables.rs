@@ -27,7 +27,7 @@ use guard_common::{
     requests::{StreamKey, StreamState, Tapped},
     rule::{Progress, ProgressKey},
     state::{
-        Acts, Answer, AnswerKey, Config, Counter, Following, Held, LeaseKey, Names, OwnFile,
+        Acts, Answer, AnswerKey, Config, Counter, Following, Held, Lease, LeaseKey, Names, OwnFile,
         RuleTable, Session, Task, Waiting, class, watched,
     },
 };
@@ -59,7 +59,7 @@ pub struct Tables {
     tasks: HashMap<MapData, u32, Task>,
     sessions: HashMap<MapData, u32, Session>,
     progress: HashMap<MapData, ProgressKey, Progress>,
-    leases: HashMap<MapData, LeaseKey, u64>,
+    leases: HashMap<MapData, LeaseKey, Lease>,
     answers: HashMap<MapData, AnswerKey, Answer>,
     held: HashMap<MapData, u32, Held>,
     waiting: HashMap<MapData, u32, Waiting>,
@@ -89,6 +89,7 @@ pub struct Tables {
     counters: PerCpuArray<MapData, Counter>,
     switches: Config,
     stopped: [OwnedFd; 5],
+    lent: OwnedFd,
     /// The kernel's ids of the first two of them, and of those of earlier guardds.
     stopped_ids: Vec<u32>,
     neighbours: neighbours::Known,
@@ -153,6 +154,7 @@ impl Tables {
             .collect();
         Ok(Self {
             stopped,
+            lent: descriptor(ebpf, "LEASES")?,
             stopped_ids,
             neighbours: neighbours::Known::default(),
             lineage_size,
@@ -286,30 +288,22 @@ impl Tables {
 
     // --- leases, answers, holds ---
 
-    /// Gives a lease until `until_ns` of the monotonic clock.
+    /// Gives a lease.
     ///
     /// # Errors
     /// When the table is full.
-    pub fn put_lease(&mut self, session: u32, label: u8, until_ns: u64) -> Result<(), KernelError> {
-        at(
-            "LEASES",
-            self.leases.insert(
-                LeaseKey {
-                    session,
-                    label: label.into(),
-                },
-                until_ns,
-                0,
-            ),
-        )
+    pub fn put_lease(&mut self, key: &LeaseKey, lease: Lease) -> Result<(), KernelError> {
+        at("LEASES", self.leases.insert(key, lease, 0))
+    }
+
+    /// What is left of a lease.
+    pub fn lease(&self, key: &LeaseKey) -> Option<Lease> {
+        found(self.leases.get(key, 0))
     }
 
     /// Ends a lease.
-    pub fn drop_lease(&mut self, session: u32, label: u8) {
-        let _ = self.leases.remove(&LeaseKey {
-            session,
-            label: label.into(),
-        });
+    pub fn drop_lease(&mut self, key: &LeaseKey) {
+        let _ = self.leases.remove(key);
     }
 
     /// Leaves an answer for the repeated call.
@@ -385,6 +379,11 @@ impl Tables {
     /// sentinel.
     pub fn stopped_tables(&self) -> &[OwnedFd; 5] {
         &self.stopped
+    }
+
+    /// Descriptor of the table of leases, for the next guardd.
+    pub fn leases_table(&self) -> &OwnedFd {
+        &self.lent
     }
 
     /// The kernel's ids of this guard's tables of stopped processes.
@@ -583,6 +582,15 @@ impl Tables {
             ..Socket::default()
         };
         at("SOCKETS", self.sockets.insert(socket.fd(), value, 0))
+    }
+
+    /// The tier that judges calls of a kind, one of [`watched`]: a [`guard_common::event::tier`].
+    pub fn tier_of(&self, watched: usize) -> u8 {
+        self.switches
+            .tiers
+            .get(watched)
+            .copied()
+            .unwrap_or_default()
     }
 
     /// Whether the policy in force has names of hosts.
@@ -931,7 +939,7 @@ fn address_key(generation: u32, addr: [u8; 16], port: u16) -> Key<AddressKey> {
 
 /// `st_dev` as the kernel itself encodes it.
 /// <https://github.com/torvalds/linux/blob/v6.12/include/linux/kdev_t.h#L7>
-fn kernel_dev(dev: u64) -> u32 {
+pub fn kernel_dev(dev: u64) -> u32 {
     rustix::fs::major(dev) << 20 | rustix::fs::minor(dev)
 }
 

@@ -36,6 +36,7 @@ pub(super) const LABEL: &[&str] = &[
     "calls",
     "requests",
     "except",
+    "sealed",
 ];
 /// Keys of `except`.
 pub(super) const EXCEPT: &[&str] = &["exe", "files", "hosts", "addresses", "resolvers"];
@@ -85,7 +86,8 @@ pub(super) fn read(parts: &[Part]) -> Result<Policy, PolicyError> {
     }
     let agents = agents(&tops)?;
     let (groups, labels) = labels(&tops, LABEL)?;
-    let rules = rules(&tops, RULE, &labels)?;
+    let mut rules = rules(&tops, RULE, &labels)?;
+    seal(&tops, &groups, &mut rules)?;
     Ok(Policy {
         parts: parts.to_vec(),
         mode: mode.unwrap_or(Mode::Enforce),
@@ -350,6 +352,7 @@ pub(super) fn labels(
             resolvers: except.resolvers,
             group,
             user: None,
+            sealed: table.boolean("sealed")?.is_some_and(|flag| flag.is),
         };
         for entry in table.strings("addresses")? {
             if let Some(path) = entry.text.strip_prefix("unix:") {
@@ -634,6 +637,46 @@ pub(super) fn rules(
         }
     }
     Ok(rules)
+}
+
+/// A label that is sealed has a rule of its own, which a lease alone lifts: rules are what leases are about, and what the
+/// kernel enforces by itself.
+fn seal(
+    tops: &[Table<'_>],
+    groups: &[LabelGroup],
+    rules: &mut Vec<Rule>,
+) -> Result<(), PolicyError> {
+    for group in groups.iter().filter(|group| group.sealed) {
+        let name = format!("sealed:{}", group.name);
+        if rules.iter().any(|rule| rule.name == name) {
+            continue;
+        }
+        rules.push(Rule {
+            description: Some("a sealed label, for which the session has no lease".into()),
+            when: vec![group.name.clone()],
+            within: None,
+            then: Verdict::Deny,
+            timeout: DEFAULT_TIMEOUT,
+            on_timeout: Verdict::Deny,
+            scope: Scope::Process,
+            fallback: Verdict::Kill,
+            observe: false,
+            name,
+            user: None,
+        });
+    }
+    if rules.len() > MAX_RULES
+        && let Some(top) = tops.first()
+    {
+        let mistake = Mistake::TooMany {
+            what: "rules, with one for each sealed label,".into(),
+            count: rules.len(),
+            most: MAX_RULES,
+            hint: "",
+        };
+        return Err(top.document.error(0..0, mistake));
+    }
+    Ok(())
 }
 
 /// What may stand for `on_timeout`.

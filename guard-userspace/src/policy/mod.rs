@@ -187,6 +187,8 @@ pub struct LabelGroup {
     pub except_files: Vec<Glob>,
     /// Whose own label it is; `None` for the machine's.
     pub user: Option<u32>,
+    /// Nobody touches it without a lease: there is a rule `sealed:NAME` for it.
+    pub sealed: bool,
     /// Addresses that do not carry the label, whatever is said to them.
     pub except_addresses: Vec<Address>,
     /// Names whose addresses do not carry the label, as long as connections say no other name.

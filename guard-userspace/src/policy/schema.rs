@@ -167,6 +167,9 @@ fn label() -> Value {
             "follow" => flag(
                 "What the server behind a unix:PATH starts for a session belongs to the session.",
             ),
+            "sealed" => {
+                flag("Sessions do not touch what carries the label at all, but under a lease.")
+            }
             "hosts" => strings(
                 "Names of hosts: api.example.com, *.example.com, api.*.example.com, *, or unknown.",
             ),
