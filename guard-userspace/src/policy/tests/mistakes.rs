@@ -109,10 +109,10 @@ fn unknown_keys_are_refused_in_every_table() {
             .ends_with("did you mean \"label\"?")
     );
     refused(
-        "version = 1\n[[label]]\nname = \"a\"\nsealed = true\n",
+        "version = 1\n[[label]]\nname = \"a\"\nseals = true\n",
         4,
         1,
-        "unknown key \"sealed\" in [[label]]: expected",
+        "unknown key \"seals\" in [[label]]: expected",
     );
     let text = "version = 1\n[[label]]\nname = \"a\"\nexcept = { exes = [\"x\"] }\n";
     refused(
