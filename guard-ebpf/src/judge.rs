@@ -11,7 +11,7 @@ use aya_ebpf::{
 use guard_common::{
     MAX_LABELS, MAX_NESTING, MAX_RULES, MAX_STEPS, MAX_USER_RULES, Verdict,
     event::{FLAG_FALLBACK, FLAG_LEASED, NO_RULE},
-    rule::{Progress, ProgressKey, RULE_OBSERVE, advance},
+    rule::{Progress, ProgressKey, RULE_OBSERVE, advance, is_excepted},
     state::{AnswerKey, Config, Held, LeaseKey, UNCOUNTED, class, fate},
 };
 
@@ -242,7 +242,9 @@ pub extern "C" fn guard_advance_all(
         let rule = &table.rules[index as usize];
         if rule.concerns(labels) && rule.is_for(uid) {
             let fires = guard_advance(session, index | generation << 16, labels, now_ns);
-            firing |= (fires as u64 & 1) << index;
+            if fires != 0 && guard_excepted(session, index | generation << 16, now_ns) == 0 {
+                firing |= 1 << index;
+            }
         }
     }
     firing
@@ -282,6 +284,33 @@ pub extern "C" fn guard_advance(session: u32, rule: u32, labels: u64, now_ns: u6
     // SAFETY: the pointer was checked. Two CPUs may advance the same progress at once: each word is
     // written whole and every value written is a true start of a chain.
     advance(rule, unsafe { &mut *progress }, labels, now_ns) as u32
+}
+
+/// Whether a rule whose steps are complete is kept from firing by what the session has touched, as 0 or 1. Exported for the
+/// reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_excepted(session: u32, rule: u32, now_ns: u64) -> u32 {
+    let key = ProgressKey {
+        session,
+        rule: rule as u16,
+        generation: (rule >> 16) as u16,
+    };
+    let (Some(table), Some(progress), Some(state)) = (
+        RULES.get(rule >> 16 & 1),
+        PROGRESS.get_ptr(key),
+        SESSIONS.get_ptr(session),
+    ) else {
+        return 0;
+    };
+    // Read back, so that the compiler keeps the mask, which the verifier needs to see.
+    let rule = &table.rules[path::forget(&rule) as usize & (MAX_RULES - 1)];
+    if rule.exceptions == 0 {
+        return 0;
+    }
+    let last = (rule.len as usize).wrapping_sub(1) & (MAX_STEPS - 1);
+    // SAFETY: the pointers were checked; words that another CPU writes meanwhile are true before and after.
+    unsafe { is_excepted(rule, (*progress).start[last], now_ns, &(*state).last_ns) as u32 }
 }
 
 /// In read-only memory instead of on the stack.

@@ -780,8 +780,18 @@ impl Engine {
     }
 
     /// Writes an event to the journal and tells whoever listens.
+    /// How bad its rule says that it is.
+    fn add_severity(&self, event: &mut Event) {
+        let Some(name) = &event.rule else { return };
+        let rule = self.policy.rules.iter().find(|rule| rule.name == *name);
+        event.severity = rule
+            .and_then(|rule| rule.severity)
+            .map(|severity| severity.name().into());
+    }
+
     fn tell(&mut self, mut event: Event) -> Event {
         self.add_evidence(&mut event);
+        self.add_severity(&mut event);
         match self.journal.append(&mut event) {
             Ok(()) if self.journal.owes() => {}
             Ok(()) => {
