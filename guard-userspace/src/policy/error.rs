@@ -159,7 +159,9 @@ pub enum Mistake {
         near: Option<String>,
     },
     /// A step of `when` that is no step.
-    #[error("a step of when: {0}")]
+    #[error(
+        "a step of when: {0}: expected \"label\", {{ label = \"label\", count = 3 }} or {{ not = \"label\" }}"
+    )]
     BadStep(&'static str),
     /// A key that the table does not have.
     #[error("unknown key \"{key}\" in {table}: expected one of {}{}", known.join(", "), did_you_mean(near))]

@@ -260,7 +260,7 @@ fn rule() -> Value {
         let known: Vec<&str> = known.iter().map(|(word, _)| *word).collect();
         described(what, words(&known))
     };
-    table(
+    let rule = table(
         "A sequence of labels and what is done about it.",
         document::RULE,
         &["name", "when"],
@@ -291,7 +291,8 @@ fn rule() -> Value {
             "replace" => flag("It takes the place of the rule of this name in an earlier file."),
             _ => Value::Null,
         },
-    )
+    );
+    one_of(rule, &["then", "template"])
 }
 
 #[cfg(test)]
