@@ -11,6 +11,7 @@ use super::{
     command::CommandPattern,
     error::{Mistake, PolicyError, nearest},
     glob, host,
+    labels::BY_GUARD,
     read::{Document, Entry, Table, array, table},
     settings,
     spared::{self, SparedHost},
@@ -84,8 +85,18 @@ pub(super) fn read(parts: &[Part]) -> Result<Policy, PolicyError> {
             .or(mode);
     }
     let agents = agents(&tops)?;
-    let (groups, labels) = labels(&tops, LABEL)?;
-    let rules = rules(&tops, RULE, &labels)?;
+    let (groups, mut labels) = labels(&tops, LABEL)?;
+    let by_guard = BY_GUARD.iter().map(|name| (*name).to_owned());
+    let known: Vec<String> = labels.iter().cloned().chain(by_guard).collect();
+    let rules = rules(&tops, RULE, &known)?;
+    for name in BY_GUARD {
+        let named = rules
+            .iter()
+            .any(|rule| rule.when.iter().any(|step| step == name));
+        if named && !labels.iter().any(|label| label == name) {
+            labels.push((*name).to_owned());
+        }
+    }
     Ok(Policy {
         parts: parts.to_vec(),
         mode: mode.unwrap_or(Mode::Enforce),

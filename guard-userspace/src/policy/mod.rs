@@ -55,7 +55,7 @@ pub use self::{
     error::{Mistake, Place, PolicyError},
     homes::Homes,
     host::HostPattern,
-    labels::LabelBits,
+    labels::{BY_GUARD, DIVERGENT, LabelBits},
     request::{Fits, RequestPattern},
     settings::{
         Desktop, Journald, Listen, Metrics, Notify, Otlp, Settings, Slack, SlackAnswers, SlackTo,
