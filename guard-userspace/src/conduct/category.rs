@@ -147,7 +147,7 @@ impl Category {
     /// Whether a run of it is one piece of work, as the thousand compilers of one build are, so that each further act
     /// of the run counts less. Every credential, and every deletion, counts by itself.
     pub fn is_work(self) -> bool {
-        self.gravity() < 0.5
+        self.gravity() == 0.0
     }
 }
 

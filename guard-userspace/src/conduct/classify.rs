@@ -65,6 +65,8 @@ pub fn classify(event: &Event) -> Option<Category> {
         Kind::Exec => command(event),
         Kind::Open => Some(file(event)),
         Kind::Connect => connection(event),
+        // Requests are read only where some label asks about the host: a provider's.
+        Kind::Request if replaces(event) => Some(Category::InfraChange),
         Kind::Request => Some(Category::OtherNetwork),
         _ => Some(Category::ProcessControl),
     }
@@ -79,6 +81,14 @@ pub(super) fn is_opaque(event: &Event, category: Category) -> bool {
             .labels
             .iter()
             .any(|label| matches!(label.as_str(), "encrypted-dns" | "other-socket" | "broker"))
+}
+
+/// The file that an open is of, as a hash that stays the same over restarts.
+pub(super) fn file_of(event: &Event) -> Option<u64> {
+    if event.kind != Kind::Open {
+        return None;
+    }
+    text(event, "path").map(|path| guard_common::matching::fnv(path.as_bytes()))
 }
 
 fn text<'a>(event: &'a Event, key: &str) -> Option<&'a str> {
@@ -137,6 +147,14 @@ fn changes(event: &Event) -> bool {
     !["GET", "HEAD", "OPTIONS", "TRACE", ""]
         .iter()
         .any(|read| method.eq_ignore_ascii_case(read))
+}
+
+/// Whether a request changes what is there, by its method alone. What a POST does depends on where it goes.
+fn replaces(event: &Event) -> bool {
+    let method = text(event, "method").unwrap_or_default();
+    ["DELETE", "PUT", "PATCH"]
+        .iter()
+        .any(|change| method.eq_ignore_ascii_case(change))
 }
 
 /// The words of a command line.

@@ -638,6 +638,14 @@ fn by_name(name: &str, words: &[&str]) -> Option<Option<Category>> {
         {
             Category::CredentialSearch
         }
+        // What a process was started with.
+        _ if words
+            .iter()
+            .skip(1)
+            .any(|word| word.starts_with("/proc/") && word.ends_with("/environ")) =>
+        {
+            Category::CredentialSearch
+        }
         "find" if words.contains(&"-delete") => Category::RemoveFiles,
         "git" if verb == "grep" && looks_for_secrets(words) => Category::CredentialSearch,
         "git" if verb == "credential" => Category::Credential,
@@ -716,10 +724,9 @@ fn by_name(name: &str, words: &[&str]) -> Option<Option<Category>> {
                 "approve", "deny", "grant", "revoke", "resume", "kill", "enforce", "observe",
                 "intent", "baseline",
             ];
-            if name == "guardd"
-                || deciding.contains(&verb)
-                || (verb == "policy" && second() == "reload")
-            {
+            // Options of its own may stand before the command, with values.
+            let decides = words.iter().skip(1).any(|word| deciding.contains(word));
+            if name == "guardd" || decides || words.contains(&"reload") {
                 Category::GuardTampering
             } else {
                 Category::Other

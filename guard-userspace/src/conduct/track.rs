@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     category::Shares,
-    classify::{classify, is_opaque},
+    classify::{classify, file_of, is_opaque},
     score::{Scores, assess},
     window::Window,
 };
@@ -57,7 +57,7 @@ impl Conduct {
             return false;
         };
         // As the window counts it, so that what is learned and what is compared are alike.
-        let weight = self.window.note(category, at_ns);
+        let weight = self.window.note_of(category, file_of(event), at_ns);
         self.whole.add(category, weight);
         self.acts += 1;
         if is_opaque(event, category) {

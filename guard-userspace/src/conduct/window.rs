@@ -13,7 +13,7 @@ pub const HALF_LIFE_ACTS: f64 = 64.0;
 pub const HALF_LIFE_S: f64 = 1800.0;
 /// With less weight than this there is no score: a distribution over twenty categories is not known from a handful of
 /// acts.
-pub const COLD: f64 = 8.0;
+pub const COLD: f64 = 6.0;
 /// Weight of the usual distribution that is mixed in, so that few acts diverge little and no share is 0.
 const PRIOR: f64 = 8.0;
 /// A run of one kind of work: its nth act has the weight 1/n, and from here on no less.
@@ -32,6 +32,8 @@ pub struct Window {
     opaque: f64,
     /// The last category, by name, and how often it came on end.
     run: Option<(String, u32)>,
+    /// The last file that a grave act opened, as a hash, and how often since.
+    file: Option<(u64, u32)>,
     /// ns of `CLOCK_MONOTONIC` of the last decay.
     at_ns: u64,
 }
@@ -39,7 +41,12 @@ pub struct Window {
 impl Window {
     /// Takes an act in; what it counted, 0..=1.
     pub fn note(&mut self, category: Category, at_ns: u64) -> f64 {
-        let weight = self.weight_of(category);
+        self.note_of(category, None, at_ns)
+    }
+
+    /// The same of an act that opened a file, of which it is a hash.
+    pub fn note_of(&mut self, category: Category, file: Option<u64>, at_ns: u64) -> f64 {
+        let weight = self.weight_of(category, file);
         self.decay(weight, at_ns);
         self.weights.add(category, weight);
         self.seen += weight;
@@ -59,10 +66,17 @@ impl Window {
     }
 
     /// What the next act of this category counts, and takes it into the run.
-    fn weight_of(&mut self, category: Category) -> f64 {
+    fn weight_of(&mut self, category: Category, file: Option<u64>) -> f64 {
         if !category.is_work() {
             self.run = None;
-            return 1.0;
+            // A program that reads its settings five times has read one credential, and not five.
+            let Some(file) = file else { return 1.0 };
+            let again = match self.file {
+                Some((last, again)) if last == file => again.saturating_add(1).min(LONGEST_RUN),
+                _ => 1,
+            };
+            self.file = Some((file, again));
+            return 1.0 / f64::from(again);
         }
         let length = match &mut self.run {
             Some((name, length)) if name == category.name() => {

@@ -19,7 +19,7 @@ pub struct ConductInfo {
     /// The share of acts that guard can see into.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transparency: Option<f64>,
-    /// Weight of the acts that count now; a score needs 8.
+    /// Weight of the acts that count now; a score needs 6.
     pub weight: f64,
     /// Acts since the session began.
     pub acts: u64,

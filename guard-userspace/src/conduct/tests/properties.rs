@@ -200,8 +200,7 @@ fn a_thousand_compilers_are_one_build_and_ten_credentials_are_ten() {
     for n in 0..1000 {
         window.note(Category::Build, n);
     }
-    assert!(window.weight() < 8.0, "{}", window.weight());
-    assert!(!window.is_warm());
+    assert!(window.weight() < 7.5, "{}", window.weight());
     let before = window.weight();
     for n in 0..10 {
         window.note(Category::Credential, 1000 + n);

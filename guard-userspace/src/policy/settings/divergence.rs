@@ -19,9 +19,9 @@ pub struct Divergence {
 }
 
 impl Default for Divergence {
-    /// 50: docs/divergence.md says what that was measured to find, and to leave alone.
+    /// 60: docs/divergence.md says what that was measured to find, and to leave alone.
     fn default() -> Self {
-        Self { threshold: 50 }
+        Self { threshold: 60 }
     }
 }
 
@@ -36,7 +36,7 @@ pub(super) fn read(top: &Table<'_>) -> Result<Divergence, PolicyError> {
     let Some(value) = table.value("threshold") else {
         return Ok(divergence);
     };
-    let expected = "a whole number from 0 (never) to 100, like threshold = 40";
+    let expected = "a whole number from 0 (never) to 100, like threshold = 60";
     let DeValue::Integer(number) = value.get_ref() else {
         let wrong = crate::policy::read::wrong_type;
         return Err(wrong(&table.document, "threshold", value, expected));
@@ -78,7 +78,7 @@ mod tests {
         for (text, says) in [
             ("[divergence]\nthreshold = 101", ":3:13: "),
             ("[divergence]\nthreshold = -1", "0 (never) to 100"),
-            ("[divergence]\nthreshold = 0.5", "threshold is a number"),
+            ("[divergence]\nthreshold = 0.5", "threshold is a decimal number"),
             ("[divergence]\nthreshold = \"low\"", "threshold is a string"),
             ("[divergence]\nthresh = 3", "did you mean \"threshold\"?"),
             ("divergence = 40", "divergence is a number"),
