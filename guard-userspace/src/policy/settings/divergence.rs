@@ -78,7 +78,10 @@ mod tests {
         for (text, says) in [
             ("[divergence]\nthreshold = 101", ":3:13: "),
             ("[divergence]\nthreshold = -1", "0 (never) to 100"),
-            ("[divergence]\nthreshold = 0.5", "threshold is a decimal number"),
+            (
+                "[divergence]\nthreshold = 0.5",
+                "threshold is a decimal number",
+            ),
             ("[divergence]\nthreshold = \"low\"", "threshold is a string"),
             ("[divergence]\nthresh = 3", "did you mean \"threshold\"?"),
             ("divergence = 40", "divergence is a number"),
