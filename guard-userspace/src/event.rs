@@ -162,12 +162,20 @@ pub struct Event {
 
 /// What a notice says that guardd found its journal changed.
 pub const JOURNAL_ALTERED: &str = "journal altered";
+/// What an event of a session says whose score has fallen below the policy's threshold.
+pub const DIVERGENCE: &str = "divergence";
 
 impl Event {
     /// Whether it is such a notice.
     pub fn is_journal_altered(&self) -> bool {
         let what = self.object.as_ref().and_then(|object| object.get("what"));
         self.kind == Kind::Guard && what.and_then(|what| what.as_str()) == Some(JOURNAL_ALTERED)
+    }
+
+    /// Whether it says that a session's score has fallen below the threshold.
+    pub fn is_divergence(&self) -> bool {
+        let what = self.object.as_ref().and_then(|object| object.get("what"));
+        self.kind == Kind::Session && what.and_then(|what| what.as_str()) == Some(DIVERGENCE)
     }
 
     /// An event of this kind, now, with nothing else known.

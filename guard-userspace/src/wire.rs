@@ -3,14 +3,16 @@
 //!
 //! The peer is identified by the kernel (`SO_PEERCRED`), never by anything in the request.
 
+mod conduct;
 mod herald;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::conduct::{BaselineInfo, CategoryInfo, ConductInfo};
 pub use self::herald::{HeraldInfo, HeraldReply, HeraldRequest, PartInfo, Through, Via};
-use crate::{event::Event, policy::Mode};
+use crate::{conduct::Baseline, event::Event, policy::Mode};
 
 /// The longest line either side accepts, in bytes. Policies travel by path, not by content.
 pub const MAX_LINE: usize = 1 << 20;
@@ -155,6 +157,33 @@ pub enum Request {
         /// `s-N`.
         session: String,
     },
+    /// What is usual for agents. Reply: [`Reply::Baselines`].
+    Baselines {
+        /// Of this one alone.
+        #[serde(default)]
+        agent: Option<String>,
+    },
+    /// Take what sessions did for usual. Reply: [`Reply::Done`].
+    BaselineLearn {
+        /// `s-N` each.
+        sessions: Vec<String>,
+        /// Whose baseline; that of the sessions' own agent where it is not said.
+        #[serde(default)]
+        agent: Option<String>,
+        /// Though some of their calls were refused.
+        #[serde(default)]
+        force: bool,
+    },
+    /// Put baselines in the place of learned ones. Reply: [`Reply::Done`].
+    BaselineImport {
+        /// Each names its agent.
+        baselines: Vec<Baseline>,
+    },
+    /// Forget what was learned of an agent. Reply: [`Reply::Done`].
+    BaselineForget {
+        /// Its name.
+        agent: String,
+    },
     /// For guardd's own herald alone.
     Herald(HeraldRequest),
 }
@@ -225,6 +254,11 @@ pub enum Reply {
     Explain {
         /// In the policy's order.
         rules: Vec<RuleExplanation>,
+    },
+    /// Baselines, the learned ones first.
+    Baselines {
+        /// Each with where it is from.
+        baselines: Vec<BaselineInfo>,
     },
     /// To the herald.
     Herald(HeraldReply),
@@ -493,6 +527,9 @@ pub struct SessionDetail {
     /// Processes whose requests could not be read, a line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub untapped: Vec<String>,
+    /// How it behaves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conduct: Option<ConductInfo>,
 }
 
 /// Whether a number is left out of JSON.

@@ -158,6 +158,9 @@ pub enum Command {
     /// Work on a policy without touching a process
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// What is usual for agents, and how far a session is from it
+    #[command(subcommand)]
+    Baseline(super::baseline::BaselineCommand),
     /// What would have been stopped, had it not only been observed
     Digest {
         /// How far back

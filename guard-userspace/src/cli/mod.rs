@@ -6,6 +6,7 @@
 
 pub(crate) mod account;
 mod args;
+mod baseline;
 mod ci;
 mod client;
 mod digest;
@@ -126,6 +127,7 @@ impl Guardctl<'_> {
     fn run(mut self) -> Result<u8, Failure> {
         let request = match &self.cli.command {
             Command::Ci(command) => return self.ci(command),
+            Command::Baseline(command) => return self.baseline(command),
             Command::Run(args) => return run::run(&self.cli.socket, args),
             Command::Events {
                 follow,
@@ -226,6 +228,7 @@ impl Guardctl<'_> {
                 not_enforced,
             } => render::policy(screen.width.is_some(), source, text, not_enforced),
             Reply::Explain { rules } => render::explain(screen, rules),
+            Reply::Baselines { baselines } => baseline::show(screen, baselines),
             // guardd says this to its own child alone.
             Reply::Herald(_) => String::new(),
         }
@@ -449,6 +452,7 @@ fn request(command: &Command) -> Option<Request> {
         | Command::Events { .. }
         | Command::Run(_)
         | Command::Ci(_)
+        | Command::Baseline(_)
         | Command::Top
         | Command::Doctor
         | Command::Verify { .. }

@@ -234,6 +234,7 @@ impl Engine {
             trail: std::collections::VecDeque::new(),
             evidence: std::collections::VecDeque::new(),
             untapped: std::collections::VecDeque::new(),
+            conduct: crate::conduct::Conduct::default(),
         };
         if let Err(error) = self.enter(&session) {
             return Err(self.not_begun(&session.agent, &error.to_string()));

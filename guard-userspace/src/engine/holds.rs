@@ -709,6 +709,12 @@ pub(crate) fn target_of(event: &Event) -> String {
             .argv
             .as_ref()
             .map_or_else(|| "run".into(), |argv| format!("run {}", argv.join(" "))),
+        Kind::Session if event.is_divergence() => {
+            let score = object
+                .and_then(|object| object.get("score"))
+                .and_then(serde_json::Value::as_u64);
+            format!("diverge to score {}", score.unwrap_or_default())
+        }
         _ => "a call whose record was lost".into(),
     }
 }

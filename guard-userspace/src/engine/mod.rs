@@ -3,6 +3,7 @@
 //! to a process goes through the kernel's tables first and a signal second, in that order.
 
 mod adopt;
+mod conduct;
 mod containers;
 mod content;
 mod digest;
@@ -55,6 +56,7 @@ use tokio::{
 
 use crate::{
     clock,
+    conduct::Baselines,
     digest::Digest,
     event::{Event, Kind},
     journal::{Journal, JournalError},
@@ -205,6 +207,10 @@ pub struct Engine {
     grants: BTreeMap<u32, Grant>,
     /// Holds a day, and their answers.
     tally: tally::Tally,
+    /// What is usual for each agent.
+    baselines: Baselines,
+    /// Scores that have crossed the threshold since that was last told.
+    turned: Vec<conduct::Turned>,
     known: HashMap<u32, Known>,
     next_session: u32,
     next_hold: u32,
@@ -347,6 +353,8 @@ impl Engine {
             holds: BTreeMap::new(),
             grants: BTreeMap::new(),
             tally: tally::Tally::default(),
+            baselines: Baselines::default(),
+            turned: Vec::new(),
             known: HashMap::new(),
             next_session: 0,
             next_hold: 0,
@@ -397,6 +405,7 @@ impl Engine {
             });
         }
         engine.load_tally();
+        engine.load_baselines();
         engine.recover();
         engine.adopt_running_agents();
         if !engine.sessions.is_empty() {
@@ -510,6 +519,7 @@ impl Engine {
             self.handle(record);
         }
         self.read_requests();
+        self.tell_turned();
     }
 
     /// Promises the kernel to look at the activity ring again, as long as something comes. The last
@@ -827,6 +837,7 @@ impl Engine {
         for own in after {
             let _ = self.events.send(Arc::new(own));
         }
+        self.note_conduct(&event);
         event
     }
 

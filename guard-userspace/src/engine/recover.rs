@@ -360,7 +360,7 @@ impl Engine {
         let events: Vec<_> = self
             .journal
             .tail()
-            .filter(|event| event.seq > after && !event.labels.is_empty())
+            .filter(|event| event.seq > after)
             .cloned()
             .collect();
         for event in events {
@@ -372,12 +372,15 @@ impl Engine {
                 let Some(session) = sessions.iter_mut().find(|session| session.id == id) else {
                     break;
                 };
-                session.touch(
-                    mono_ns,
-                    &event.labels,
-                    Some(&super::holds::object_of(&event)),
-                    &event,
-                );
+                session.conduct.note(&event, mono_ns);
+                if !event.labels.is_empty() {
+                    session.touch(
+                        mono_ns,
+                        &event.labels,
+                        Some(&super::holds::object_of(&event)),
+                        &event,
+                    );
+                }
                 next = session.parent;
             }
         }

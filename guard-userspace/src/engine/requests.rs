@@ -351,6 +351,27 @@ impl Engine {
                     rules: self.explain(session),
                 })
             }
+            Request::Baselines { agent } => self.baselines(agent.as_deref()),
+            Request::BaselineLearn {
+                sessions,
+                agent,
+                force,
+            } => {
+                let by = self.may_decide(peer, "baseline learn")?;
+                let ids = sessions
+                    .iter()
+                    .map(|name| self.session(peer, name).map(|session| session.id))
+                    .collect::<Result<Vec<u32>, Refusal>>()?;
+                self.learn_baseline(&ids, agent, force, by).map(done)
+            }
+            Request::BaselineImport { baselines } => {
+                let by = self.may_decide(peer, "baseline import")?;
+                self.import_baselines(baselines, by).map(done)
+            }
+            Request::BaselineForget { agent } => {
+                let by = self.may_decide(peer, "baseline forget")?;
+                self.forget_baseline(&agent, by).map(done)
+            }
             Request::Herald(ask) => self.herald(peer, ask),
         }
     }

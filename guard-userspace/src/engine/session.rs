@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{event::Event, process::Id};
+use crate::{conduct::Conduct, event::Event, process::Id};
 
 /// Touches that are kept to rebuild the rules' progress after a restart or a reload.
 const TRAIL: usize = 256;
@@ -89,6 +89,9 @@ pub struct Session {
     /// Processes whose requests could not be read, a line each; the last ones.
     #[serde(default)]
     pub untapped: VecDeque<String>,
+    /// How it behaves, and whether that is usual.
+    #[serde(default)]
+    pub conduct: Conduct,
 }
 
 impl Session {

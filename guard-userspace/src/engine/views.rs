@@ -141,7 +141,7 @@ impl Engine {
             parent: session.parent.map(|id| format!("s-{id}")),
             origin: session.origin.name().into(),
             intent: session.intent.clone(),
-            score: None,
+            score: self.score_of(session),
         }
     }
 
@@ -182,6 +182,7 @@ impl Engine {
                 .collect(),
             timeline,
             untapped: session.untapped.iter().cloned().collect(),
+            conduct: Some(self.conduct_info(session)),
         }
     }
 

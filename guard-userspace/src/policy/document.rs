@@ -11,6 +11,7 @@ use super::{
     command::CommandPattern,
     error::{Mistake, PolicyError, nearest},
     glob, host,
+    labels::BY_GUARD,
     read::{Document, Entry, Table, array, string, table},
     settings,
     spared::{self, SparedHost},
@@ -102,8 +103,16 @@ pub(super) fn read(parts: &[Part]) -> Result<Policy, PolicyError> {
             .or(mode);
     }
     let agents = agents(&tops)?;
-    let (groups, labels) = labels(&tops, LABEL)?;
-    let mut rules = rules(&tops, RULE, &labels)?;
+    let (groups, mut labels) = labels(&tops, LABEL)?;
+    let by_guard = BY_GUARD.iter().map(|name| (*name).to_owned());
+    let known: Vec<String> = labels.iter().cloned().chain(by_guard).collect();
+    let mut rules = rules(&tops, RULE, &known)?;
+    for name in BY_GUARD {
+        let named = rules.iter().any(|rule| rule.names(name));
+        if named && !labels.iter().any(|label| label == name) {
+            labels.push((*name).to_owned());
+        }
+    }
     seal(&tops, &groups, &mut rules)?;
     Ok(Policy {
         parts: parts.to_vec(),

@@ -55,7 +55,7 @@ pub use self::{
     error::{Mistake, Place, PolicyError},
     homes::Homes,
     host::HostPattern,
-    labels::LabelBits,
+    labels::{BY_GUARD, DIVERGENT, LabelBits},
     request::{Fits, RequestPattern},
     settings::{
         Desktop, Journald, Listen, Metrics, Notify, Otlp, Settings, Slack, SlackAnswers, SlackTo,
@@ -248,6 +248,14 @@ pub struct Rule {
     pub observe: bool,
     /// Whose sessions it is for; `None` for everybody's.
     pub user: Option<u32>,
+}
+
+impl Rule {
+    /// Whether it asks whether a label was touched.
+    pub fn names(&self, label: &str) -> bool {
+        self.when.iter().any(|step| step == label)
+            || self.unless.iter().any(|unless| unless.label == label)
+    }
 }
 
 /// A label whose touch keeps a rule from firing.

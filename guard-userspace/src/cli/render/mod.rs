@@ -20,7 +20,7 @@ pub use sessions::{sessions, show};
 pub use status::status;
 pub use tested::tested;
 
-use self::table::Table;
+pub(super) use self::table::Table;
 use crate::{
     cli::{account, escape, screen::Screen},
     clock,

@@ -84,7 +84,7 @@ fn a_step_that_is_none_is_refused() {
     }
     let nine = r#"[{ label = "credential", count = 8 }, "credential"]"#;
     assert!(error(&when(nine)).to_string().contains("so many"));
-    let five = vec![r#"{ not = "credential" }"#; 5].join(", ");
+    let five = [r#"{ not = "credential" }"#; 5].join(", ");
     assert!(
         error(&when(&format!("[{five}, \"credential\"]")))
             .to_string()

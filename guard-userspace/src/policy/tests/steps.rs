@@ -24,7 +24,7 @@ fn fires(when: &str, more: &str, touches: &[(&str, u64)]) -> Vec<u64> {
     for (label, at) in touches {
         let act = Act::Touch(vec![(*label).to_owned()]);
         let ruling = judge.judge(&mut session, None, &act, at * 1_000_000_000);
-        if ruling.verdict == guard_common::Verdict::Deny {
+        if ruling.verdict == Verdict::Deny {
             fired.push(*at);
         }
     }
@@ -101,14 +101,14 @@ fn a_template_says_what_its_rules_do_not() {
     let [one, two] = &policy.rules[..] else {
         panic!("{:?}", policy.rules);
     };
-    assert_eq!(one.then, guard_common::Verdict::Deny);
+    assert_eq!(one.then, Verdict::Deny);
     assert_eq!(one.within, Some(Duration::from_secs(300)));
     assert_eq!(one.timeout, Duration::from_secs(7));
-    assert_eq!(one.on_timeout, guard_common::Verdict::Kill);
-    assert_eq!(one.fallback, guard_common::Verdict::Hold);
+    assert_eq!(one.on_timeout, Verdict::Kill);
+    assert_eq!(one.fallback, Verdict::Hold);
     assert_eq!((one.scope, one.observe), (Scope::Session, true));
     assert_eq!(one.severity, Some(Severity::Critical));
-    assert_eq!(two.then, guard_common::Verdict::Flag);
+    assert_eq!(two.then, Verdict::Flag);
     assert_eq!(two.within, Some(Duration::from_secs(60)));
     assert_eq!(two.severity, Some(Severity::Low));
 }
