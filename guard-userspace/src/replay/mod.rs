@@ -84,8 +84,10 @@ pub struct Replay<'a> {
     sessions: HashMap<String, Session>,
     /// Until when a process may repeat what rule held it for.
     answers: BTreeMap<(u32, String), u64>,
-    /// Leases by their names, with the label that they are for.
-    grants: HashMap<String, String>,
+    /// Leases by their names: session, label, and until when.
+    grants: HashMap<String, (String, String, u64)>,
+    /// Sessions that have had a lease for some calls alone.
+    bounded: BTreeSet<String>,
     found: Replayed,
     counted: BTreeSet<String>,
     last_ns: u64,
@@ -107,6 +109,7 @@ impl<'a> Replay<'a> {
             sessions: HashMap::new(),
             answers: BTreeMap::new(),
             grants: HashMap::new(),
+            bounded: BTreeSet::new(),
             found: Replayed::default(),
             counted: BTreeSet::new(),
             last_ns: 1,
@@ -144,14 +147,35 @@ impl<'a> Replay<'a> {
                         now_ns.saturating_add(seconds.saturating_mul(1_000_000_000))
                     });
                 let id = text("id").unwrap_or_default().to_owned();
-                let label = match (text("what"), event.labels.first()) {
-                    (Some("granted"), Some(label)) => {
-                        self.grants.insert(id, label.clone());
-                        Some(label.clone())
-                    }
-                    _ => self.grants.remove(&id),
+                let known = self.grants.get(&id).map(|(_, label, _)| label.clone());
+                let Some(label) = event.labels.first().cloned().or(known) else {
+                    return;
                 };
-                if let (Some(session), Some(label)) = (self.sessions.get_mut(name), label) {
+                match text("what") {
+                    // Of one that is bounded no event says which calls it has allowed: these are taken as they were.
+                    Some("granted")
+                        if ["for", "uses", "operations"]
+                            .iter()
+                            .any(|key| object(key).is_some()) =>
+                    {
+                        self.bounded.insert(name.to_owned());
+                    }
+                    Some("granted") => {
+                        let grant = (name.to_owned(), label.clone(), until);
+                        self.grants.insert(id, grant);
+                    }
+                    Some("revoked") => {
+                        self.grants.remove(&id);
+                    }
+                    _ => return,
+                }
+                // Of several for one label the longest counts, and one that is taken back leaves the others.
+                let of_it = self
+                    .grants
+                    .values()
+                    .filter(|(of, of_label, _)| of == name && *of_label == label);
+                let until = of_it.map(|(_, _, until)| *until).max().unwrap_or(0);
+                if let Some(session) = self.sessions.get_mut(name) {
                     self.judge.lease(&mut session.touched, &label, until);
                 }
                 return;
@@ -214,6 +238,10 @@ impl<'a> Replay<'a> {
         let same_rule = ruling.rule.is_some() && ruling.rule == event.rule;
         // Where a kernel could not deny, the rule's fallback happened.
         if same_rule && becomes == Verdict::Deny && was != Verdict::Allow {
+            return;
+        }
+        // A lease for some calls alone had allowed this one.
+        if same_rule && was == Verdict::Allow && self.bounded.contains(name) {
             return;
         }
         // A person had approved this very call.

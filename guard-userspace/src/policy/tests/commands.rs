@@ -372,7 +372,7 @@ fn honest_work_is_left_alone() {
             "ssh host ls",
             "sudo -l",
             "sudo apt-get install terraform",
-            "env",
+            "env -i true",
             "timeout 5 terraform plan",
             "xargs grep terraform destroy",
             "npx vercel ls",
