@@ -139,6 +139,9 @@ pub struct Event {
     /// The rule that gave the verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// How bad its rule says that it is: `informational` to `critical`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub severity: Option<String>,
     /// Numbers of the events that the verdict rests on besides this one, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<u64>,
@@ -196,6 +199,7 @@ impl Event {
             verdict: None,
             would: None,
             rule: None,
+            severity: None,
             evidence: Vec::new(),
             tier: None,
             latency_ns: None,

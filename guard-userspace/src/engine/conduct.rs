@@ -152,7 +152,7 @@ impl Engine {
         let target = self.target_of_divergence(session, &event);
         let tgid = target.map_or(0, |(tgid, _)| tgid);
         let labels = self.bits.mask(DIVERGENT);
-        let judged = self.feed(session, labels, tgid, false);
+        let judged = self.feed(session, labels, tgid, false, kind::EXEC);
         let generation = self.kernel.tables.generation() as u16;
         let rule = judged
             .rule

@@ -76,7 +76,7 @@ impl Engine {
         self.tell(event);
         self.kernel.tables.drop_session(id);
         for grant in self.grants.values_mut().filter(|grant| grant.session == id) {
-            grant.until_ns = grant.until_ns.min(clock::monotonic_ns());
+            grant.end(clock::monotonic_ns());
         }
         if let Some(mut session) = self.sessions.remove(&id) {
             session.ended_ns = Some(clock::monotonic_ns());

@@ -30,6 +30,7 @@ mod tally;
 mod taps;
 mod users;
 mod views;
+mod withheld;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -169,6 +170,8 @@ pub struct Engine {
     said: AsyncFd<RingBuf<MapData>>,
     /// Connections whose requests are read.
     talks: content::Talks,
+    /// Of these, those whose last bytes wait for more.
+    withheld: withheld::Withheld,
     /// Processes whose TLS library was looked for.
     taps: HashMap<u32, taps::Tapped>,
     libraries: Libraries,
@@ -330,6 +333,7 @@ impl Engine {
             domains: watch(rings.domains)?,
             said: watch(rings.said)?,
             talks: content::Talks::default(),
+            withheld: withheld::Withheld::default(),
             taps: HashMap::new(),
             libraries: Libraries::default(),
             flights: quic::Flights::default(),
@@ -617,6 +621,7 @@ impl Engine {
         self.detach_when_idle();
         self.sweep_names();
         self.sweep_taps();
+        self.sweep_withheld();
         self.look_after_containers();
         self.take_up_changed_users();
         self.tell_digest();
@@ -785,8 +790,18 @@ impl Engine {
     }
 
     /// Writes an event to the journal and tells whoever listens.
+    /// How bad its rule says that it is.
+    fn add_severity(&self, event: &mut Event) {
+        let Some(name) = &event.rule else { return };
+        let rule = self.policy.rules.iter().find(|rule| rule.name == *name);
+        event.severity = rule
+            .and_then(|rule| rule.severity)
+            .map(|severity| severity.name().into());
+    }
+
     fn tell(&mut self, mut event: Event) -> Event {
         self.add_evidence(&mut event);
+        self.add_severity(&mut event);
         match self.journal.append(&mut event) {
             Ok(()) if self.journal.owes() => {}
             Ok(()) => {

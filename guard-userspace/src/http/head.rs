@@ -32,6 +32,8 @@ pub(super) struct Head {
     pub(super) codings: Vec<String>,
     /// `Content-Length`, every one.
     pub(super) lengths: Vec<String>,
+    /// `Expect: 100-continue`: the body comes when the server has said so.
+    pub(super) expects: bool,
 }
 
 impl Head {
@@ -100,6 +102,8 @@ impl Head {
             self.codings.extend(list());
         } else if is("content-length") {
             self.lengths.extend(list());
+        } else if is("expect") {
+            self.expects |= value.eq_ignore_ascii_case("100-continue");
         } else if is("upgrade") {
             self.upgrade = Some(value.to_ascii_lowercase());
         } else if is("x-amz-target") {

@@ -25,7 +25,7 @@ mod words;
 
 pub use self::{
     graphql::{KnownQueries, Operation},
-    stream::Stream,
+    stream::{Stream, Unfinished},
     words::{WordPattern, words},
 };
 
@@ -33,6 +33,9 @@ pub use self::{
 const MAX_HEAD: usize = 128 << 10;
 /// Bytes of a body that are kept to be read, compressed and not.
 const MAX_BODY: usize = 1 << 20;
+/// Bytes of a request, as far as its length is known, up to which it is worth waiting for its rest: what a sending
+/// socket takes at once, whatever it was set to.
+const MAX_AWAITED: usize = 32 << 10;
 
 /// Which part of a request could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
