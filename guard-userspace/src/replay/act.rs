@@ -80,8 +80,8 @@ pub(super) fn of(event: &Event, policy: &Policy) -> Option<(String, Act)> {
         }
         // The score was what it was; whether a rule cares is the policy's.
         Kind::Session if event.is_divergence() => {
-            let known = policy.labels.iter().filter(|label| *label == DIVERGENT);
-            Some(("divergence".into(), Act::Touch(known.cloned().collect())))
+            let label = policy.labels.iter().find(|label| *label == DIVERGENT)?;
+            Some(("divergence".into(), Act::Touch(vec![label.clone()])))
         }
         _ => None,
     }
