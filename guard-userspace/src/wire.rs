@@ -110,6 +110,9 @@ pub enum Request {
         /// What it is for.
         #[serde(default)]
         intent: Option<String>,
+        /// Its kind of work, one of the policy's personas.
+        #[serde(default)]
+        persona: Option<String>,
         /// `guardctl run` does not adopt something that runs already but begins something new.
         #[serde(default)]
         run: bool,
@@ -527,6 +530,12 @@ pub struct SessionDetail {
     /// Processes whose requests could not be read, a line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub untapped: Vec<String>,
+    /// What was made of its intent, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub understood: Option<String>,
+    /// Its kind of work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persona: Option<String>,
     /// How it behaves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conduct: Option<ConductInfo>,

@@ -89,6 +89,9 @@ pub struct Session {
     /// Processes whose requests could not be read, a line each; the last ones.
     #[serde(default)]
     pub untapped: VecDeque<String>,
+    /// What it is for, and what it has been found to do besides.
+    #[serde(default)]
+    pub purpose: super::purpose::Purpose,
     /// How it behaves, and whether that is usual.
     #[serde(default)]
     pub conduct: Conduct,

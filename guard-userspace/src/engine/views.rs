@@ -182,6 +182,12 @@ impl Engine {
                 .collect(),
             timeline,
             untapped: session.untapped.iter().cloned().collect(),
+            understood: session
+                .purpose
+                .intent
+                .as_ref()
+                .map(crate::intent::Intent::says),
+            persona: session.purpose.persona.clone(),
             conduct: Some(self.conduct_info(session)),
         }
     }

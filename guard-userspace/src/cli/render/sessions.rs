@@ -90,6 +90,12 @@ pub fn show(screen: &Screen, detail: &SessionDetail) -> String {
     if let Some(intent) = &info.intent {
         row("it says", format!("\"{}\"", escape::text(intent)));
     }
+    if let Some(understood) = &detail.understood {
+        row("taken as", escape::text(understood));
+    }
+    if let Some(persona) = &detail.persona {
+        row("persona", escape::text(persona));
+    }
     if let Some(score) = info.score {
         row("score", format!("{score} of 100"));
     }
@@ -323,6 +329,8 @@ mod tests {
             ],
             timeline: vec![],
             untapped: vec!["pid 412 (/x) to h.test: none".into()],
+            understood: None,
+            persona: None,
             conduct: None,
         };
         assert_eq!(
