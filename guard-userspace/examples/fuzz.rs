@@ -14,8 +14,9 @@ use std::{
 };
 
 use guard::{
+    conduct::{Baseline, Baselines, Conduct},
     event::{
-        ecs,
+        Event, ecs,
         ocsf::{self, Host},
     },
     http,
@@ -42,7 +43,7 @@ struct Target {
     run: fn(&[u8]),
 }
 
-const TARGETS: [Target; 13] = [
+const TARGETS: [Target; 14] = [
     Target {
         name: "record",
         seeds: record_seeds,
@@ -90,6 +91,33 @@ const TARGETS: [Target; 13] = [
             let mut handshake = names::quic::Handshake::default();
             for frames in data.chunks(100) {
                 let _ = handshake.add(frames);
+            }
+        },
+    },
+    Target {
+        name: "conduct",
+        seeds: || {
+            let mut seeds = vec![
+                include_bytes!("../../policy/baselines.toml").to_vec(),
+                br#"{"v":1,"seq":1,"time":"","kind":"exec","object":{"argv":["/usr/bin/python3.11","-m","pytest","-q"]}}"#.to_vec(),
+                br#"{"v":1,"seq":1,"time":"","kind":"request","labels":["infra"],"object":{"method":"POST","aws":"ec2.RunInstances"}}"#.to_vec(),
+            ];
+            seeds.extend(
+                Baseline::shipped()
+                    .iter()
+                    .filter_map(|one| serde_json::to_vec(one).ok()),
+            );
+            seeds
+        },
+        run: |data| {
+            let text = String::from_utf8_lossy(data);
+            if let Ok(baselines) = Baseline::from_toml(&text) {
+                let _ = Baselines::with_learned(baselines).usual("x");
+            }
+            if let Ok(event) = serde_json::from_slice::<Event>(data) {
+                let mut conduct = Conduct::default();
+                conduct.note(&event, event.mono_ns.unwrap_or_default());
+                let _ = conduct.turn(Baselines::default().usual("x"), 60.0);
             }
         },
     },

@@ -223,7 +223,10 @@ fn what_a_person_accepts_is_usual_from_then_on_and_can_be_carried_elsewhere() {
     let said = guard.ctl(&["baseline", "show", "keeper"]);
     assert!(said.status == 1 && said.err.contains("general"), "{said:?}");
     let said = guard.must(&["baseline", "learn", "s-1"]);
-    assert!(said.out.contains("baseline keeper: 1 sessions"), "{said:?}");
+    assert!(
+        said.out.contains("baseline keeper: 1 session learned"),
+        "{said:?}"
+    );
     let after = session(&guard)["score"].as_u64().unwrap();
     assert!(after > before, "{before} {after}");
     // Kept over a restart, and named in the journal.

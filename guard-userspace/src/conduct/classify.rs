@@ -16,11 +16,7 @@ const LABELS: &[(&str, Meaning)] = &[
     ("destructive-command", Meaning::Is(Category::Destructive)),
     ("kernel-programs", Meaning::Is(Category::SystemChange)),
     ("deferred-work", Meaning::Is(Category::SystemChange)),
-    ("credential-search", Meaning::Is(Category::CredentialSearch)),
-    (
-        "credential-hunting",
-        Meaning::Is(Category::CredentialSearch),
-    ),
+    ("credential-hunt", Meaning::Is(Category::CredentialSearch)),
     ("credential", Meaning::Is(Category::Credential)),
     ("secret", Meaning::Is(Category::Credential)),
     ("secret:", Meaning::Is(Category::Credential)),

@@ -1,473 +1,123 @@
 //! What a program is for, by its name and a few of its words. The table has what developers' tools are called; what is
 //! not in it is [`Category::Other`].
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path, sync::LazyLock};
 
 use super::category::Category;
 use crate::policy;
 
-/// Programs by the one thing they do.
-const PROGRAMS: &[(Category, &[&str])] = &[
+/// Programs by the one thing they do. Names are apart by spaces.
+const PROGRAMS: &[(Category, &str)] = &[
     (
         Category::ReadSource,
-        &[
-            "awk",
-            "bat",
-            "batcat",
-            "cat",
-            "cloc",
-            "cmp",
-            "column",
-            "comm",
-            "cut",
-            "delta",
-            "diff",
-            "du",
-            "file",
-            "find",
-            "fd",
-            "fdfind",
-            "gawk",
-            "mawk",
-            "grep",
-            "egrep",
-            "fgrep",
-            "rg",
-            "ag",
-            "ack",
-            "zgrep",
-            "head",
-            "hexdump",
-            "jq",
-            "less",
-            "locate",
-            "ls",
-            "md5sum",
-            "more",
-            "nl",
-            "nm",
-            "objdump",
-            "od",
-            "readelf",
-            "readlink",
-            "realpath",
-            "sha1sum",
-            "sha256sum",
-            "sort",
-            "stat",
-            "strings",
-            "tac",
-            "tail",
-            "tokei",
-            "tree",
-            "uniq",
-            "wc",
-            "xxd",
-            "yq",
-            "zcat",
-        ],
+        "awk bat batcat cat cloc cmp column comm cut delta diff du file find fd fdfind gawk mawk grep egrep \
+         fgrep rg ag ack zgrep head hexdump jq less locate ls md5sum more nl nm objdump od readelf readlink \
+         realpath sha1sum sha256sum sort stat strings tac tail tokei tree uniq wc xxd yq zcat",
     ),
     (
         Category::WriteSource,
-        &[
-            "black",
-            "bunzip2",
-            "bzip2",
-            "chmod",
-            "clang-format",
-            "cp",
-            "dos2unix",
-            "ed",
-            "emacs",
-            "gofmt",
-            "gunzip",
-            "gzip",
-            "install",
-            "isort",
-            "ln",
-            "mkdir",
-            "mktemp",
-            "mv",
-            "nano",
-            "patch",
-            "prettier",
-            "rustfmt",
-            "tar",
-            "tee",
-            "touch",
-            "truncate",
-            "unzip",
-            "vi",
-            "vim",
-            "xz",
-            "zip",
-        ],
+        "black bunzip2 bzip2 chmod clang-format cp dos2unix ed emacs gofmt gunzip gzip install isort ln \
+         mkdir mktemp mv nano patch prettier rustfmt tar tee touch truncate unzip vi vim xz zip",
     ),
-    (Category::RemoveFiles, &["rm", "rmdir", "unlink"]),
+    (Category::RemoveFiles, "rm rmdir unlink"),
     (
         Category::RunTests,
-        &[
-            "ava",
-            "bats",
-            "cargo-nextest",
-            "ctest",
-            "jest",
-            "karma",
-            "mocha",
-            "nosetests",
-            "nox",
-            "phpunit",
-            "playwright",
-            "py.test",
-            "pytest",
-            "rspec",
-            "tap",
-            "tox",
-            "unittest",
-            "vitest",
-        ],
+        "ava bats cargo-nextest ctest jest karma mocha nosetests nox phpunit playwright py.test pytest rspec \
+         tap tox unittest vitest",
     ),
     (
         Category::Build,
-        &[
-            "ant",
-            "ar",
-            "as",
-            "asm",
-            "autoconf",
-            "autoreconf",
-            "automake",
-            "babel",
-            "bazel",
-            "bpf-linker",
-            "buck2",
-            "build-script-build",
-            "c++",
-            "cc",
-            "cc1",
-            "cc1plus",
-            "ccache",
-            "clang",
-            "clang++",
-            "clippy-driver",
-            "cmake",
-            "collect2",
-            "compile",
-            "compileall",
-            "configure",
-            "cpp",
-            "dotnet",
-            "esbuild",
-            "g++",
-            "gcc",
-            "gmake",
-            "gold",
-            "gradle",
-            "gradlew",
-            "install_name_tool",
-            "javac",
-            "kotlinc",
-            "ld",
-            "ld.bfd",
-            "ld.gold",
-            "ld.lld",
-            "libtool",
-            "link",
-            "llc",
-            "lto-wrapper",
-            "lto1",
-            "m4",
-            "make",
-            "mdbook",
-            "meson",
-            "mold",
-            "msbuild",
-            "mvn",
-            "next",
-            "ninja",
-            "node-gyp",
-            "objcopy",
-            "parcel",
-            "pkg-config",
-            "protoc",
-            "ranlib",
-            "rollup",
-            "rust-lld",
-            "rustc",
-            "rustdoc",
-            "sccache",
-            "sphinx-build",
-            "strip",
-            "swc",
-            "swiftc",
-            "tsc",
-            "turbo",
-            "vite",
-            "webpack",
-            "zig",
-        ],
+        "ant ar as asm autoconf autoreconf automake babel bazel bpf-linker buck2 build-script-build c++ cc \
+         cc1 cc1plus ccache clang clang++ clippy-driver cmake collect2 compile compileall configure cpp \
+         dotnet esbuild g++ gcc gmake gold gradle gradlew install_name_tool javac kotlinc ld ld.bfd ld.gold \
+         ld.lld libtool link llc lto-wrapper lto1 m4 make mdbook meson mold msbuild mvn next ninja node-gyp \
+         objcopy parcel pkg-config protoc ranlib rollup rust-lld rustc rustdoc sccache sphinx-build strip \
+         swc swiftc tsc turbo vite webpack zig",
     ),
     (
         Category::Debug,
-        &[
-            "bpftrace",
-            "coredumpctl",
-            "delve",
-            "dlv",
-            "gdb",
-            "lldb",
-            "ltrace",
-            "pdb",
-            "perf",
-            "py-spy",
-            "rr",
-            "strace",
-            "valgrind",
-        ],
+        "bpftrace coredumpctl delve dlv gdb lldb ltrace pdb perf py-spy rr strace valgrind",
     ),
-    (
-        Category::VersionControl,
-        &["gh", "git", "glab", "hg", "jj", "svn", "tig"],
-    ),
+    (Category::VersionControl, "gh git glab hg jj svn tig"),
     (
         Category::PackageRegistry,
-        &[
-            "apk", "apt", "apt-get", "brew", "composer", "conda", "dnf", "dpkg", "gem", "npx",
-            "pacman", "pip", "pip3", "pipenv", "pipx", "rustup", "snap", "yum", "zypper",
-        ],
+        "apk apt apt-get brew composer conda dnf dpkg gem npx pacman pip pip3 pipenv pipx rustup snap yum \
+         zypper",
     ),
     (
         Category::OtherNetwork,
-        &[
-            "curl",
-            "dig",
-            "ftp",
-            "host",
-            "http",
-            "httpie",
-            "nc",
-            "ncat",
-            "netcat",
-            "nslookup",
-            "ping",
-            "rsync",
-            "scp",
-            "sftp",
-            "socat",
-            "ssh",
-            "telnet",
-            "tracepath",
-            "wget",
-            "xh",
-        ],
+        "curl dig ftp host http httpie nc ncat netcat nslookup ping rsync scp sftp socat ssh telnet \
+         tracepath wget xh",
     ),
     (
         Category::SystemChange,
-        &[
-            "adduser",
-            "at",
-            "batch",
-            "chattr",
-            "chown",
-            "chroot",
-            "crontab",
-            "insmod",
-            "iptables",
-            "modprobe",
-            "mount",
-            "nft",
-            "passwd",
-            "rmmod",
-            "service",
-            "setcap",
-            "sysctl",
-            "systemctl",
-            "systemd-run",
-            "umount",
-            "useradd",
-            "usermod",
-            "visudo",
-        ],
+        "adduser at batch chattr chown chroot crontab insmod iptables modprobe mount nft passwd rmmod \
+         service setcap sysctl systemctl systemd-run umount useradd usermod visudo",
     ),
     (
         Category::Broker,
-        &[
-            "buildah",
-            "crictl",
-            "ctr",
-            "docker",
-            "docker-compose",
-            "nerdctl",
-            "podman",
-        ],
+        "buildah crictl ctr docker docker-compose nerdctl podman",
     ),
     (
         Category::ProcessControl,
-        &["kill", "killall", "nsenter", "pkill", "renice", "reptyr"],
+        "kill killall nsenter pkill renice reptyr",
     ),
     (
         Category::Destructive,
-        &[
-            "blkdiscard",
-            "dropdb",
-            "fdisk",
-            "mkswap",
-            "shred",
-            "sgdisk",
-            "wipefs",
-        ],
+        "blkdiscard dropdb fdisk mkswap shred sgdisk wipefs",
     ),
     (
         Category::Credential,
-        &[
-            "bw",
-            "lpass",
-            "op",
-            "pass",
-            "secret-tool",
-            "ssh-add",
-            "ssh-keygen",
-        ],
+        "bw lpass op pass secret-tool ssh-add ssh-keygen",
     ),
 ];
 
 /// Programs that only run others, which are executed and seen by themselves, or nothing. `env` without a command is
 /// [`Category::CredentialSearch`].
-const WRAPPERS: &[&str] = &[
-    "ash",
-    "bash",
-    "busybox",
-    "chpst",
-    "chronic",
-    "dash",
-    "doas",
-    "env",
-    "exec",
-    "false",
-    "fakeroot",
-    "fish",
-    "flock",
-    "guard-run",
-    "ionice",
-    "ksh",
-    "nice",
-    "nohup",
-    "parallel",
-    "runuser",
-    "script",
-    "setpriv",
-    "setsid",
-    "sh",
-    "sleep",
-    "stdbuf",
-    "sudo",
-    "time",
-    "timeout",
-    "true",
-    "unshare",
-    "watch",
-    "xargs",
-    "yes",
-    "zsh",
-];
+const WRAPPERS: &str = "ash bash busybox chpst chronic dash doas env exec false fakeroot fish flock guard-run ionice ksh nice \
+    nohup parallel runuser script setpriv setsid sh sleep stdbuf sudo time timeout true unshare watch xargs \
+    yes zsh";
 
 /// Tools of control planes, with words that only read, and words that change.
-const INFRA: &[&str] = &[
-    "ansible",
-    "ansible-playbook",
-    "aws",
-    "az",
-    "cdk",
-    "consul",
-    "doctl",
-    "eksctl",
-    "firebase",
-    "fly",
-    "flyctl",
-    "gcloud",
-    "gsutil",
-    "hcloud",
-    "helm",
-    "heroku",
-    "kubectl",
-    "linode-cli",
-    "mongosh",
-    "mysql",
-    "mysqladmin",
-    "neonctl",
-    "netlify",
-    "nomad",
-    "oc",
-    "openstack",
-    "packer",
-    "psql",
-    "pulumi",
-    "railway",
-    "redis-cli",
-    "sam",
-    "scw",
-    "serverless",
-    "sls",
-    "supabase",
-    "terraform",
-    "terragrunt",
-    "tofu",
-    "turso",
-    "vault",
-    "vercel",
-    "wrangler",
-];
-const CHANGING: &[&str] = &[
-    "apply",
-    "attach",
-    "create",
-    "delete",
-    "deploy",
-    "destroy",
-    "detach",
-    "disable",
-    "down",
-    "drain",
-    "drop",
-    "enable",
-    "import",
-    "insert",
-    "install",
-    "kill",
-    "patch",
-    "promote",
-    "purge",
-    "push",
-    "put",
-    "redeploy",
-    "remove",
-    "replace",
-    "reset",
-    "restart",
-    "restore",
-    "rm",
-    "rollback",
-    "run",
-    "scale",
-    "set",
-    "start",
-    "stop",
-    "taint",
-    "terminate",
-    "truncate",
-    "uninstall",
-    "up",
-    "update",
-    "upgrade",
-    "write",
-];
+const INFRA: &str = "ansible ansible-playbook aws az cdk consul doctl eksctl firebase fly flyctl gcloud gsutil hcloud helm \
+    heroku kubectl linode-cli mongosh mysql mysqladmin neonctl netlify nomad oc openstack packer psql pulumi \
+    railway redis-cli sam scw serverless sls supabase terraform terragrunt tofu turso vault vercel wrangler";
+const CHANGING: &str = "apply attach create delete deploy destroy detach disable down drain drop enable import insert install \
+    kill patch promote purge push put redeploy remove replace reset restart restore rm rollback run scale \
+    set start stop taint terminate truncate uninstall up update upgrade write";
+
+/// What a name alone says.
+#[derive(Clone, Copy)]
+enum Known {
+    /// The one thing that it does.
+    Does(Category),
+    /// It runs something else.
+    Wraps,
+    /// It is for a control plane.
+    Controls,
+}
+
+/// Every name of the tables.
+static KNOWN: LazyLock<HashMap<&str, Known>> = LazyLock::new(|| {
+    let each = |names: &'static str, known: Known| names.split(' ').map(move |name| (name, known));
+    PROGRAMS
+        .iter()
+        .flat_map(|(category, names)| each(names, Known::Does(*category)))
+        .chain(each(WRAPPERS, Known::Wraps))
+        .chain(each(INFRA, Known::Controls))
+        .collect()
+});
 
 /// Whether a command line has a word that changes something: `apply`, `delete-volume`, `DROP TABLE …`.
 pub(super) fn has_changing_verb(words: &[&str]) -> bool {
     let verbs = |word: &str| {
         word.split(|c: char| !c.is_ascii_alphabetic())
             .next()
-            .is_some_and(|first| CHANGING.iter().any(|verb| verb.eq_ignore_ascii_case(first)))
+            .is_some_and(|first| {
+                CHANGING
+                    .split(' ')
+                    .any(|verb| verb.eq_ignore_ascii_case(first))
+            })
     };
     words.iter().skip(1).take(64).any(|word| {
         // `delete-volume` but not `--set`, whose value is not what is done.
@@ -734,15 +384,12 @@ fn by_name(name: &str, words: &[&str]) -> Option<Option<Category>> {
         }
         _ if name.starts_with("mkfs") => Category::Destructive,
         _ if name.starts_with("git-") => Category::VersionControl,
-        _ if INFRA.contains(&name) => {
-            if has_changing_verb(words) {
-                Category::InfraChange
-            } else {
-                Category::InfraRead
-            }
-        }
-        _ if WRAPPERS.contains(&name) => return Some(None),
-        _ => PROGRAMS.iter().find(|(_, names)| names.contains(&name))?.0,
+        _ => match KNOWN.get(name)? {
+            Known::Does(category) => *category,
+            Known::Wraps => return Some(None),
+            Known::Controls if has_changing_verb(words) => Category::InfraChange,
+            Known::Controls => Category::InfraRead,
+        },
     };
     Some(Some(category))
 }

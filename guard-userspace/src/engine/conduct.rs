@@ -335,13 +335,12 @@ impl Engine {
         );
         let before = self.baselines.clone();
         let agent = more.agent.clone();
-        let said = match self.baselines.learn(&more) {
-            Ok(joined) => format!(
-                "baseline {agent}: {} sessions, {} acts",
-                joined.sessions, joined.acts
-            ),
+        let acts = match self.baselines.learn(&more) {
+            Ok(joined) => joined.acts,
             Err(error) => return Err(Refusal::failed(format!("baseline learn: {error}"))),
         };
+        let source = self.baselines.source(&agent);
+        let said = format!("baseline {agent}: {source}, {acts} acts in all");
         self.keep_baselines(before)?;
         let names: Vec<String> = sessions.iter().map(|id| format!("s-{id}")).collect();
         self.tell_of_baseline("baseline learned", &agent, &names, by);

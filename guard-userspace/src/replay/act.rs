@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{
     event::{Event, Kind},
     http::{Operation, Request, Unread},
-    policy::{Policy, judge::Act},
+    policy::{DIVERGENT, Policy, judge::Act},
 };
 
 /// What an event was, for people and for the judge; `None` for one that nothing is said of.
@@ -77,6 +77,11 @@ pub(super) fn of(event: &Event, policy: &Policy) -> Option<(String, Act)> {
             );
             let what = format!("request {method} {host}{path}");
             Some((what, Act::Request(Box::new(request(object?)))))
+        }
+        // The score was what it was; whether a rule cares is the policy's.
+        Kind::Session if event.is_divergence() => {
+            let label = policy.labels.iter().find(|label| *label == DIVERGENT)?;
+            Some(("divergence".into(), Act::Touch(vec![label.clone()])))
         }
         _ => None,
     }

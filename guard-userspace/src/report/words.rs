@@ -104,6 +104,23 @@ pub(super) fn target(event: &Event) -> String {
         }
         Kind::Lost => text("count")
             .map(|count| format!("{count} records of {}", text("class").unwrap_or_default())),
+        Kind::Session if event.is_divergence() => {
+            let categories = event
+                .object
+                .as_ref()
+                .and_then(|object| object.get("categories"));
+            let names: Vec<&str> = categories
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .filter_map(|one| one.get("category")?.as_str())
+                .collect();
+            let score = text("score").unwrap_or_default();
+            Some(format!(
+                "unlike its kind, score {score}: {}",
+                clip(&names.join(", "))
+            ))
+        }
         Kind::Intent => text("text").or_else(|| Some("cleared".into())),
         _ => members(event),
     };

@@ -208,6 +208,30 @@ fn a_thousand_compilers_are_one_build_and_ten_credentials_are_ten() {
     assert!(window.weight() - before > 8.0, "{}", window.weight());
 }
 
+/// Prints what an event costs: `cargo test --release -p guard-userspace --lib -- --ignored --nocapture what_an_event_costs`.
+#[test]
+#[ignore = "a measurement"]
+fn what_an_event_costs() {
+    use crate::event::{Event, Kind};
+    let baselines = Baselines::default();
+    let mut event = Event::new(Kind::Exec);
+    event.object = Some(
+        serde_json::json!({ "argv": ["/usr/bin/rustc", "--crate-name", "ledger", "src/lib.rs"] }),
+    );
+    let mut conduct = Conduct::default();
+    let count = 100_000;
+    let begun = std::time::Instant::now();
+    for n in 0..count {
+        conduct.note(&event, n + 1);
+        std::hint::black_box(conduct.turn(baselines.usual("x"), 60.0));
+    }
+    println!(
+        "{:?} an event, {} bytes a session",
+        begun.elapsed() / count as u32,
+        size_of::<Conduct>()
+    );
+}
+
 #[test]
 fn what_runs_backwards_in_time_decays_nothing() {
     let mut window = Window::default();
