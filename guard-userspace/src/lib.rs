@@ -28,6 +28,7 @@ pub mod report;
 pub mod sentinel;
 pub mod server;
 pub mod service;
+pub mod suggest;
 pub mod tls;
 pub mod units;
 pub mod wire;

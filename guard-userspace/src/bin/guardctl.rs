@@ -9,8 +9,9 @@ use guard::{
     },
     doctor, init,
     journal::{Against, Journal},
-    policy::{Homes, cases, files, judge::Ruling, schema, users},
+    policy::{Homes, Policy, cases, files, judge::Ruling, schema, users},
     replay::{Replay, Replayed},
+    suggest::{Suggest, Suggested},
 };
 
 fn main() -> ExitCode {
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         doctor: doctor::examine,
         verify,
         replay,
+        suggest,
         journal,
     })
 }
@@ -180,6 +182,19 @@ fn replay(events: Events, policy: &Path, session: Option<&str>) -> Result<Replay
         }
     }
     Ok(replay.finish())
+}
+
+fn suggest(events: Events, policy: Option<&Path>) -> Result<Suggested, String> {
+    let policy = match policy {
+        Some(path) => files::check(path).map_err(|error| error.to_string())?,
+        None => Policy::built_in(),
+    };
+    let mut suggest = Suggest::new(&policy);
+    // A line that cannot be read is told by 'guardctl verify'.
+    for event in events.flatten() {
+        suggest.add(&event);
+    }
+    Ok(suggest.finish())
 }
 
 fn journal(state_dir: &Path) -> Result<Events, String> {

@@ -349,6 +349,15 @@ pub enum PolicyCommand {
         #[arg(long, value_name = "PATH")]
         policy: Option<PathBuf>,
     },
+    /// What to except and what to seal, by what sessions were seen to do
+    Suggest {
+        /// State directory of guardd, or a copy of one
+        #[arg(value_name = "JOURNAL", default_value = DEFAULT_STATE_DIR)]
+        journal: PathBuf,
+        /// Policy file or directory, instead of the built-in policy
+        #[arg(long, value_name = "PATH")]
+        policy: Option<PathBuf>,
+    },
     /// The policy in force
     Show,
     /// Make guardd read its policy files again

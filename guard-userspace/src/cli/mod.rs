@@ -178,6 +178,9 @@ impl Guardctl<'_> {
                 policy,
                 session,
             } => return self.replay(journal, policy, session.as_deref()),
+            Command::Policy(PolicyCommand::Suggest { journal, policy }) => {
+                return self.suggest(journal, policy.as_deref());
+            }
             Command::Request { lease, wait: true } => return self.request_and_wait(lease),
             Command::Policy(PolicyCommand::Test { file, policy }) => {
                 return self.policy_test(file, policy.as_deref());
@@ -285,6 +288,20 @@ impl Guardctl<'_> {
     }
 
     /// Prints what an offline command that went well has to say.
+    fn suggest(&mut self, journal: &Path, policy: Option<&Path>) -> Result<u8, Failure> {
+        let events = (self.offline.journal)(journal).map_err(Failure::No)?;
+        let found = (self.offline.suggest)(events, policy).map_err(Failure::Invalid)?;
+        let text = if self.cli.json {
+            let found =
+                serde_json::to_string(&found).map_err(|error| Failure::No(error.to_string()))?;
+            format!("{}\n", escape::json(&found))
+        } else {
+            render::suggested(&found)
+        };
+        self.out.write_all(text.as_bytes())?;
+        Ok(0)
+    }
+
     /// Asks for a lease and waits for a person's answer, which is the exit status.
     fn request_and_wait(&mut self, lease: &LeaseArgs) -> Result<u8, Failure> {
         /// A person takes seconds.
@@ -446,7 +463,10 @@ fn request(command: &Command) -> Option<Request> {
             session: session.clone(),
         },
         Command::Policy(
-            PolicyCommand::Check { .. } | PolicyCommand::Test { .. } | PolicyCommand::Schema,
+            PolicyCommand::Check { .. }
+            | PolicyCommand::Test { .. }
+            | PolicyCommand::Suggest { .. }
+            | PolicyCommand::Schema,
         )
         | Command::Digest { .. }
         | Command::Init(_)

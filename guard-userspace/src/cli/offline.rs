@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::args::InitArgs;
-use crate::{event::Event, journal::Against, replay::Replayed};
+use crate::{event::Event, journal::Against, replay::Replayed, suggest::Suggested};
 
 /// What the binary hands in.
 #[derive(Clone, Copy)]
@@ -28,7 +28,10 @@ pub struct Offline {
     /// is wrong, and where.
     pub replay:
         fn(events: Events, policy: &Path, session: Option<&str>) -> Result<Replayed, String>,
-    /// `report` and `replay`: the journal's events in a state directory, oldest first; a line that cannot be read is an error among
+    /// `policy suggest`: what the policy (of a path, else the built-in one) could say better, by these events; or that the policy is
+    /// wrong, and where.
+    pub suggest: fn(events: Events, policy: Option<&Path>) -> Result<Suggested, String>,
+    /// `report`, `replay` and `policy suggest`: the journal's events in a state directory, oldest first; a line that cannot be read is an error among
     /// them.
     pub journal: fn(state_dir: &Path) -> Result<Events, String>,
 }

@@ -121,6 +121,12 @@ const OFFLINE: Offline = Offline {
             Err("record 3 was changed".into())
         }
     },
+    suggest: |events, _| {
+        let policy = crate::policy::Policy::built_in();
+        let mut suggest = crate::suggest::Suggest::new(&policy);
+        events.flatten().for_each(|event| suggest.add(&event));
+        Ok(suggest.finish())
+    },
     replay: |events, policy, session| {
         if policy == Path::new("bad.toml") {
             return Err("bad.toml:1:1: unknown key".into());

@@ -7,6 +7,7 @@ mod pending;
 mod replayed;
 mod sessions;
 mod status;
+mod suggested;
 mod table;
 mod tested;
 
@@ -18,6 +19,7 @@ pub use pending::{facts, pending};
 pub use replayed::replayed;
 pub use sessions::{sessions, show};
 pub use status::status;
+pub use suggested::suggested;
 pub use tested::tested;
 
 pub(super) use self::table::Table;
