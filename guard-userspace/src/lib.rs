@@ -21,6 +21,7 @@ pub mod names;
 pub mod policy;
 pub mod process;
 pub mod report;
+pub mod secrets;
 pub mod sentinel;
 pub mod server;
 pub mod service;

@@ -16,6 +16,7 @@ mod journal;
 mod offline;
 pub(crate) mod render;
 mod run;
+mod scan;
 mod screen;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ use std::{
 pub use self::{
     args::InitArgs,
     offline::{DoctorCheck, DoctorReport, Events, Offline, VerifyReport},
+    scan::{Finding, ScanArgs, ScanReport, Unreadable},
 };
 use self::{
     args::{Cli, Command, NotACommand, PolicyCommand},
@@ -139,6 +141,7 @@ impl Guardctl<'_> {
             }
             Command::Top => return top::run(&self.cli.socket, self.cli.json, self.screen),
             Command::Doctor => return self.doctor(),
+            Command::Scan(args) => return self.scan(args),
             Command::Digest { since } => return self.digest(*since),
             Command::Init(args) => {
                 return self.said((self.offline.init)(args).map_err(Failure::No));
@@ -346,6 +349,7 @@ fn request(command: &Command) -> Option<Request> {
         | Command::Ci(_)
         | Command::Top
         | Command::Doctor
+        | Command::Scan(_)
         | Command::Verify { .. }
         | Command::Report { .. } => return None,
     })

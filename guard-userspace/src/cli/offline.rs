@@ -5,7 +5,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::args::InitArgs;
+use super::{
+    args::InitArgs,
+    scan::{ScanArgs, ScanReport},
+};
 use crate::{event::Event, journal::Against};
 
 /// What the binary hands in.
@@ -22,6 +25,8 @@ pub struct Offline {
     pub doctor: fn() -> DoctorReport,
     /// `verify`: checks the journal in a state directory.
     pub verify: fn(state_dir: &Path, against: &Against) -> Result<VerifyReport, String>,
+    /// `scan`: secrets in files, or why nothing was searched.
+    pub scan: fn(&ScanArgs) -> Result<ScanReport, String>,
     /// `report`: the journal's events in a state directory, oldest first; a line that cannot be read is an error among
     /// them.
     pub journal: fn(state_dir: &Path) -> Result<Events, String>,

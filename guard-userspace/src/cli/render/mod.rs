@@ -6,7 +6,7 @@ pub(crate) mod event;
 mod pending;
 mod sessions;
 mod status;
-mod table;
+pub(super) mod table;
 
 use std::time::Duration;
 
