@@ -9,7 +9,9 @@ use std::{
 };
 
 use guard::{
-    cli::{self, Events, Finding, InitArgs, Offline, ScanArgs, ScanReport, Unreadable, VerifyReport},
+    cli::{
+        self, Events, Finding, InitArgs, Offline, ScanArgs, ScanReport, Unreadable, VerifyReport,
+    },
     doctor, init,
     journal::{Against, Journal},
     policy::{files, schema, users},
@@ -157,20 +159,30 @@ fn scan(args: &ScanArgs) -> Result<ScanReport, String> {
     };
     let scanner = Scanner::built_in(keyed).map_err(|error| error.to_string())?;
     let options = TreeOptions {
-        limits: Limits { bytes: args.max_size },
+        limits: Limits {
+            bytes: args.max_size,
+        },
         threads: args.threads,
         everything: args.all,
     };
     let reports = Mutex::new(Vec::new());
     let summary = scanner.scan_tree(&args.paths, &options, &|report: FileReport| {
-        reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
+        reports
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(report);
     });
     let mut reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner);
     reports.sort_by(|one, other| one.path.cmp(&other.path));
     // What was named twice is told once.
     reports.dedup_by(|one, other| one.path == other.path);
     let (mut findings, mut unreadable, mut in_fixtures) = (Vec::new(), Vec::new(), 0);
-    for FileReport { path, outcome, found } in reports {
+    for FileReport {
+        path,
+        outcome,
+        found,
+    } in reports
+    {
         match outcome {
             FileOutcome::Searched { seen, .. } => {
                 for found in found {
@@ -178,11 +190,19 @@ fn scan(args: &ScanArgs) -> Result<ScanReport, String> {
                         in_fixtures += 1;
                     } else {
                         let (path, dev, ino) = (path.clone(), seen.dev, seen.ino);
-                        findings.push(Finding { path, dev, ino, found });
+                        findings.push(Finding {
+                            path,
+                            dev,
+                            ino,
+                            found,
+                        });
                     }
                 }
             }
-            FileOutcome::Failed(error) => unreadable.push(Unreadable { path, why: reason(&error) }),
+            FileOutcome::Failed(error) => unreadable.push(Unreadable {
+                path,
+                why: reason(&error),
+            }),
             FileOutcome::Binary(_) | FileOutcome::Special | FileOutcome::Gone => {}
         }
     }
@@ -199,5 +219,8 @@ fn scan(args: &ScanArgs) -> Result<ScanReport, String> {
 /// As other programs tell it.
 fn reason(error: &io::Error) -> String {
     let text = error.to_string();
-    text.split(" (os error ").next().unwrap_or_default().to_owned()
+    text.split(" (os error ")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }

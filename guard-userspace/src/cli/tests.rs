@@ -11,9 +11,12 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{DoctorCheck, DoctorReport, Offline, VerifyReport, run_line, screen::Screen};
+use super::{
+    DoctorCheck, DoctorReport, Offline, ScanReport, VerifyReport, run_line, screen::Screen,
+};
 use crate::{
     event::{Event, Kind},
+    secrets::TreeSummary,
     wire::{Code, Failure, GrantInfo, Reply, Request},
 };
 
@@ -79,6 +82,20 @@ const OFFLINE: Offline = Offline {
         _ => Err("bad.toml:2:1: unknown key\n  2 | mod = 1\n    | ^^^ expected `mode`".into()),
     },
     schema: || "{}\n".into(),
+    scan: |args| match args.all {
+        true => Err("scan: no random numbers".into()),
+        false => Ok(ScanReport {
+            findings: Vec::new(),
+            in_fixtures: 2,
+            unreadable: Vec::new(),
+            summary: TreeSummary {
+                files: 3,
+                ..TreeSummary::default()
+            },
+            key: "run",
+            max_size: args.max_size as u64,
+        }),
+    },
     init: |args| match args.yes {
         true => Ok("written".into()),
         false => Err("init: no terminal to ask on".into()),

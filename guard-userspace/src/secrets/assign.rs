@@ -9,7 +9,16 @@ use crate::mask::names::{self, Name};
 
 /// Text that makes a name worth a look. Case does not matter.
 pub(super) const TELLING: &[&str] = &[
-    "token", "secret", "pass", "pwd", "key", "credential", "jwt", "auth", "_pat", "-pat",
+    "token",
+    "secret",
+    "pass",
+    "pwd",
+    "key",
+    "credential",
+    "jwt",
+    "auth",
+    "_pat",
+    "-pat",
 ];
 
 /// Bytes of a name, at most.
@@ -54,8 +63,16 @@ pub(super) struct Assignment {
 /// The assignment whose name has the bytes at `hit` in it.
 pub(super) fn at(bytes: &[u8], hit: Range<usize>, place: &Place) -> Option<Assignment> {
     let part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-    let left = bytes[..hit.start].iter().rev().take(NAME).take_while(|byte| part(**byte)).count();
-    let right = window(bytes, hit.end, NAME).iter().take_while(|byte| part(**byte)).count();
+    let left = bytes[..hit.start]
+        .iter()
+        .rev()
+        .take(NAME)
+        .take_while(|byte| part(**byte))
+        .count();
+    let right = window(bytes, hit.end, NAME)
+        .iter()
+        .take_while(|byte| part(**byte))
+        .count();
     let name = hit.start - left..hit.end + right;
     if name.len() > NAME {
         return None;
@@ -72,17 +89,33 @@ pub(super) fn at(bytes: &[u8], hit: Range<usize>, place: &Place) -> Option<Assig
         // Most ways end with the value's quote, which is read below.
         let inside = matches!(bytes[from - 1], b'"' | b'\'' | b'`');
         let slash = inside && bytes[from - 2] == b'\\';
-        if inside { (from - 1 - usize::from(slash), true) } else { (from, false) }
+        if inside {
+            (from - 1 - usize::from(slash), true)
+        } else {
+            (from, false)
+        }
     } else if lead == Some(b'<') && rest.first() == Some(&b'>') {
         let from = name.end + 1;
-        let length = window(bytes, from, VALUE).iter().position(|byte| *byte == b'<')?;
-        return Some(Assignment { name, value: trimmed(bytes, from..from + length), quoted: true, lead });
+        let length = window(bytes, from, VALUE)
+            .iter()
+            .position(|byte| *byte == b'<')?;
+        return Some(Assignment {
+            name,
+            value: trimmed(bytes, from..from + length),
+            quoted: true,
+            lead,
+        });
     } else {
         // `--token VALUE`, `ENV TOKEN VALUE`, `password VALUE` in netrc's files.
         let words = bytes[name.clone()].starts_with(b"--")
-            || bytes[line..name.start].trim_ascii().eq_ignore_ascii_case(b"env")
+            || bytes[line..name.start]
+                .trim_ascii()
+                .eq_ignore_ascii_case(b"env")
             || place.netrc;
-        let blanks = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+        let blanks = rest
+            .iter()
+            .take_while(|byte| matches!(byte, b' ' | b'\t'))
+            .count();
         if !words || blanks == 0 {
             return None;
         }
@@ -91,18 +124,32 @@ pub(super) fn at(bytes: &[u8], hit: Range<usize>, place: &Place) -> Option<Assig
     let prefix = window(bytes, from, 4);
     let skip = raw_prefix(prefix);
     let from = from + skip;
-    let slashes = window(bytes, from, 3).iter().take_while(|byte| **byte == b'\\').count();
-    let quote = bytes.get(from + slashes).copied().filter(|byte| matches!(byte, b'"' | b'\'' | b'`'));
+    let slashes = window(bytes, from, 3)
+        .iter()
+        .take_while(|byte| **byte == b'\\')
+        .count();
+    let quote = bytes
+        .get(from + slashes)
+        .copied()
+        .filter(|byte| matches!(byte, b'"' | b'\'' | b'`'));
     let (value, quoted) = match quote {
         Some(quote) => {
             let start = from + slashes + 1;
             let text = window(bytes, start, VALUE);
-            let length = text.iter().position(|byte| *byte == quote || *byte == b'\n')?;
+            let length = text
+                .iter()
+                .position(|byte| *byte == quote || *byte == b'\n')?;
             if text[length] == b'\n' {
                 return None;
             }
             // The quote may be an escaped one itself.
-            let length = length - text[..length].iter().rev().take(slashes).take_while(|byte| **byte == b'\\').count();
+            let length = length
+                - text[..length]
+                    .iter()
+                    .rev()
+                    .take(slashes)
+                    .take_while(|byte| **byte == b'\\')
+                    .count();
             (start..start + length, true)
         }
         None if must_quote || skip > 0 => return None,
@@ -122,7 +169,12 @@ pub(super) fn at(bytes: &[u8], hit: Range<usize>, place: &Place) -> Option<Assig
         }
     };
     let value = trimmed(bytes, value);
-    (value.len() >= 6).then_some(Assignment { name, value, quoted, lead })
+    (value.len() >= 6).then_some(Assignment {
+        name,
+        value,
+        quoted,
+        lead,
+    })
 }
 
 /// `r`, `b`, `f`, `@`, `r#` before a quote.
@@ -146,7 +198,10 @@ fn trimmed(bytes: &[u8], range: Range<usize>) -> Range<usize> {
 
 pub(super) fn line_start(bytes: &[u8], at: usize) -> usize {
     let from = at.saturating_sub(200);
-    bytes[from..at].iter().rposition(|byte| *byte == b'\n').map_or(from, |newline| from + newline + 1)
+    bytes[from..at]
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(from, |newline| from + newline + 1)
 }
 
 /// What a name says of its value.
@@ -164,10 +219,52 @@ pub(super) enum Promise {
 
 /// Parts of a name that make what it names no secret, though the last of them sounds so.
 const OTHERWISE: &[&str] = &[
-    "csrf", "xsrf", "page", "next", "prev", "previous", "continuation", "cursor", "cancel", "cancellation", "sync", "design",
-    "pagination", "public", "publishable", "anon", "anonymous", "site", "sitekey", "resume", "nonce", "placeholder", "label", "hint",
-    "error", "message", "msg", "title", "description", "hash", "hashed", "digest", "fingerprint", "checksum", "encrypted",
-    "sealed", "idempotency", "cache", "dummy", "fake", "mock", "example", "invalid", "color", "colour", "syntax",
+    "csrf",
+    "xsrf",
+    "page",
+    "next",
+    "prev",
+    "previous",
+    "continuation",
+    "cursor",
+    "cancel",
+    "cancellation",
+    "sync",
+    "design",
+    "pagination",
+    "public",
+    "publishable",
+    "anon",
+    "anonymous",
+    "site",
+    "sitekey",
+    "resume",
+    "nonce",
+    "placeholder",
+    "label",
+    "hint",
+    "error",
+    "message",
+    "msg",
+    "title",
+    "description",
+    "hash",
+    "hashed",
+    "digest",
+    "fingerprint",
+    "checksum",
+    "encrypted",
+    "sealed",
+    "idempotency",
+    "cache",
+    "dummy",
+    "fake",
+    "mock",
+    "example",
+    "invalid",
+    "color",
+    "colour",
+    "syntax",
 ];
 
 impl Promise {

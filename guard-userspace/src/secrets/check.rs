@@ -1,8 +1,7 @@
 //! Tests of a value that no regular expression can do.
 
 use base64::{
-    Engine as _,
-    alphabet,
+    Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use bech32::{Bech32, primitives::decode::CheckedHrpstring};

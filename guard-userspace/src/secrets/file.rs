@@ -65,7 +65,12 @@ pub enum FileOutcome {
 
 impl Scanner {
     /// The file at `path`. Neither waits (for who writes into a FIFO) nor follows a link.
-    pub fn scan_file(&self, path: &Path, limits: Limits, sink: &mut impl FnMut(Found)) -> FileOutcome {
+    pub fn scan_file(
+        &self,
+        path: &Path,
+        limits: Limits,
+        sink: &mut impl FnMut(Found),
+    ) -> FileOutcome {
         // A device must not even be opened: a tape would be wound back.
         match std::fs::symlink_metadata(path) {
             Ok(found) if found.file_type().is_symlink() => return FileOutcome::Gone,
@@ -80,13 +85,21 @@ impl Scanner {
             .open(path);
         match file {
             Ok(file) => self.scan_open_file(&file, path, limits, sink),
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => FileOutcome::Gone,
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+                FileOutcome::Gone
+            }
             Err(error) => failed(error),
         }
     }
 
     /// A file that is open for reading, from where it stands; `path` says what it is called.
-    pub fn scan_open_file(&self, file: &File, path: &Path, limits: Limits, sink: &mut impl FnMut(Found)) -> FileOutcome {
+    pub fn scan_open_file(
+        &self,
+        file: &File,
+        path: &Path,
+        limits: Limits,
+        sink: &mut impl FnMut(Found),
+    ) -> FileOutcome {
         let found = match file.metadata() {
             Ok(found) if !found.is_file() => return FileOutcome::Special,
             Ok(found) => found,
@@ -117,7 +130,11 @@ impl Scanner {
 
 fn special(found: &std::fs::Metadata) -> bool {
     let kind = found.file_type();
-    kind.is_fifo() || kind.is_socket() || kind.is_char_device() || kind.is_block_device() || kind.is_dir()
+    kind.is_fifo()
+        || kind.is_socket()
+        || kind.is_char_device()
+        || kind.is_block_device()
+        || kind.is_dir()
 }
 
 fn failed(error: io::Error) -> FileOutcome {
@@ -141,8 +158,12 @@ struct Buffer(Vec<u8>);
 impl Buffer {
     fn for_length(length: u64, limits: Limits) -> Self {
         // One more than is wanted tells whether there is more; some for a file that grows.
-        let wanted = usize::try_from(length).unwrap_or(usize::MAX).saturating_add(4096);
-        Self(Vec::with_capacity(wanted.min(limits.bytes.saturating_add(1))))
+        let wanted = usize::try_from(length)
+            .unwrap_or(usize::MAX)
+            .saturating_add(4096);
+        Self(Vec::with_capacity(
+            wanted.min(limits.bytes.saturating_add(1)),
+        ))
     }
 
     /// Whether there is more than was read.

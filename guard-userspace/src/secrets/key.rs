@@ -110,7 +110,10 @@ impl Keyed {
             return Err(KeyError::Open { path });
         }
         let mut text = Zeroizing::new(String::with_capacity(80));
-        (&mut file).take(80).read_to_string(&mut text).map_err(failed)?;
+        (&mut file)
+            .take(80)
+            .read_to_string(&mut text)
+            .map_err(failed)?;
         let key = hex::decode::<32>(text.trim())
             .map(Zeroizing::new)
             .ok_or_else(|| KeyError::Content { path: path.clone() })?;

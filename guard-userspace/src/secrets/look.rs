@@ -36,7 +36,18 @@ const GUESS: u8 = 4;
 
 /// Words of which one makes a value near a provider's name that provider's secret.
 const TELLING: &[&str] = &[
-    "token", "key", "secret", "pass", "pwd", "credential", "auth", "api", "pat", "login", "bearer", "license",
+    "token",
+    "key",
+    "secret",
+    "pass",
+    "pwd",
+    "credential",
+    "auth",
+    "api",
+    "pat",
+    "login",
+    "bearer",
+    "license",
 ];
 
 pub(super) struct Looker<'s> {
@@ -120,7 +131,13 @@ impl<'s> Looker<'s> {
         }
         let class = match hit.id {
             // Armour is surer than what its base64 happens to look like.
-            Id::GcpKey | Id::Pem | Id::OpenSsh | Id::Pgp | Id::Putty | Id::Encrypted | Id::Base64Pem => FORM,
+            Id::GcpKey
+            | Id::Pem
+            | Id::OpenSsh
+            | Id::Pgp
+            | Id::Putty
+            | Id::Encrypted
+            | Id::Base64Pem => FORM,
             _ => STRUCTURED,
         };
         let find = Find {
@@ -149,7 +166,11 @@ impl<'s> Looker<'s> {
     fn literal(&mut self, kind: u16, hit: Range<usize>) {
         let form = self.form(kind);
         let text = &self.bytes[hit.clone()];
-        if !form.literals.iter().any(|literal| literal.as_bytes() == text) {
+        if !form
+            .literals
+            .iter()
+            .any(|literal| literal.as_bytes() == text)
+        {
             return;
         }
         let (least, most) = form.back;
@@ -178,7 +199,11 @@ impl<'s> Looker<'s> {
                 continue;
             }
             let range = start + inner.start..start + inner.end;
-            let stays = if range.start == hit.start { hit.len() } else { 0 };
+            let stays = if range.start == hit.start {
+                hit.len()
+            } else {
+                0
+            };
             if self.fits(form, range.clone(), stays) && self.has_words(form, start) {
                 self.add(Find {
                     range,
@@ -253,7 +278,12 @@ impl<'s> Looker<'s> {
         }
         let form = self.form(kind);
         let mut text = window(self.bytes, hit.end, REACH + form.longest);
-        if let Some((end, _)) = text.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(LINES) {
+        if let Some((end, _)) = text
+            .iter()
+            .enumerate()
+            .filter(|(_, byte)| **byte == b'\n')
+            .nth(LINES)
+        {
             text = &text[..end];
         }
         for found in form.regex.find_iter(text) {
@@ -271,16 +301,26 @@ impl<'s> Looker<'s> {
             let sound = match &name {
                 _ if !form.names => {
                     same_line && between.len() < 40
-                        || name.as_ref().is_some_and(|name| name.start <= hit.start && hit.end <= name.end)
+                        || name
+                            .as_ref()
+                            .is_some_and(|name| name.start <= hit.start && hit.end <= name.end)
                 }
                 // In between may be other names; the value's own says what it is.
                 Some(name) => self.promises(name.clone()) && (same_line || self.heads(hit.clone())),
                 // In a sentence: soon, and not something else of theirs.
-                None => same_line && between.len() < 60 && telling(&self.bytes[hit.start..range.start]) && !other(between),
+                None => {
+                    same_line
+                        && between.len() < 60
+                        && telling(&self.bytes[hit.start..range.start])
+                        && !other(between)
+                }
             };
-            let sound = sound && !self.is_name(range.end) && !is_public_key(between)
+            let sound = sound
+                && !self.is_name(range.end)
+                && !is_public_key(between)
                 && (value.iter().any(u8::is_ascii_digit)
-                    || value.iter().any(u8::is_ascii_lowercase) && value.iter().any(u8::is_ascii_uppercase));
+                    || value.iter().any(u8::is_ascii_lowercase)
+                        && value.iter().any(u8::is_ascii_uppercase));
             if sound && !self.minified(range.start) {
                 let distance = found.start().min(usize::from(u16::MAX)) as u16;
                 self.add(Find {
@@ -298,7 +338,9 @@ impl<'s> Looker<'s> {
     /// A comment or the head of a section, short enough to be about the lines below it alone.
     fn heads(&self, word: Range<usize>) -> bool {
         let start = assign::line_start(self.bytes, word.start);
-        let length = window(self.bytes, start, HEAD).iter().position(|byte| *byte == b'\n');
+        let length = window(self.bytes, start, HEAD)
+            .iter()
+            .position(|byte| *byte == b'\n');
         length.is_some_and(|length| {
             let line = self.bytes[start..start + length].trim_ascii();
             let starts = [&b"#"[..], b"//", b";", b"[", b"--", b"/*", b"*", b"<!--"];
@@ -311,7 +353,9 @@ impl<'s> Looker<'s> {
     /// What stands before `end` is a name itself: a value comes behind it.
     fn is_name(&self, end: usize) -> bool {
         let rest = window(self.bytes, end, 8);
-        let rest = rest.iter().find(|byte| !matches!(byte, b' ' | b'\t' | b'"' | b'\'' | b'\\'));
+        let rest = rest
+            .iter()
+            .find(|byte| !matches!(byte, b' ' | b'\t' | b'"' | b'\'' | b'\\'));
         matches!(rest, Some(b'=' | b':'))
     }
 
@@ -434,7 +478,20 @@ fn telling(text: &[u8]) -> bool {
 /// Words that make what a provider's word is about something else than a secret.
 fn other(text: &[u8]) -> bool {
     const OTHER: &[&str] = &[
-        "project", "account", "request", "commit", "deploy", "version", "build", "release", "zone", "service id", "user", "org", "team", "http",
+        "project",
+        "account",
+        "request",
+        "commit",
+        "deploy",
+        "version",
+        "build",
+        "release",
+        "zone",
+        "service id",
+        "user",
+        "org",
+        "team",
+        "http",
     ];
     let lower = text.to_ascii_lowercase();
     OTHER
@@ -445,7 +502,16 @@ fn other(text: &[u8]) -> bool {
 /// `ssh-ed25519 AAAA…`
 fn is_public_key(before: &[u8]) -> bool {
     let word = before.trim_ascii_end();
-    before.len() > word.len() && [&b"ssh-rsa"[..], b"ssh-ed25519", b"-nistp256", b"-nistp384", b"-nistp521"].iter().any(|kind| word.ends_with(kind))
+    before.len() > word.len()
+        && [
+            &b"ssh-rsa"[..],
+            b"ssh-ed25519",
+            b"-nistp256",
+            b"-nistp384",
+            b"-nistp521",
+        ]
+        .iter()
+        .any(|kind| word.ends_with(kind))
 }
 
 /// The name that the value at `at` is given, where it is given one.
@@ -458,18 +524,29 @@ fn name_before(bytes: &[u8], at: usize) -> Option<Range<usize>> {
             .take_while(|byte| holds(**byte))
             .count()
     };
-    let value = back(at, 8, &|byte| matches!(byte, b' ' | b'\t' | b'"' | b'\'' | b'\\' | b'`'));
+    let value = back(at, 8, &|byte| {
+        matches!(byte, b' ' | b'\t' | b'"' | b'\'' | b'\\' | b'`')
+    });
     let separator = back(value, 3, &|byte| matches!(byte, b'=' | b':' | b'>'));
     if separator == value {
         return None;
     }
-    let end = back(separator, 24, &|byte| matches!(byte, b' ' | b'\t' | b'"' | b'\'' | b'\\' | b'`' | b']'));
-    let start = back(end, 80, &|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
+    let end = back(separator, 24, &|byte| {
+        matches!(byte, b' ' | b'\t' | b'"' | b'\'' | b'\\' | b'`' | b']')
+    });
+    let start = back(end, 80, &|byte| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.')
+    });
     // `name: &str = "…"`: before the type stands the name.
     let colon = back(start, 12, &|byte| matches!(byte, b' ' | b'&' | b'\''));
-    if bytes[..colon].ends_with(b":") && !bytes[..colon].ends_with(b"::") && bytes[separator..value].contains(&b'=') {
+    if bytes[..colon].ends_with(b":")
+        && !bytes[..colon].ends_with(b"::")
+        && bytes[separator..value].contains(&b'=')
+    {
         let end = colon - 1;
-        let start = back(end, 80, &|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
+        let start = back(end, 80, &|byte| {
+            byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.')
+        });
         if start < end {
             return Some(start..end);
         }

@@ -192,7 +192,11 @@ impl Scanner {
                 column,
                 start,
                 end,
-                hash: self.keyed.hash(find.essence.as_ref().map_or(value, |essence| essence.as_slice())),
+                hash: self.keyed.hash(
+                    find.essence
+                        .as_ref()
+                        .map_or(value, |essence| essence.as_slice()),
+                ),
                 preview: preview(kind, value),
                 encrypted: find.encrypted,
                 fixture,

@@ -153,7 +153,10 @@ fn armour(bytes: &[u8], at: usize) -> Option<Hit> {
     let end = memmem::find(rest, b"-----").unwrap_or(rest.len());
     let inside = &rest[..end];
     let essence = material(inside);
-    if essence.len() < 64 || value::stands_for_another(&essence[..essence.len().min(200)]) || !mixed(&essence) {
+    if essence.len() < 64
+        || value::stands_for_another(&essence[..essence.len().min(200)])
+        || !mixed(&essence)
+    {
         return None;
     }
     let close = window(bytes, body + end, 80);
@@ -194,7 +197,13 @@ fn material(inside: &[u8]) -> Zeroizing<Vec<u8>> {
         while at < line.len() {
             match line[at] {
                 // `\n`, `\\n`, `\r\n`
-                b'\\' => at += if line.get(at + 1) == Some(&b'\\') { 1 } else { 2 },
+                b'\\' => {
+                    at += if line.get(at + 1) == Some(&b'\\') {
+                        1
+                    } else {
+                        2
+                    }
+                }
                 byte => {
                     if base64ish(byte) {
                         material.push(byte);
@@ -250,7 +259,11 @@ fn putty(bytes: &[u8], at: usize) -> Option<Hit> {
 
 fn base64_pem(bytes: &[u8], at: usize) -> Option<Hit> {
     // Not in the midst of other base64, where this would begin anew at each of many.
-    if at.checked_sub(1).is_some_and(|before| base64ish(bytes[before])) && bytes[at - 1] != b'=' {
+    if at
+        .checked_sub(1)
+        .is_some_and(|before| base64ish(bytes[before]))
+        && bytes[at - 1] != b'='
+    {
         return None;
     }
     // The title is in the first of it.
@@ -261,7 +274,11 @@ fn base64_pem(bytes: &[u8], at: usize) -> Option<Hit> {
     let pem = decode(&rest[..length])?;
     let inner = armour(&pem, 0)?;
     Some(Hit {
-        id: if inner.encrypted { Id::Encrypted } else { Id::Base64Pem },
+        id: if inner.encrypted {
+            Id::Encrypted
+        } else {
+            Id::Base64Pem
+        },
         range: at..at + length,
         essence: inner.essence,
         encrypted: inner.encrypted,
@@ -280,7 +297,9 @@ fn url(bytes: &[u8], at: usize) -> Option<Hit> {
     let authority = window(bytes, from, 400);
     let end = authority
         .iter()
-        .position(|byte| byte.is_ascii_whitespace() || b"\"'<>`/?#\\,|^".contains(byte) || *byte == 0)
+        .position(|byte| {
+            byte.is_ascii_whitespace() || b"\"'<>`/?#\\,|^".contains(byte) || *byte == 0
+        })
         .unwrap_or(authority.len());
     let authority = &authority[..end];
     let sign = memchr::memrchr(b'@', authority)?;
@@ -298,11 +317,16 @@ fn url(bytes: &[u8], at: usize) -> Option<Hit> {
         return token.then(|| Hit::plain(Id::Url, from..from + sign));
     };
     let (user, password) = (&user_info[..colon], &user_info[colon + 1..]);
-    if !value::is_password(password, user) || value::stands_for_another(user) && !user.is_empty() && user.len() > 3 {
+    if !value::is_password(password, user)
+        || value::stands_for_another(user) && !user.is_empty() && user.len() > 3
+    {
         return None;
     }
     let scheme = scheme.strip_prefix(b"jdbc:").unwrap_or(&scheme);
-    let scheme = scheme.split(|byte| *byte == b'+').next().unwrap_or_default();
+    let scheme = scheme
+        .split(|byte| *byte == b'+')
+        .next()
+        .unwrap_or_default();
     let id = match scheme {
         b"postgres" | b"postgresql" | b"cockroachdb" | b"redshift" => Id::Postgres,
         b"mysql" | b"mysql2" | b"mariadb" => Id::Mysql,
@@ -323,23 +347,47 @@ fn url(bytes: &[u8], at: usize) -> Option<Hit> {
 fn made_up(host: &[u8]) -> bool {
     let host = host.to_ascii_lowercase();
     let name = host.split(|byte| *byte == b':').next().unwrap_or_default();
-    [".example", ".invalid", ".test", "example.com", "example.org", "example.net", "example.io"]
-        .iter()
-        .any(|end| name.ends_with(end.as_bytes()))
-        || [&b"host"[..], b"hostname", b"server", b"domain", b"domain.com", b"your-host", b"yourhost", b"host.com", b"myhost"].contains(&name)
+    [
+        ".example",
+        ".invalid",
+        ".test",
+        "example.com",
+        "example.org",
+        "example.net",
+        "example.io",
+    ]
+    .iter()
+    .any(|end| name.ends_with(end.as_bytes()))
+        || [
+            &b"host"[..],
+            b"hostname",
+            b"server",
+            b"domain",
+            b"domain.com",
+            b"your-host",
+            b"yourhost",
+            b"host.com",
+            b"myhost",
+        ]
+        .contains(&name)
 }
 
 /// `machine … login … password …` (ftp's netrc(5)).
 fn machine(bytes: &[u8], at: usize) -> Option<Hit> {
     static ENTRY: LazyLock<Regex> = LazyLock::new(|| {
-        regex(r"\A(?i:machine)[ \t]{1,8}(\S{1,120})\s{1,20}(?i:login)\s{1,20}(\S{1,120})\s{1,20}(?:(?i:account)\s{1,20}\S{1,80}\s{1,20})?(?i:password)\s{1,20}(\S{1,300})")
+        regex(
+            r"\A(?i:machine)[ \t]{1,8}(\S{1,120})\s{1,20}(?i:login)\s{1,20}(\S{1,120})\s{1,20}(?:(?i:account)\s{1,20}\S{1,80}\s{1,20})?(?i:password)\s{1,20}(\S{1,300})",
+        )
     });
     let found = ENTRY.captures(window(bytes, at, 700))?;
     let (host, user, password) = (found.get(1)?, found.get(2)?, found.get(3)?);
     if made_up(host.as_bytes()) || !value::is_password(password.as_bytes(), user.as_bytes()) {
         return None;
     }
-    Some(Hit::plain(Id::Netrc, at + password.start()..at + password.end()))
+    Some(Hit::plain(
+        Id::Netrc,
+        at + password.start()..at + password.end(),
+    ))
 }
 
 /// Lines of `.pgpass`: `host:port:database:user:password` (PostgreSQL's documentation, "The Password File").
@@ -374,10 +422,15 @@ fn pair(text: &[u8]) -> bool {
 
 /// `"auth": "…"` of Docker's config.json, `_auth=…` of npm's .npmrc.
 fn auth(bytes: &[u8], at: usize) -> Option<Hit> {
-    static VALUE: LazyLock<Regex> =
-        LazyLock::new(|| regex(r#"\A(?i:"auth"|_auth"?)[ \t]{0,8}[:=]\s{0,8}"?([A-Za-z0-9+/_-]{8,2000}={0,2})"#));
+    static VALUE: LazyLock<Regex> = LazyLock::new(|| {
+        regex(r#"\A(?i:"auth"|_auth"?)[ \t]{0,8}[:=]\s{0,8}"?([A-Za-z0-9+/_-]{8,2000}={0,2})"#)
+    });
     let found = VALUE.captures(window(bytes, at, 2100))?.get(1)?;
-    let id = if bytes[at] == b'"' { Id::Docker } else { Id::Npmrc };
+    let id = if bytes[at] == b'"' {
+        Id::Docker
+    } else {
+        Id::Npmrc
+    };
     pair(found.as_bytes()).then(|| Hit::plain(id, at + found.start()..at + found.end()))
 }
 
@@ -393,7 +446,8 @@ fn header_value(bytes: &[u8], from: usize) -> Range<usize> {
 fn bearer(bytes: &[u8], at: usize) -> Option<Hit> {
     let range = header_value(bytes, at + "bearer ".len());
     let found = &bytes[range.clone()];
-    (found.len() >= 16 && found.len() < 2100 && value::is_secret(found, false)).then(|| Hit::plain(Id::Bearer, range))
+    (found.len() >= 16 && found.len() < 2100 && value::is_secret(found, false))
+        .then(|| Hit::plain(Id::Bearer, range))
 }
 
 /// RFC 7617, 2. Only after the header's name: the word is common.

@@ -148,7 +148,12 @@ impl Table {
             if row.literals.is_empty() && row.near.is_empty() {
                 return Err(failed("neither literals nor near".into()));
             }
-            if row.literals.iter().chain(&row.near).any(|text| text.len() < 2) {
+            if row
+                .literals
+                .iter()
+                .chain(&row.near)
+                .any(|text| text.len() < 2)
+            {
                 return Err(failed("a literal or word of less than two bytes".into()));
             }
             let anchored = if row.literals.is_empty() {

@@ -17,7 +17,9 @@ impl<'b> Text<'b> {
             [0xfe, 0xff, ..] => u16::from_be_bytes,
             _ => return Self::Plain(bytes),
         };
-        let units = bytes[2..].chunks_exact(2).map(|pair| read([pair[0], pair[1]]));
+        let units = bytes[2..]
+            .chunks_exact(2)
+            .map(|pair| read([pair[0], pair[1]]));
         // Room for all that may come, so that no half-filled buffer with values is given back without being wiped.
         let mut text = Zeroizing::new(Vec::with_capacity(bytes.len() / 2 * 3));
         let mut utf8 = [0; 4];

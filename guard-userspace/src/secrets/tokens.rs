@@ -64,7 +64,10 @@ impl Iterator for Pieces<'_> {
 
     fn next(&mut self) -> Option<Range<usize>> {
         loop {
-            let start = self.at + self.text[self.at..].iter().position(|byte| !delimits(*byte))?;
+            let start = self.at
+                + self.text[self.at..]
+                    .iter()
+                    .position(|byte| !delimits(*byte))?;
             let length = self.text[start..]
                 .iter()
                 .position(|byte| delimits(*byte))
@@ -137,7 +140,9 @@ fn unescaped(part: &[u8]) -> Cow<'_, [u8]> {
     let mut at = 0;
     while at < part.len() {
         let digit = |offset: usize| char::from(*part.get(at + offset)?).to_digit(16);
-        let digits = (part[at] == b'%').then(|| Some((digit(1)?, digit(2)?))).flatten();
+        let digits = (part[at] == b'%')
+            .then(|| Some((digit(1)?, digit(2)?)))
+            .flatten();
         if let Some((high, low)) = digits {
             plain.push((high << 4 | low) as u8);
             at += 3;

@@ -19,11 +19,43 @@ use super::{FileOutcome, Found, Limits, Scanner, is_fixture};
 /// Directories that are left out: what package managers, compilers and caches write, and git's objects, which are
 /// compressed. `parent/name` is a directory in a directory.
 pub const LEFT_OUT: &[&str] = &[
-    ".git/objects", ".git/lfs", ".hg/store", ".svn/pristine", "node_modules", "bower_components", ".pnpm-store", ".yarn/cache",
-    "site-packages", "dist-packages", ".venv", "venv", "__pycache__", ".tox", ".nox", ".mypy_cache", ".pytest_cache",
-    ".ruff_cache", ".gradle/caches", ".m2/repository", ".cargo/registry", ".cargo/git", ".rustup/toolchains", "go/pkg", ".terraform/providers",
-    ".next/cache", ".nuxt", ".turbo", ".parcel-cache", ".angular/cache", ".cache", ".npm/_cacache", ".bundle/cache", ".stack-work",
-    ".dart_tool", "Pods", "DerivedData",
+    ".git/objects",
+    ".git/lfs",
+    ".hg/store",
+    ".svn/pristine",
+    "node_modules",
+    "bower_components",
+    ".pnpm-store",
+    ".yarn/cache",
+    "site-packages",
+    "dist-packages",
+    ".venv",
+    "venv",
+    "__pycache__",
+    ".tox",
+    ".nox",
+    ".mypy_cache",
+    ".pytest_cache",
+    ".ruff_cache",
+    ".gradle/caches",
+    ".m2/repository",
+    ".cargo/registry",
+    ".cargo/git",
+    ".rustup/toolchains",
+    "go/pkg",
+    ".terraform/providers",
+    ".next/cache",
+    ".nuxt",
+    ".turbo",
+    ".parcel-cache",
+    ".angular/cache",
+    ".cache",
+    ".npm/_cacache",
+    ".bundle/cache",
+    ".stack-work",
+    ".dart_tool",
+    "Pods",
+    "DerivedData",
 ];
 
 /// What a directory begins with that may be thrown away (bford.info/cachedir).
@@ -135,7 +167,12 @@ impl Scanner {
     /// Every file at and below `roots`, each root on one file system; `.gitignore` hides nothing, for what is ignored
     /// is often the `.env`. `on_file` is called by several threads, in no order, for files that have secrets or could not
     /// be read.
-    pub fn scan_tree(&self, roots: &[PathBuf], options: &TreeOptions, on_file: &(impl Fn(FileReport) + Sync)) -> TreeSummary {
+    pub fn scan_tree(
+        &self,
+        roots: &[PathBuf],
+        options: &TreeOptions,
+        on_file: &(impl Fn(FileReport) + Sync),
+    ) -> TreeSummary {
         let counts = Arc::new(Counts::default());
         for root in roots {
             self.walk(root, options, &counts, on_file);
@@ -143,14 +180,22 @@ impl Scanner {
         counts.summary()
     }
 
-    fn walk(&self, root: &Path, options: &TreeOptions, counts: &Arc<Counts>, on_file: &(impl Fn(FileReport) + Sync)) {
+    fn walk(
+        &self,
+        root: &Path,
+        options: &TreeOptions,
+        counts: &Arc<Counts>,
+        on_file: &(impl Fn(FileReport) + Sync),
+    ) {
         let threads = options
             .threads
             .or_else(|| thread::available_parallelism().ok())
             .map_or(1, NonZero::get);
         let everything = options.everything;
         let filter_counts = Arc::clone(counts);
-        let device = fs::metadata(root).ok().map(|found| std::os::unix::fs::MetadataExt::dev(&found));
+        let device = fs::metadata(root)
+            .ok()
+            .map(|found| std::os::unix::fs::MetadataExt::dev(&found));
         let walker = WalkBuilder::new(root)
             .standard_filters(false)
             .follow_links(false)
@@ -160,7 +205,13 @@ impl Scanner {
                 if entry.depth() == 0 || !entry.file_type().is_some_and(|kind| kind.is_dir()) {
                     return true;
                 }
-                if device.is_some() && entry.metadata().ok().map(|found| std::os::unix::fs::MetadataExt::dev(&found)) != device {
+                if device.is_some()
+                    && entry
+                        .metadata()
+                        .ok()
+                        .map(|found| std::os::unix::fs::MetadataExt::dev(&found))
+                        != device
+                {
                     add(&filter_counts.mounts, 1);
                     return false;
                 }
@@ -180,7 +231,9 @@ impl Scanner {
                         on_file(FileReport {
                             path: path_of(&error).unwrap_or_else(|| root.to_owned()),
                             outcome: FileOutcome::Failed(
-                                error.into_io_error().unwrap_or_else(|| io::ErrorKind::Other.into()),
+                                error
+                                    .into_io_error()
+                                    .unwrap_or_else(|| io::ErrorKind::Other.into()),
                             ),
                             found: Vec::new(),
                         });
@@ -191,7 +244,14 @@ impl Scanner {
         });
     }
 
-    fn entry(&self, root: &Path, entry: &DirEntry, limits: Limits, counts: &Counts, on_file: &(impl Fn(FileReport) + Sync)) {
+    fn entry(
+        &self,
+        root: &Path,
+        entry: &DirEntry,
+        limits: Limits,
+        counts: &Counts,
+        on_file: &(impl Fn(FileReport) + Sync),
+    ) {
         let path = entry.path();
         let kind = entry.file_type();
         if kind.is_some_and(|kind| kind.is_dir()) {
@@ -239,13 +299,16 @@ fn is_cache(directory: &Path) -> bool {
         return false;
     }
     let mut head = [0; CACHE_TAG.len()];
-    fs::File::open(tag).is_ok_and(|mut file| file.read_exact(&mut head).is_ok()) && head == CACHE_TAG
+    fs::File::open(tag).is_ok_and(|mut file| file.read_exact(&mut head).is_ok())
+        && head == CACHE_TAG
 }
 
 fn path_of(error: &ignore::Error) -> Option<PathBuf> {
     match error {
         ignore::Error::WithPath { path, .. } => Some(path.clone()),
-        ignore::Error::WithDepth { err, .. } | ignore::Error::WithLineNumber { err, .. } => path_of(err),
+        ignore::Error::WithDepth { err, .. } | ignore::Error::WithLineNumber { err, .. } => {
+            path_of(err)
+        }
         _ => None,
     }
 }

@@ -55,7 +55,12 @@ const KEYS: &[(&str, &str)] = &[
 /// Writes `files` files with `secrets` secrets below `root`.
 pub fn write(root: &Path, seed: u64, files: usize, secrets: usize) -> io::Result<Corpus> {
     let mut chance = Chance::new(seed);
-    let mut corpus = Corpus { planted: BTreeSet::new(), in_fixtures: 0, files: 0, values: Vec::new() };
+    let mut corpus = Corpus {
+        planted: BTreeSet::new(),
+        in_fixtures: 0,
+        files: 0,
+        values: Vec::new(),
+    };
     while corpus.planted.len() < secrets {
         let nth = corpus.planted.len();
         if nth % 25 == 24 {
@@ -68,7 +73,11 @@ pub fn write(root: &Path, seed: u64, files: usize, secrets: usize) -> io::Result
         let recipe = &RECIPES[nth % RECIPES.len()];
         let made = value(recipe.recipe, &mut chance);
         let sort = chance.one(SORTS);
-        let name = if recipe.needs_name || chance.below(2) == 0 { recipe.name } else { chance.one(NAMES) };
+        let name = if recipe.needs_name || chance.below(2) == 0 {
+            recipe.name
+        } else {
+            chance.one(NAMES)
+        };
         let file = wrap(sort, Some((name, &made)), &mut chance);
         put(root, &file.path, &file.text)?;
         corpus.values.push(made);
@@ -81,7 +90,15 @@ pub fn write(root: &Path, seed: u64, files: usize, secrets: usize) -> io::Result
             let recipe: &Recipe = &RECIPES[chance.below(RECIPES.len())];
             let made = value(recipe.recipe, &mut chance);
             let file = wrap(sort, Some((recipe.name, &made)), &mut chance);
-            put(root, &format!("{}/{}", chance.one(&["tests", "pkg/testdata", "web/__tests__", "examples"]), file.path), &file.text)?;
+            put(
+                root,
+                &format!(
+                    "{}/{}",
+                    chance.one(&["tests", "pkg/testdata", "web/__tests__", "examples"]),
+                    file.path
+                ),
+                &file.text,
+            )?;
             corpus.values.push(made);
             corpus.in_fixtures += 1;
         } else {
@@ -96,7 +113,12 @@ pub fn write(root: &Path, seed: u64, files: usize, secrets: usize) -> io::Result
 impl Corpus {
     fn add(&mut self, path: &str, line: usize, provider: &'static str, kind: &'static str) {
         self.files += 1;
-        self.planted.insert(Planted { path: path.into(), line, provider, kind });
+        self.planted.insert(Planted {
+            path: path.into(),
+            line,
+            provider,
+            kind,
+        });
     }
 }
 
@@ -119,5 +141,9 @@ fn put(root: &Path, path: &str, text: &str) -> io::Result<()> {
         fs::create_dir_all(parent)?;
     }
     // Paths have a number in them; where chance gives one twice, that is a mistake of this generator.
-    fs::OpenOptions::new().write(true).create_new(true).open(path).and_then(|mut file| io::Write::write_all(&mut file, text.as_bytes()))
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .and_then(|mut file| io::Write::write_all(&mut file, text.as_bytes()))
 }

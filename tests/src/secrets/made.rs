@@ -46,7 +46,10 @@ pub fn value(recipe: &str, chance: &mut Chance) -> String {
             "age" => made.push_str(&age(chance)),
             "json" => {
                 let id = chance.text(&alphabet('A'), 40);
-                made.push_str(&base64(format!(r#"{{"k":"{id}","n":"ci","id":{}}}"#, chance.below(90) + 1).as_bytes(), false));
+                made.push_str(&base64(
+                    format!(r#"{{"k":"{id}","n":"ci","id":{}}}"#, chance.below(90) + 1).as_bytes(),
+                    false,
+                ));
             }
             _ => {
                 let (letter, count) = part.split_at(1);
@@ -65,7 +68,14 @@ pub fn value(recipe: &str, chance: &mut Chance) -> String {
 pub fn uuid(chance: &mut Chance) -> String {
     let hex = chance.text(&alphabet('h'), 30);
     let variant = chance.one(&["8", "9", "a", "b"]);
-    format!("{}-{}-4{}-{variant}{}-{}", &hex[..8], &hex[8..12], &hex[12..15], &hex[15..18], &hex[18..30])
+    format!(
+        "{}-{}-4{}-{variant}{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..15],
+        &hex[15..18],
+        &hex[18..30]
+    )
 }
 
 /// CRC-32 (ISO-HDLC) in base 62, six digits.
@@ -74,7 +84,11 @@ fn checksum(text: &str) -> String {
     for byte in text.bytes() {
         crc ^= u32::from(byte);
         for _ in 0..8 {
-            crc = if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+            crc = if crc & 1 == 1 {
+                crc >> 1 ^ 0xedb8_8320
+            } else {
+                crc >> 1
+            };
         }
     }
     let digits: Vec<char> = format!("{DIGITS}{UPPER}{LOWER}").chars().collect();
@@ -98,10 +112,15 @@ pub fn base64(bytes: &[u8], url_safe: bool) -> String {
     }
     let mut text = String::new();
     for chunk in bytes.chunks(3) {
-        let number = chunk.iter().fold(0u32, |number, byte| number << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        let number = chunk
+            .iter()
+            .fold(0u32, |number, byte| number << 8 | u32::from(*byte))
+            << (8 * (3 - chunk.len()));
         for place in 0..4 {
             if place <= chunk.len() {
-                text.push(char::from(digits[(number >> (18 - 6 * place)) as usize & 63]));
+                text.push(char::from(
+                    digits[(number >> (18 - 6 * place)) as usize & 63],
+                ));
             } else if !url_safe {
                 text.push('=');
             }
@@ -114,7 +133,10 @@ pub fn base64(bytes: &[u8], url_safe: bool) -> String {
 pub fn jwt(role: &str, chance: &mut Chance) -> String {
     let header = base64(br#"{"alg":"HS256","typ":"JWT"}"#, true);
     let subject = uuid(chance);
-    let payload = format!(r#"{{"iss":"supabase","sub":"{subject}","role":"{role}","iat":{}}}"#, 1_700_000_000 + chance.below(90_000_000));
+    let payload = format!(
+        r#"{{"iss":"supabase","sub":"{subject}","role":"{role}","iat":{}}}"#,
+        1_700_000_000 + chance.below(90_000_000)
+    );
     let signature = base64(&chance.bytes(32), true);
     format!("{header}.{}.{signature}", base64(payload.as_bytes(), true))
 }
@@ -137,23 +159,46 @@ fn age(chance: &mut Chance) -> String {
         data.push((held << (5 - bits) & 31) as u8);
     }
     let polymod = |values: &mut dyn Iterator<Item = u8>| {
-        const STEPS: [u32; 5] = [0x3b6a_57b2, 0x2650_8e6d, 0x1ea1_19fa, 0x3d42_33dd, 0x2a14_62b3];
+        const STEPS: [u32; 5] = [
+            0x3b6a_57b2,
+            0x2650_8e6d,
+            0x1ea1_19fa,
+            0x3d42_33dd,
+            0x2a14_62b3,
+        ];
         values.fold(1u32, |sum, value| {
             let top = sum >> 25;
             let sum = (sum & 0x1ff_ffff) << 5 ^ u32::from(value);
-            STEPS.iter().enumerate().fold(sum, |sum, (at, step)| if top >> at & 1 == 1 { sum ^ step } else { sum })
+            STEPS.iter().enumerate().fold(
+                sum,
+                |sum, (at, step)| if top >> at & 1 == 1 { sum ^ step } else { sum },
+            )
         })
     };
-    let expanded = HRP.bytes().map(|byte| byte >> 5).chain([0]).chain(HRP.bytes().map(|byte| byte & 31));
+    let expanded = HRP
+        .bytes()
+        .map(|byte| byte >> 5)
+        .chain([0])
+        .chain(HRP.bytes().map(|byte| byte & 31));
     let sum = polymod(&mut expanded.chain(data.iter().copied()).chain([0; 6])) ^ 1;
     data.extend((0..6).map(|at| (sum >> (5 * (5 - at)) & 31) as u8));
-    let text: String = data.iter().map(|value| char::from(CHARSET[usize::from(*value)])).collect();
+    let text: String = data
+        .iter()
+        .map(|value| char::from(CHARSET[usize::from(*value)]))
+        .collect();
     format!("{HRP}1{text}").to_ascii_uppercase()
 }
 
 /// What stands between the lines of a PEM, 64 characters a line; `end` ends each.
 pub fn pem(title: &str, bytes: &[u8], end: &str) -> String {
     let text = base64(bytes, false);
-    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("base64 is ASCII")).collect();
-    format!("-----BEGIN {title}-----{end}{}{end}-----END {title}-----", lines.join(end))
+    let lines: Vec<&str> = text
+        .as_bytes()
+        .chunks(64)
+        .map(|line| std::str::from_utf8(line).expect("base64 is ASCII"))
+        .collect();
+    format!(
+        "-----BEGIN {title}-----{end}{}{end}-----END {title}-----",
+        lines.join(end)
+    )
 }

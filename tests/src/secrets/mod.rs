@@ -2,7 +2,7 @@
 
 pub mod chance;
 pub mod corpus;
+mod filler;
 pub mod kinds;
 pub mod made;
-mod filler;
 mod wrap;

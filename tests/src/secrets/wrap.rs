@@ -15,8 +15,33 @@ pub struct File {
 
 /// Sorts of files.
 pub const SORTS: &[&str] = &[
-    "py", "js", "ts", "go", "rs", "java", "rb", "php", "cs", "kt", "env", "yaml", "json", "toml", "ini", "history", "notes",
-    "dockerfile", "ci", "ipynb", "tfstate", "kubeconfig", "sh", "properties", "xml", "compose", "tfvars",
+    "py",
+    "js",
+    "ts",
+    "go",
+    "rs",
+    "java",
+    "rb",
+    "php",
+    "cs",
+    "kt",
+    "env",
+    "yaml",
+    "json",
+    "toml",
+    "ini",
+    "history",
+    "notes",
+    "dockerfile",
+    "ci",
+    "ipynb",
+    "tfstate",
+    "kubeconfig",
+    "sh",
+    "properties",
+    "xml",
+    "compose",
+    "tfvars",
 ];
 
 fn camel(name: &str) -> String {
@@ -45,7 +70,13 @@ pub fn wrap(sort: &str, given: Option<(&str, &str)>, chance: &mut Chance) -> Fil
     let around = 8 + chance.below(50);
     let place = chance.below(around);
     let in_words = chance.below(2) == 0;
-    let stem = format!("{}_{}", chance.one(&["billing", "deploy", "search", "sync", "mailer", "orders", "gateway"]), chance.below(1_000_000_000));
+    let stem = format!(
+        "{}_{}",
+        chance.one(&[
+            "billing", "deploy", "search", "sync", "mailer", "orders", "gateway"
+        ]),
+        chance.below(1_000_000_000)
+    );
     let q = given.map(|(_, value)| quoted(value)).unwrap_or_default();
     let name = given.map(|(name, _)| name).unwrap_or_default();
     let lower = name.to_lowercase();
@@ -54,17 +85,28 @@ pub fn wrap(sort: &str, given: Option<(&str, &str)>, chance: &mut Chance) -> Fil
         let (name, value) = look_alike(filler);
         line(&name, &value)
     };
-    let mut fill = |lines: &mut Vec<String>, one: &mut dyn FnMut(&mut Chance) -> String, put: String| {
-        for line in 0..around {
-            if line == place && given.is_some() {
-                // Some of the lines are two.
-                at = lines.iter().map(|line: &String| line.lines().count().max(1)).sum::<usize>() + 1;
-                lines.push(put.clone());
+    let mut fill =
+        |lines: &mut Vec<String>, one: &mut dyn FnMut(&mut Chance) -> String, put: String| {
+            for line in 0..around {
+                if line == place && given.is_some() {
+                    // Some of the lines are two.
+                    at = lines
+                        .iter()
+                        .map(|line: &String| line.lines().count().max(1))
+                        .sum::<usize>()
+                        + 1;
+                    lines.push(put.clone());
+                }
+                lines.push(one(chance));
             }
-            lines.push(one(chance));
+        };
+    let comment = |sort: &str| {
+        if matches!(sort, "py" | "rb" | "ipynb") {
+            "#"
+        } else {
+            "//"
         }
     };
-    let comment = |sort: &str| if matches!(sort, "py" | "rb" | "ipynb") { "#" } else { "//" };
     let path = match sort {
         "py" | "js" | "ts" | "go" | "rs" | "java" | "rb" | "php" | "cs" | "kt" => {
             let put = match sort {
@@ -84,10 +126,15 @@ pub fn wrap(sort: &str, given: Option<(&str, &str)>, chance: &mut Chance) -> Fil
                 &mut lines,
                 &mut |chance| {
                     if chance.below(6) == 0 {
-                        setting(&|name, value| match sort {
-                            "rb" | "php" | "js" => format!("{} = '{value}'", name.to_lowercase()),
-                            _ => format!("{} = \"{}\"", name.to_lowercase(), quoted(value)),
-                        }, chance)
+                        setting(
+                            &|name, value| match sort {
+                                "rb" | "php" | "js" => {
+                                    format!("{} = '{value}'", name.to_lowercase())
+                                }
+                                _ => format!("{} = \"{}\"", name.to_lowercase(), quoted(value)),
+                            },
+                            chance,
+                        )
                     } else if chance.below(8) == 0 {
                         format!("{sign} {}", prose(chance))
                     } else {
@@ -110,15 +157,23 @@ pub fn wrap(sort: &str, given: Option<(&str, &str)>, chance: &mut Chance) -> Fil
             fill(
                 &mut lines,
                 &mut |chance| match chance.below(3) {
-                    0 => setting(&|name, value| match sort {
-                        "toml" | "tfvars" => format!("{} = \"{}\"", name.to_lowercase(), quoted(value)),
-                        "sh" => format!("export {name}=\"{value}\""),
-                        _ => format!("{name}={value}"),
-                    }, chance),
+                    0 => setting(
+                        &|name, value| match sort {
+                            "toml" | "tfvars" => {
+                                format!("{} = \"{}\"", name.to_lowercase(), quoted(value))
+                            }
+                            "sh" => format!("export {name}=\"{value}\""),
+                            _ => format!("{name}={value}"),
+                        },
+                        chance,
+                    ),
                     1 => format!("# {}", prose(chance)),
                     _ => {
                         let n = chance.below(9000);
-                        format!("max_{} = {n}", ["retries", "items", "wait", "depth"][chance.below(4)])
+                        format!(
+                            "max_{} = {n}",
+                            ["retries", "items", "wait", "depth"][chance.below(4)]
+                        )
                     }
                 },
                 put,
@@ -139,10 +194,29 @@ pub fn wrap(sort: &str, given: Option<(&str, &str)>, chance: &mut Chance) -> Fil
             fill(
                 &mut lines,
                 &mut |chance| match chance.below(4) {
-                    0 => setting(&|name, value| format!("    {}: \"{}\"", name.to_lowercase(), quoted(value)), chance),
+                    0 => setting(
+                        &|name, value| {
+                            format!("    {}: \"{}\"", name.to_lowercase(), quoted(value))
+                        },
+                        chance,
+                    ),
                     1 => format!("  # {}", prose(chance)),
-                    2 => format!("    certificate-authority-data: {}", base64(format!("-----BEGIN CERTIFICATE-----\n{}", base64(&chance.bytes(90), false)).as_bytes(), false)),
-                    _ => format!("  - name: step-{}\n    image: registry.acme.io/app@sha256:{}", chance.below(90), chance.text(b"0123456789abcdef", 64)),
+                    2 => format!(
+                        "    certificate-authority-data: {}",
+                        base64(
+                            format!(
+                                "-----BEGIN CERTIFICATE-----\n{}",
+                                base64(&chance.bytes(90), false)
+                            )
+                            .as_bytes(),
+                            false
+                        )
+                    ),
+                    _ => format!(
+                        "  - name: step-{}\n    image: registry.acme.io/app@sha256:{}",
+                        chance.below(90),
+                        chance.text(b"0123456789abcdef", 64)
+                    ),
                 },
                 put,
             );
@@ -162,10 +236,18 @@ pub fn wrap(sort: &str, given: Option<(&str, &str)>, chance: &mut Chance) -> Fil
             fill(
                 &mut lines,
                 &mut |chance| match (sort, chance.below(3)) {
-                    ("ipynb", 0) => format!("    \"image/png\": \"iVBORw0KGgoAAAANSUhEUg{}\",", base64(&chance.bytes(600), false)),
+                    ("ipynb", 0) => format!(
+                        "    \"image/png\": \"iVBORw0KGgoAAAANSUhEUg{}\",",
+                        base64(&chance.bytes(600), false)
+                    ),
                     ("ipynb", _) => format!("    \"{}\\n\",", quoted(&code("py", chance))),
                     (_, 0) => format!("      \"id\": \"{}\",", uuid(chance)),
-                    _ => setting(&|name, value| format!("      \"{}\": \"{}\",", name.to_lowercase(), quoted(value)), chance),
+                    _ => setting(
+                        &|name, value| {
+                            format!("      \"{}\": \"{}\",", name.to_lowercase(), quoted(value))
+                        },
+                        chance,
+                    ),
                 },
                 put,
             );
@@ -179,7 +261,10 @@ pub fn wrap(sort: &str, given: Option<(&str, &str)>, chance: &mut Chance) -> Fil
             fill(
                 &mut lines,
                 &mut |chance| match chance.below(3) {
-                    0 => format!("RUN curl -fsSL https://get.acme.io/{}.tgz | tar xz", chance.text(b"0123456789abcdef", 40)),
+                    0 => format!(
+                        "RUN curl -fsSL https://get.acme.io/{}.tgz | tar xz",
+                        chance.text(b"0123456789abcdef", 40)
+                    ),
                     1 => format!("# {}", prose(chance)),
                     _ => setting(&|name, value| format!("ENV {name}=\"{value}\""), chance),
                 },
@@ -194,7 +279,10 @@ pub fn wrap(sort: &str, given: Option<(&str, &str)>, chance: &mut Chance) -> Fil
                     0 => format!("git checkout {}", chance.text(b"0123456789abcdef", 40)),
                     1 => format!("cd ~/work/{} && make", chance.one(&["api", "web", "infra"])),
                     2 => "export API_TOKEN=$(pass show acme/api)".into(),
-                    _ => format!("curl -H \"Authorization: Bearer $TOKEN\" https://api.acme.io/v1/{}", uuid(chance)),
+                    _ => format!(
+                        "curl -H \"Authorization: Bearer $TOKEN\" https://api.acme.io/v1/{}",
+                        uuid(chance)
+                    ),
                 },
                 format!("export {name}={value}"),
             );
@@ -204,10 +292,18 @@ pub fn wrap(sort: &str, given: Option<(&str, &str)>, chance: &mut Chance) -> Fil
             let escaped = value.replace('&', "&amp;");
             fill(
                 &mut lines,
-                &mut |chance| setting(&|name, value| {
-                    let text = value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-                    format!("    <add key=\"{name}\" value=\"{text}\" />")
-                }, chance),
+                &mut |chance| {
+                    setting(
+                        &|name, value| {
+                            let text = value
+                                .replace('&', "&amp;")
+                                .replace('<', "&lt;")
+                                .replace('>', "&gt;");
+                            format!("    <add key=\"{name}\" value=\"{text}\" />")
+                        },
+                        chance,
+                    )
+                },
                 format!("    <{lower}>{escaped}</{lower}>"),
             );
             format!("config/{stem}.xml")

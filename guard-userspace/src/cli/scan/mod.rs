@@ -116,7 +116,8 @@ impl Guardctl<'_> {
             let log = serde_json::to_string_pretty(&sarif::log(&report));
             format!("{}\n", log.map_err(|error| Failure::No(error.to_string()))?)
         } else if self.cli.json {
-            let json = serde_json::to_string(&report).map_err(|error| Failure::No(error.to_string()))?;
+            let json =
+                serde_json::to_string(&report).map_err(|error| Failure::No(error.to_string()))?;
             format!("{}\n", escape::json(&json))
         } else {
             for_people(&self.screen, &report)
@@ -129,7 +130,10 @@ impl Guardctl<'_> {
 /// As other programs tell it.
 pub(super) fn reason(error: &std::io::Error) -> String {
     let text = error.to_string();
-    text.split(" (os error ").next().unwrap_or_default().to_owned()
+    text.split(" (os error ")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn for_people(screen: &Screen, report: &ScanReport) -> String {
@@ -143,18 +147,30 @@ fn for_people(screen: &Screen, report: &ScanReport) -> String {
             } else {
                 found.kind.to_string()
             };
-            table.row([found.provider.to_string(), kind, found.preview.clone(), escape::text(&place)]);
+            table.row([
+                found.provider.to_string(),
+                kind,
+                found.preview.clone(),
+                escape::text(&place),
+            ]);
         }
         out.push_str(&table.render(screen, |_, line, _| line.to_owned()));
         out.push('\n');
     }
-    let mut files: Vec<_> = report.findings.iter().map(|finding| &finding.path).collect();
+    let mut files: Vec<_> = report
+        .findings
+        .iter()
+        .map(|finding| &finding.path)
+        .collect();
     files.dedup();
     let summary = &report.summary;
     let found = match report.findings.len() {
         0 => "no secrets".to_owned(),
         1 => "1 secret".to_owned(),
-        n => format!("{n} secrets in {}", super::render::count(files.len() as u64, "file", "files")),
+        n => format!(
+            "{n} secrets in {}",
+            super::render::count(files.len() as u64, "file", "files")
+        ),
     };
     out.push_str(&format!(
         "{found}; searched {}, {}\n",
@@ -163,7 +179,9 @@ fn for_people(screen: &Screen, report: &ScanReport) -> String {
     ));
     if report.in_fixtures > 0 {
         let n = report.in_fixtures;
-        out.push_str(&format!("{n} in tests and examples not counted: --all shows them\n"));
+        out.push_str(&format!(
+            "{n} in tests and examples not counted: --all shows them\n"
+        ));
     }
     if summary.more > 0 {
         out.push_str(&format!("{} more in files with very many\n", summary.more));
@@ -171,7 +189,10 @@ fn for_people(screen: &Screen, report: &ScanReport) -> String {
     let rest = [
         (summary.binary, "binary".to_owned()),
         (summary.cut, format!("beyond {}", size(report.max_size))),
-        (summary.left_out, "directories of packages and caches (--all searches them)".into()),
+        (
+            summary.left_out,
+            "directories of packages and caches (--all searches them)".into(),
+        ),
         (summary.mounts, "other file systems".into()),
         (summary.links, "links".into()),
         (summary.special, "devices, pipes and sockets".into()),

@@ -20,10 +20,13 @@ pub(super) fn log(report: &ScanReport) -> Value {
     let mut results = Vec::new();
     for Finding { path, found, .. } in report.findings.iter().take(MAX_RESULTS) {
         let rule = format!("secret/{}/{}", found.provider, found.kind);
-        let index = rules.iter().position(|known| *known == rule).unwrap_or_else(|| {
-            rules.push(rule.clone());
-            rules.len() - 1
-        });
+        let index = rules
+            .iter()
+            .position(|known| *known == rule)
+            .unwrap_or_else(|| {
+                rules.push(rule.clone());
+                rules.len() - 1
+            });
         let count = nth.entry((rule.clone(), path)).or_default();
         *count += 1;
         let uri = uri(path);
@@ -32,7 +35,12 @@ pub(super) fn log(report: &ScanReport) -> Value {
             print.update((part.len() as u64).to_le_bytes());
             print.update(part);
         }
-        let print: String = print.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        let print: String = print
+            .finalize()
+            .iter()
+            .take(16)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         let mut what = format!("{} {} ({})", found.provider, found.kind, found.preview);
         if found.encrypted {
             what.push_str(", with a passphrase");
@@ -82,7 +90,10 @@ pub(super) fn log(report: &ScanReport) -> Value {
         })
         .collect();
     if report.findings.len() > MAX_RESULTS {
-        let text = format!("{} results are left out", report.findings.len() - MAX_RESULTS);
+        let text = format!(
+            "{} results are left out",
+            report.findings.len() - MAX_RESULTS
+        );
         notes.push(json!({ "level": "warning", "message": { "text": text } }));
     }
     json!({

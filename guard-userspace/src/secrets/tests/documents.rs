@@ -6,12 +6,22 @@ use super::{BASE62, SCANNER, kinds, random, scan};
 
 fn armour(title: &str, bytes: &[u8], end: &str) -> String {
     let text = STANDARD.encode(bytes);
-    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
-    format!("-----BEGIN {title}-----{end}{}{end}-----END {title}-----", lines.join(end))
+    let lines: Vec<&str> = text
+        .as_bytes()
+        .chunks(64)
+        .map(|line| std::str::from_utf8(line).unwrap())
+        .collect();
+    format!(
+        "-----BEGIN {title}-----{end}{}{end}-----END {title}-----",
+        lines.join(end)
+    )
 }
 
 fn noise(seed: u64) -> Vec<u8> {
-    random(BASE62, 300, seed).bytes().map(|byte| byte.wrapping_mul(167)).collect()
+    random(BASE62, 300, seed)
+        .bytes()
+        .map(|byte| byte.wrapping_mul(167))
+        .collect()
 }
 
 #[test]
@@ -20,17 +30,37 @@ fn private_keys_of_all_sorts_are_known_and_encrypted_ones_told_as_such() {
     plain.extend(noise(1));
     let mut locked = b"openssh-key-v1\0\0\0\0\x0aaes256-ctr".to_vec();
     locked.extend(noise(2));
-    let dek = format!("Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,{}\n\n", random("0123456789ABCDEF", 32, 3));
-    let legacy = armour("RSA PRIVATE KEY", &noise(3), "\n").replacen("-----\n", &format!("-----\n{dek}"), 1);
+    let dek = format!(
+        "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,{}\n\n",
+        random("0123456789ABCDEF", 32, 3)
+    );
+    let legacy =
+        armour("RSA PRIVATE KEY", &noise(3), "\n").replacen("-----\n", &format!("-----\n{dek}"), 1);
     for (text, kind, encrypted) in [
         (armour("RSA PRIVATE KEY", &noise(4), "\n"), "pem", false),
         (armour("EC PRIVATE KEY", &noise(4), "\r\n"), "pem", false),
         (armour("PRIVATE KEY", &noise(5), "\\n"), "pem", false),
-        (armour("ENCRYPTED PRIVATE KEY", &noise(6), "\n"), "encrypted", true),
+        (
+            armour("ENCRYPTED PRIVATE KEY", &noise(6), "\n"),
+            "encrypted",
+            true,
+        ),
         (legacy, "encrypted", true),
-        (armour("OPENSSH PRIVATE KEY", &plain, "\n"), "openssh", false),
-        (armour("OPENSSH PRIVATE KEY", &locked, "\n"), "encrypted", true),
-        (armour("PGP PRIVATE KEY BLOCK", &noise(7), "\n"), "pgp", false),
+        (
+            armour("OPENSSH PRIVATE KEY", &plain, "\n"),
+            "openssh",
+            false,
+        ),
+        (
+            armour("OPENSSH PRIVATE KEY", &locked, "\n"),
+            "encrypted",
+            true,
+        ),
+        (
+            armour("PGP PRIVATE KEY BLOCK", &noise(7), "\n"),
+            "pgp",
+            false,
+        ),
     ] {
         let found = scan("id", &text);
         assert_eq!(found.len(), 1, "{kind}");
@@ -54,18 +84,43 @@ fn a_key_is_the_same_in_every_wrapping() {
     let bytes = noise(8);
     let lines = armour("PRIVATE KEY", &bytes, "\n");
     let one_line = armour("PRIVATE KEY", &bytes, "\\n");
-    let json = format!("{{\n \"type\": \"service_account\",\n \"private_key\": \"{one_line}\\n\"\n}}");
+    let json =
+        format!("{{\n \"type\": \"service_account\",\n \"private_key\": \"{one_line}\\n\"\n}}");
     let config = format!("    client-key-data: {}\n", STANDARD.encode(&lines));
-    let found = [scan("a.pem", &lines), scan("sa.json", &json), scan(".kube/config", &config)];
-    let told: Vec<String> = found.iter().flatten().map(|one| format!("{}/{}", one.provider, one.kind)).collect();
-    assert_eq!(told, ["private-key/pem", "gcp/service-account-key", "private-key/base64"]);
-    assert!(found.iter().flatten().all(|one| one.hash == found[0][0].hash));
+    let found = [
+        scan("a.pem", &lines),
+        scan("sa.json", &json),
+        scan(".kube/config", &config),
+    ];
+    let told: Vec<String> = found
+        .iter()
+        .flatten()
+        .map(|one| format!("{}/{}", one.provider, one.kind))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "private-key/pem",
+            "gcp/service-account-key",
+            "private-key/base64"
+        ]
+    );
+    assert!(
+        found
+            .iter()
+            .flatten()
+            .all(|one| one.hash == found[0][0].hash)
+    );
 }
 
 #[test]
 fn putty_s_keys_are_known() {
     let lines = STANDARD.encode(noise(9));
-    let key = |cipher: &str| format!("PuTTY-User-Key-File-3: ssh-ed25519\nEncryption: {cipher}\nComment: k\nPublic-Lines: 1\nAAAA\nPrivate-Lines: 1\n{lines}\nPrivate-MAC: 00\n");
+    let key = |cipher: &str| {
+        format!(
+            "PuTTY-User-Key-File-3: ssh-ed25519\nEncryption: {cipher}\nComment: k\nPublic-Lines: 1\nAAAA\nPrivate-Lines: 1\n{lines}\nPrivate-MAC: 00\n"
+        )
+    };
     assert_eq!(kinds("k.ppk", key("none")), ["private-key/putty"]);
     assert_eq!(kinds("k.ppk", key("aes256-cbc")), ["private-key/encrypted"]);
 }
@@ -75,22 +130,86 @@ fn passwords_in_addresses_and_files_made_for_them_are_known() {
     let word = random(BASE62, 16, 21) + "7";
     let pair = STANDARD.encode(format!("ci:{word}"));
     for (path, text, kind) in [
-        ("a", format!("postgresql://app:{word}@db:5432/x"), "postgres/connection-string"),
-        ("a", format!("mysql+pymysql://app:{word}@db/x"), "mysql/connection-string"),
-        ("a", format!("mongodb+srv://app:{word}@c0.mongodb.net"), "mongodb/connection-string"),
-        ("a", format!("rediss://:{word}@cache:6380/0"), "redis/connection-string"),
-        ("a", format!("amqps://app:{word}@mq/v"), "amqp/connection-string"),
-        ("a", format!("jdbc:postgresql://db/x?user=app&password={word}"), "postgres/connection-string"),
-        ("a.cs", format!("\"Server=db;Database=x;User Id=sa;Password={word};Encrypt=true\""), "mssql/connection-string"),
-        ("a", format!("sftp://app:{word}@files/in"), "ftp/connection-string"),
-        ("a", format!("smtps://app:{word}@mail:465"), "smtp/connection-string"),
-        ("a", format!("https://ci:{word}@git.acme.io/a.git"), "url/password"),
-        (".netrc", format!("machine git.acme.io login ci password {word}\n"), "netrc/password"),
-        (".pgpass", format!("db:5432:x:app:{word}\n"), "postgres/pgpass"),
-        (".npmrc", format!("//npm.acme.io/:_auth={pair}\n"), "npm/registry-auth"),
-        (".docker/config.json", format!("{{\"auths\":{{\"r.acme.io\":{{\"auth\":\"{pair}\"}}}}}}"), "docker/registry-auth"),
-        ("a.sh", format!("curl -H 'Authorization: Basic {pair}' https://acme.io"), "authorization/basic"),
-        ("a.sh", format!("curl -H 'Authorization: Bearer {word}{word}' https://acme.io"), "authorization/bearer"),
+        (
+            "a",
+            format!("postgresql://app:{word}@db:5432/x"),
+            "postgres/connection-string",
+        ),
+        (
+            "a",
+            format!("mysql+pymysql://app:{word}@db/x"),
+            "mysql/connection-string",
+        ),
+        (
+            "a",
+            format!("mongodb+srv://app:{word}@c0.mongodb.net"),
+            "mongodb/connection-string",
+        ),
+        (
+            "a",
+            format!("rediss://:{word}@cache:6380/0"),
+            "redis/connection-string",
+        ),
+        (
+            "a",
+            format!("amqps://app:{word}@mq/v"),
+            "amqp/connection-string",
+        ),
+        (
+            "a",
+            format!("jdbc:postgresql://db/x?user=app&password={word}"),
+            "postgres/connection-string",
+        ),
+        (
+            "a.cs",
+            format!("\"Server=db;Database=x;User Id=sa;Password={word};Encrypt=true\""),
+            "mssql/connection-string",
+        ),
+        (
+            "a",
+            format!("sftp://app:{word}@files/in"),
+            "ftp/connection-string",
+        ),
+        (
+            "a",
+            format!("smtps://app:{word}@mail:465"),
+            "smtp/connection-string",
+        ),
+        (
+            "a",
+            format!("https://ci:{word}@git.acme.io/a.git"),
+            "url/password",
+        ),
+        (
+            ".netrc",
+            format!("machine git.acme.io login ci password {word}\n"),
+            "netrc/password",
+        ),
+        (
+            ".pgpass",
+            format!("db:5432:x:app:{word}\n"),
+            "postgres/pgpass",
+        ),
+        (
+            ".npmrc",
+            format!("//npm.acme.io/:_auth={pair}\n"),
+            "npm/registry-auth",
+        ),
+        (
+            ".docker/config.json",
+            format!("{{\"auths\":{{\"r.acme.io\":{{\"auth\":\"{pair}\"}}}}}}"),
+            "docker/registry-auth",
+        ),
+        (
+            "a.sh",
+            format!("curl -H 'Authorization: Basic {pair}' https://acme.io"),
+            "authorization/basic",
+        ),
+        (
+            "a.sh",
+            format!("curl -H 'Authorization: Bearer {word}{word}' https://acme.io"),
+            "authorization/bearer",
+        ),
     ] {
         assert_eq!(kinds(path, &text), [kind], "{text}");
     }
@@ -118,10 +237,21 @@ fn the_page_lists_every_kind() {
     let mut rows: Vec<String> = SCANNER
         .kinds()
         .iter()
-        .map(|kind| format!("| {} | {} | {} |\n", kind.provider, kind.name, kind.known_by.replace('|', "\\|")))
+        .map(|kind| {
+            format!(
+                "| {} | {} | {} |\n",
+                kind.provider,
+                kind.name,
+                kind.known_by.replace('|', "\\|")
+            )
+        })
         .collect();
     rows.sort();
-    let forms = SCANNER.kinds().iter().filter(|kind| kind.form.is_some()).count();
+    let forms = SCANNER
+        .kinds()
+        .iter()
+        .filter(|kind| kind.form.is_some())
+        .count();
     let table = format!(
         "{forms} kinds of tokens of providers and {} others.\n\n| provider | kind | known by |\n| --- | --- | --- |\n{}",
         rows.len() - forms,
@@ -131,5 +261,8 @@ fn the_page_lists_every_kind() {
     if std::env::var_os("GUARD_WRITE_DOCS").is_some() {
         std::fs::write(path, &wanted).unwrap();
     }
-    assert!(std::fs::read_to_string(path).unwrap() == wanted, "docs/secrets.md is not what policy/secrets.toml says: GUARD_WRITE_DOCS=1 writes it");
+    assert!(
+        std::fs::read_to_string(path).unwrap() == wanted,
+        "docs/secrets.md is not what policy/secrets.toml says: GUARD_WRITE_DOCS=1 writes it"
+    );
 }

@@ -8,7 +8,9 @@ use std::{
 };
 
 use super::{BASE62, SCANNER, random};
-use crate::secrets::{FileOutcome, FileReport, KEY_FILE, KeyError, Keyed, Limits, TreeOptions, TreeSummary};
+use crate::secrets::{
+    FileOutcome, FileReport, KEY_FILE, KeyError, Keyed, Limits, TreeOptions, TreeSummary,
+};
 
 fn token(seed: u64) -> String {
     format!("glpat-{}", random(BASE62, 20, seed))
@@ -16,10 +18,19 @@ fn token(seed: u64) -> String {
 
 fn tree(root: &Path, everything: bool) -> (Vec<(PathBuf, bool)>, TreeSummary) {
     let reports = Mutex::new(Vec::new());
-    let options = TreeOptions { limits: Limits { bytes: 1 << 20 }, threads: None, everything };
+    let options = TreeOptions {
+        limits: Limits { bytes: 1 << 20 },
+        threads: None,
+        everything,
+    };
     let summary = SCANNER.scan_tree(&[root.to_owned()], &options, &|report: FileReport| {
         let path = report.path.strip_prefix(root).unwrap().to_owned();
-        reports.lock().unwrap().extend(report.found.iter().map(|found| (path.clone(), found.fixture)));
+        reports.lock().unwrap().extend(
+            report
+                .found
+                .iter()
+                .map(|found| (path.clone(), found.fixture)),
+        );
     });
     let mut found = reports.into_inner().unwrap();
     found.sort();
@@ -41,23 +52,61 @@ fn a_tree_is_searched_for_what_git_ignores_and_not_where_packages_are() {
     put(".git/config", line.as_bytes());
     put(".git/objects/ab/cd", line.as_bytes());
     put("node_modules/x/index.js", line.as_bytes());
-    put("build/CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55\n");
+    put(
+        "build/CACHEDIR.TAG",
+        b"Signature: 8a477f597d28d172789f06886806bc55\n",
+    );
     put("build/out.txt", line.as_bytes());
     put("src/tests/a.rs", line.as_bytes());
     put("app/.env.example", line.as_bytes());
     put("bin", &[b"\x7fELF\0\0", line.as_bytes()].concat());
-    put("long.txt", &[vec![b'\n'; 2 << 20], line.clone().into_bytes()].concat());
+    put(
+        "long.txt",
+        &[vec![b'\n'; 2 << 20], line.clone().into_bytes()].concat(),
+    );
     symlink(root.join(".env"), root.join("link")).unwrap();
-    rustix::fs::mknodat(rustix::fs::CWD, root.join("pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        root.join("pipe"),
+        rustix::fs::FileType::Fifo,
+        0o600.into(),
+        0,
+    )
+    .unwrap();
     let (found, summary) = tree(root, false);
-    let names: Vec<(&str, bool)> = found.iter().map(|(path, fixture)| (path.to_str().unwrap(), *fixture)).collect();
-    assert_eq!(names, [(".env", false), (".git/config", false), ("app/.env.example", true), ("src/tests/a.rs", true)]);
-    assert_eq!((summary.binary, summary.cut, summary.links, summary.special, summary.left_out), (1, 1, 1, 1, 3));
+    let names: Vec<(&str, bool)> = found
+        .iter()
+        .map(|(path, fixture)| (path.to_str().unwrap(), *fixture))
+        .collect();
+    assert_eq!(
+        names,
+        [
+            (".env", false),
+            (".git/config", false),
+            ("app/.env.example", true),
+            ("src/tests/a.rs", true)
+        ]
+    );
+    assert_eq!(
+        (
+            summary.binary,
+            summary.cut,
+            summary.links,
+            summary.special,
+            summary.left_out
+        ),
+        (1, 1, 1, 1, 3)
+    );
     let (found, summary) = tree(root, true);
     assert_eq!(found.len(), 7);
     assert_eq!(summary.left_out, 0);
     // Who names a directory of tests wants to know.
-    assert!(tree(&root.join("src/tests"), false).0.iter().all(|(_, fixture)| !fixture));
+    assert!(
+        tree(&root.join("src/tests"), false)
+            .0
+            .iter()
+            .all(|(_, fixture)| !fixture)
+    );
 }
 
 #[test]
@@ -65,16 +114,30 @@ fn a_file_that_is_mostly_a_hole_costs_no_more_than_its_limit() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("sparse");
     fs::File::create(&path).unwrap().set_len(1 << 30).unwrap();
-    let outcome = SCANNER.scan_file(&path, Limits::default(), &mut |_| panic!("nothing is in it"));
-    assert!(matches!(outcome, FileOutcome::Binary(seen) if seen.read <= 4 << 20), "{outcome:?}");
+    let outcome = SCANNER.scan_file(&path, Limits::default(), &mut |_| {
+        panic!("nothing is in it")
+    });
+    assert!(
+        matches!(outcome, FileOutcome::Binary(seen) if seen.read <= 4 << 20),
+        "{outcome:?}"
+    );
 }
 
 #[test]
 fn what_is_no_file_is_neither_waited_for_nor_followed() {
     let dir = tempfile::tempdir().unwrap();
-    let scan = |path: &Path| SCANNER.scan_file(path, Limits::default(), &mut |_| panic!("nothing is in it"));
+    let scan = |path: &Path| {
+        SCANNER.scan_file(path, Limits::default(), &mut |_| panic!("nothing is in it"))
+    };
     let pipe = dir.path().join("pipe");
-    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &pipe,
+        rustix::fs::FileType::Fifo,
+        0o600.into(),
+        0,
+    )
+    .unwrap();
     assert!(matches!(scan(&pipe), FileOutcome::Special));
     assert!(matches!(scan(Path::new("/dev/zero")), FileOutcome::Special));
     let link = dir.path().join("link");
@@ -101,7 +164,13 @@ fn a_file_that_grows_and_shrinks_meanwhile_is_read_to_an_end() {
         });
         for _ in 0..200 {
             let outcome = SCANNER.scan_file(&path, Limits::default(), &mut |_| {});
-            assert!(matches!(outcome, FileOutcome::Searched { .. } | FileOutcome::Binary(_)), "{outcome:?}");
+            assert!(
+                matches!(
+                    outcome,
+                    FileOutcome::Searched { .. } | FileOutcome::Binary(_)
+                ),
+                "{outcome:?}"
+            );
         }
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
@@ -117,13 +186,22 @@ fn the_key_is_made_once_and_not_used_where_others_may_read_it() {
     assert_eq!(first.hash(b"value"), again.hash(b"value"));
     assert_ne!(first.hash(b"value"), other.hash(b"value"));
     let path = dir.path().join(KEY_FILE);
-    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-    assert!(matches!(Keyed::load(dir.path()), Err(KeyError::Open { .. })));
+    assert!(matches!(
+        Keyed::load(dir.path()),
+        Err(KeyError::Open { .. })
+    ));
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(&path, "short").unwrap();
-    assert!(matches!(Keyed::load(dir.path()), Err(KeyError::Content { .. })));
+    assert!(matches!(
+        Keyed::load(dir.path()),
+        Err(KeyError::Content { .. })
+    ));
 }
 
 #[test]
