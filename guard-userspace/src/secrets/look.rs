@@ -62,6 +62,8 @@ pub(super) struct Looker<'s> {
     more: usize,
     /// Up to here names have been read.
     read: usize,
+    /// For each kind, up to here its form has matched: what begins within is part of that.
+    matched: Vec<usize>,
 }
 
 impl<'s> Looker<'s> {
@@ -87,6 +89,7 @@ impl<'s> Looker<'s> {
             finds: Vec::new(),
             more: 0,
             read: 0,
+            matched: vec![0; scanner.table.structured],
         }
     }
 
@@ -178,7 +181,7 @@ impl<'s> Looker<'s> {
             let Some(start) = hit.start.checked_sub(back) else {
                 return;
             };
-            if !form.glued && !self.begins(start) {
+            if start < self.matched[usize::from(kind)] || !form.glued && !self.begins(start) {
                 continue;
             }
             let text = window(self.bytes, start, form.longest);
@@ -194,6 +197,7 @@ impl<'s> Looker<'s> {
                 };
                 (found.range(), found.range())
             };
+            self.matched[usize::from(kind)] = start + whole.end;
             let after = self.bytes.get(start + whole.end);
             if after.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_') {
                 continue;
@@ -388,17 +392,20 @@ impl<'s> Looker<'s> {
         if self.place.sure_only || self.sealed || self.minified(hit.start) {
             return;
         }
-        let value = &self.bytes[found.value.clone()];
-        if self.public(value) {
+        let promise = Promise::of(&self.bytes[found.name.clone()]);
+        if promise == Promise::Nothing {
             return;
         }
-        let promise = Promise::of(&self.bytes[found.name.clone()]);
-        if promise != Promise::Nothing
-            && let Some(kind) = self.of_path.iter().copied().find(|kind| {
-                let form = self.form(*kind);
-                form.whole.is_match(value) && self.fits(form, found.value.clone(), 0)
-            })
-        {
+        if promise != Promise::Perhaps && !found.quoted {
+            // No name begins within a value; else a run of them would be read from each anew.
+            self.read = found.value.end;
+        }
+        let value = &self.bytes[found.value.clone()];
+        let of_path = self.of_path.iter().copied().find(|kind| {
+            let form = self.form(*kind);
+            form.whole.is_match(value) && self.fits(form, found.value.clone(), 0)
+        });
+        if let Some(kind) = of_path {
             self.read = found.value.end;
             self.guess(found, kind, (NEAR, REACH as u16));
             return;
@@ -420,6 +427,9 @@ impl<'s> Looker<'s> {
     }
 
     fn guess(&mut self, found: Assignment, kind: u16, rank: (u8, u16)) {
+        if self.public(&self.bytes[found.value.clone()]) {
+            return;
+        }
         self.add(Find {
             range: found.value,
             kind,

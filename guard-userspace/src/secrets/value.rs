@@ -227,12 +227,19 @@ fn sequential(value: &[u8]) -> bool {
 /// A value beside a telling name that nobody would call a word, a reference or a path. `loose` for names of passwords,
 /// which people choose.
 pub(super) fn is_secret(value: &[u8], loose: bool) -> bool {
+    // What costs least first: most values that come here are words.
+    let digits = value.iter().filter(|byte| byte.is_ascii_digit()).count();
+    if !(8..=1024).contains(&value.len())
+        || digits == value.len()
+        || digits == 0 && value.len() < 32
+        || !value.iter().all(u8::is_ascii_graphic)
+    {
+        return false;
+    }
     let Ok(text) = std::str::from_utf8(value) else {
         return false;
     };
-    if !(8..=1024).contains(&value.len())
-        || !value.iter().all(u8::is_ascii_graphic)
-        || names::harmless(text)
+    if names::harmless(text)
         || names::path(text)
         || refers(text)
         || stands_for_another(value)
@@ -245,10 +252,7 @@ pub(super) fn is_secret(value: &[u8], loose: bool) -> bool {
     {
         return false;
     }
-    let digits = value.iter().filter(|byte| byte.is_ascii_digit()).count();
-    if digits == 0 && !(value.len() >= 32 && names::entropy(value) >= 4.3 && !wordy(value))
-        || digits == value.len()
-    {
+    if digits == 0 && (names::entropy(value) < 4.3 || wordy(value)) {
         return false;
     }
     if names::uuid(text) {
