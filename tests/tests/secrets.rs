@@ -174,7 +174,22 @@ fn measure(seed: u64) -> (f64, f64) {
         "{in_fixtures} of {}",
         corpus.in_fixtures
     );
-    // No value is told, whatever the shape of the report.
+    (recall, precision)
+}
+
+#[test]
+fn of_a_thousand_secrets_among_look_alikes_hardly_one_is_missed_or_made_up() {
+    for seed in [1, 2, 3] {
+        let (recall, precision) = measure(seed);
+        assert!(recall >= 0.98, "seed {seed}: recall {recall}");
+        assert!(precision >= 0.98, "seed {seed}: precision {precision}");
+    }
+}
+
+#[test]
+fn no_value_is_told_whatever_the_shape_of_the_report() {
+    let dir = TempDir::new().unwrap();
+    let corpus = corpus::write(dir.path(), 7, 600, 300).unwrap();
     let outputs = [
         scan(dir.path(), &["."]),
         scan(dir.path(), &["--sarif", "."]),
@@ -190,16 +205,6 @@ fn measure(seed: u64) -> (f64, f64) {
                 .collect();
             assert!(end.len() < 12 || !told.contains(&end), "a value is told");
         }
-    }
-    (recall, precision)
-}
-
-#[test]
-fn of_a_thousand_secrets_among_look_alikes_hardly_one_is_missed_or_made_up() {
-    for seed in [1, 2, 3] {
-        let (recall, precision) = measure(seed);
-        assert!(recall >= 0.98, "seed {seed}: recall {recall}");
-        assert!(precision >= 0.98, "seed {seed}: precision {precision}");
     }
 }
 
