@@ -16,6 +16,7 @@ mod journal;
 mod offline;
 pub(crate) mod render;
 mod run;
+mod scan;
 mod screen;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ pub use self::{
         DoctorCheck, DoctorReport, Events, Lacking, Offline, TestCase, TestEvent, TestReport,
         VerifyReport,
     },
+    scan::{Finding, ScanArgs, ScanReport, Unreadable},
 };
 use self::{
     args::{Cli, Command, NotACommand, PolicyCommand},
@@ -143,6 +145,7 @@ impl Guardctl<'_> {
             }
             Command::Top => return top::run(&self.cli.socket, self.cli.json, self.screen),
             Command::Doctor => return self.doctor(),
+            Command::Scan(args) => return self.scan(args),
             Command::Digest { since } => return self.digest(*since),
             Command::Init(args) => {
                 return self.said((self.offline.init)(args).map_err(Failure::No));
@@ -394,6 +397,7 @@ fn request(command: &Command) -> Option<Request> {
         | Command::Ci(_)
         | Command::Top
         | Command::Doctor
+        | Command::Scan(_)
         | Command::Verify { .. }
         | Command::Report { .. }
         | Command::Replay { .. } => return None,

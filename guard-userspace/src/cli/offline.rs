@@ -5,7 +5,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::args::InitArgs;
+use super::{
+    args::InitArgs,
+    scan::{ScanArgs, ScanReport},
+};
 use crate::{event::Event, journal::Against, replay::Replayed};
 
 /// What the binary hands in.
@@ -28,6 +31,8 @@ pub struct Offline {
     /// is wrong, and where.
     pub replay:
         fn(events: Events, policy: &Path, session: Option<&str>) -> Result<Replayed, String>,
+    /// `scan`: secrets in files, or why nothing was searched.
+    pub scan: fn(&ScanArgs) -> Result<ScanReport, String>,
     /// `report` and `replay`: the journal's events in a state directory, oldest first; a line that cannot be read is an error among
     /// them.
     pub journal: fn(state_dir: &Path) -> Result<Events, String>,

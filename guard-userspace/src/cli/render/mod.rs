@@ -7,7 +7,7 @@ mod pending;
 mod replayed;
 mod sessions;
 mod status;
-mod table;
+pub(super) mod table;
 mod tested;
 
 use std::time::Duration;
