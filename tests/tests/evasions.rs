@@ -470,8 +470,8 @@ impl Stage {
     fn says_unseen(&self, technique: &Technique) -> Result<(), String> {
         let sessions = self.guard.json(&["sessions", "--all"]);
         let all = sessions["sessions"].as_array().into_iter().flatten();
-        let of_it = all.filter(|session| session["agent"] == technique.id);
-        let Some(id) = of_it.last().and_then(|session| session["id"].as_str()) else {
+        let mut of_it = all.filter(|session| session["agent"] == technique.id);
+        let Some(id) = of_it.next_back().and_then(|session| session["id"].as_str()) else {
             return Err(format!("no session of it: {sessions}"));
         };
         // The session has ended when its last process has, and what is told of that comes first.

@@ -100,7 +100,7 @@ fn guard_does_on_this_kernel_what_status_says_it_does() {
 
     // Files: by inode whatever the name, by pattern, across the process's children.
     let linked = place.path("innocent");
-    std::fs::hard_link(&noted, &linked).unwrap();
+    fs::hard_link(&noted, &linked).unwrap();
     tool.must(&open(&linked));
     let deep = place.file("deep/key.pem", "x");
     tool.must(&format!("run cat {}", deep.display()));

@@ -95,7 +95,7 @@ fn a_policys_cases_say_what_the_kernel_does() {
         ));
     }
     assert_eq!(seen, ["flag", "allow", "allow", "deny"]);
-    place.file("cases-policy.toml", &policy.to_string());
+    place.file("cases-policy.toml", &policy);
     let cases = place.file("cases.toml", &format!("{text}]\n"));
     let cases = cases.to_str().unwrap();
     let said = guard.ctl(&["policy", "test", cases]);

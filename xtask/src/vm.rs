@@ -156,7 +156,7 @@ pub(crate) fn sample() -> Vec<Guest> {
 /// Enough for every test.
 const LARGE: &str = "1024";
 /// Enough for all but the storms.
-const SMALL: &str = "768";
+const SMALL: &str = "896";
 
 /// A second guest at once has to wait until nothing else uses the processors: beside the tests of this machine, two took
 /// more than twice as long as one after the other.

@@ -39,7 +39,7 @@ impl Engine {
         let stopped = fields.flags & FLAG_STOPPED != 0;
         let running = !stopped || fields.flags & FLAG_JOB != 0;
         if fields.flags & FLAG_FOLLOWED != 0 {
-            self.follow(id, fields.session, running);
+            self.follow(id, fields.ppid, fields.session, running);
             self.look_at_candidate(id, 0, running);
         } else {
             self.look_at_candidate(id, fields.session, running);
@@ -51,11 +51,15 @@ impl Engine {
 
     /// A server that a session has reached has started this program, most likely for it: it belongs to the session
     /// from here on.
-    fn follow(&mut self, id: Id, session: u32, running: bool) {
-        let Some(stat) = process::stat(id.pid).filter(|stat| stat.id == id && stat.is_alive())
+    fn follow(&mut self, id: Id, parent: u32, session: u32, running: bool) {
+        let Some(mut stat) = process::stat(id.pid).filter(|stat| stat.id == id && stat.is_alive())
         else {
             return;
         };
+        // As it was at the exec: a shim's first process does not wait for the second.
+        if parent != 0 {
+            stat.parent = parent;
+        }
         let lives = |s: &Session| s.ended_ns.is_none();
         if self.kernel.tables.task(id.pid).is_some_and(|task| Id::new(id.pid, task.start_ns) == id)
             || self.follow_container(&stat, running)

@@ -543,7 +543,8 @@ impl Engine {
     /// A conduit that is still the same process.
     fn conduit(&mut self, pid: u32) -> Option<&Conduit> {
         let id = self.containers.conduits.get(&pid)?.id;
-        if process::stat(pid).is_none_or(|stat| stat.id != id) {
+        // One that has just ended was there when it started what is asked about.
+        if process::stat(pid).is_some_and(|stat| stat.id != id) {
             self.forget_conduit(pid);
             return None;
         }

@@ -118,7 +118,8 @@ impl Engine {
             };
             let (hosts, sockets) = (parent.hosts.clone(), parent.sockets.clone());
             if let Err(error) = self.kernel.tap(pid, &libraries) {
-                tracing::debug!(pid, error, "a child could not be tapped");
+                let exe = process::exe(pid).map(|path| path.display().to_string());
+                self.not_tapped(pid, session, exe.as_deref(), None, &error);
                 continue;
             }
             let tapped = Tapped {

@@ -131,7 +131,7 @@ pub(super) fn next_map(id: u32) -> Option<u32> {
 /// Returns when no program runs any more that was running at the call, on any processor: each has ended, also one
 /// that was preempted in its middle. That is what the kernel promises to whoever changes a map of maps
 /// (`maybe_wait_bpf_programs`), and to nobody else who cannot load a module.
-/// <https://github.com/torvalds/linux/commit/1ae80cf31938c8f77c37a29bbe29e7f1cd492be8>
+/// <https://github.com/torvalds/linux/blob/v6.12/kernel/bpf/syscall.c>
 ///
 /// # Errors
 /// What the kernel says; then nothing has been waited for.

@@ -123,7 +123,7 @@ impl<'a> Replay<'a> {
         let Some(name) = event.session.as_deref() else {
             return;
         };
-        // The clock of another boot may be behind.
+        // The clock begins anew with each boot, which no session outlives.
         let now_ns = event.mono_ns.unwrap_or(self.last_ns).max(1);
         self.last_ns = now_ns;
         let object = |key: &str| event.object.as_ref().and_then(|object| object.get(key));

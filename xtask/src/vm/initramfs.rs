@@ -48,6 +48,9 @@ echo $status >/dev/ttyS2
 poweroff -f
 "#;
 
+/// Where the test programs are in it; `/init` looks there.
+const TESTS: &str = "guard/deps/";
+
 /// Writes it to `target`. `test_args` go to each of the test programs.
 pub(super) fn build(
     target: &Path,
@@ -96,7 +99,7 @@ pub(super) fn build(
     }
     for program in programs {
         let name = program.file_name().context("a program has a name")?;
-        tree.program(&format!("guard/deps/{}", name.to_string_lossy()), program)?;
+        tree.program(&format!("{TESTS}{}", name.to_string_lossy()), program)?;
     }
     tree.file(
         "etc/passwd",
@@ -192,12 +195,18 @@ impl Tree {
         self.0.insert(path.to_owned(), Node::Link(to.to_owned()));
     }
 
-    /// A program without its debug information, and the libraries that it is linked with.
+    /// A program without its debug information, and the libraries that it is linked with; one of the test programs without
+    /// its symbols too, which are a quarter of it: what is unpacked may take no more than half of a guest's memory.
     fn program(&mut self, path: &str, from: &Path) -> Result<()> {
+        let strip = if path.starts_with(TESTS) {
+            "--strip-all"
+        } else {
+            "--strip-debug"
+        };
         let stripped = workspace::tools_dir()?.join("vm/stripped");
         shell::output(
             Command::new("strip")
-                .args(["--strip-debug", "-o"])
+                .args([strip, "-o"])
                 .arg(&stripped)
                 .arg(from),
         )?;

@@ -145,7 +145,7 @@ impl Library {
             return Err(failed("SSL_connect"));
         }
         Ok(Connection {
-            library: self,
+            tls: self,
             ssl,
             _stream: stream,
         })
@@ -154,7 +154,7 @@ impl Library {
 
 /// It is never freed: the process ends soon.
 pub(super) struct Connection {
-    library: Library,
+    tls: Library,
     ssl: Pointer,
     _stream: TcpStream,
 }
@@ -163,13 +163,13 @@ impl Connection {
     /// Writes so many bytes a call, and gives what comes back first.
     pub(super) fn ask(&self, bytes: &[u8], at_once: usize) -> io::Result<Vec<u8>> {
         for piece in bytes.chunks(at_once) {
-            let written = (self.library.write)(self.ssl, piece.as_ptr(), piece.len() as c_int);
+            let written = (self.tls.write)(self.ssl, piece.as_ptr(), piece.len() as c_int);
             if written != piece.len() as c_int {
                 return Err(io::Error::other("SSL_write failed"));
             }
         }
         let mut answer = vec![0; 4096];
-        let length = (self.library.read)(self.ssl, answer.as_mut_ptr(), answer.len() as c_int);
+        let length = (self.tls.read)(self.ssl, answer.as_mut_ptr(), answer.len() as c_int);
         if length <= 0 {
             return Err(io::Error::other("SSL_read failed"));
         }
