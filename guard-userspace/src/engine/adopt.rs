@@ -234,11 +234,13 @@ impl Engine {
             trail: std::collections::VecDeque::new(),
             evidence: std::collections::VecDeque::new(),
             untapped: std::collections::VecDeque::new(),
+            environment: Vec::new(),
         };
         if let Err(error) = self.enter(&session) {
             return Err(self.not_begun(&session.agent, &error.to_string()));
         }
         self.sessions.insert(id, session);
+        self.search_files_of(id);
         let above = process::stat(root.pid).map_or(0, |stat| stat.parent);
         self.tag(root, id, above);
         if running {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{event::Event, process::Id};
+use crate::{event::Event, process::Id, wire::EnvironmentInfo};
 
 /// Touches that are kept to rebuild the rules' progress after a restart or a reload.
 const TRAIL: usize = 256;
@@ -89,6 +89,9 @@ pub struct Session {
     /// Processes whose requests could not be read, a line each; the last ones.
     #[serde(default)]
     pub untapped: VecDeque<String>,
+    /// Variables with secrets that its first process was started with.
+    #[serde(default)]
+    pub environment: Vec<EnvironmentInfo>,
 }
 
 impl Session {

@@ -103,7 +103,7 @@ impl Stream {
     ) -> &'a [u8] {
         match &mut self.state {
             State::Head(lines) => {
-                let (begins, rest) = lines.take(bytes, self.number);
+                let (begins, rest) = lines.take(bytes, self.number, known);
                 match begins {
                     Begins::NotYet => {}
                     Begins::Two => self.state = State::Two(Box::default()),

@@ -15,6 +15,7 @@ use super::{
     settings,
     spared::{self, SparedHost},
 };
+use crate::secrets;
 
 /// How long a hold waits when the rule does not say.
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
@@ -84,7 +85,8 @@ pub(super) fn read(parts: &[Part]) -> Result<Policy, PolicyError> {
             .or(mode);
     }
     let agents = agents(&tops)?;
-    let (groups, labels) = labels(&tops, LABEL)?;
+    let (groups, mut labels) = labels(&tops, LABEL)?;
+    labels_of_secrets(&tops, &mut labels)?;
     let rules = rules(&tops, RULE, &labels)?;
     Ok(Policy {
         parts: parts.to_vec(),
@@ -277,6 +279,28 @@ fn agents(tops: &[Table<'_>]) -> Result<Vec<Agent>, PolicyError> {
         });
     }
     Ok(agents)
+}
+
+/// Labels of secrets, which need no table: those that rules name.
+fn labels_of_secrets(tops: &[Table<'_>], labels: &mut Vec<String>) -> Result<(), PolicyError> {
+    for table in tables_of(tops, "rule", "[[rule]]")? {
+        for step in table.strings("when")? {
+            if labels.contains(&step.text) || secrets::meaning(&step.text).is_none() {
+                continue;
+            }
+            labels.push(step.text);
+            if labels.len() > MAX_LABELS {
+                let mistake = Mistake::TooMany {
+                    what: "labels".into(),
+                    count: labels.len(),
+                    most: MAX_LABELS,
+                    hint: "; each \"secret:…\" that a rule names is one",
+                };
+                return Err(table.document.error(step.span, mistake));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The labels of all files, of which a table may have the keys `known`.
@@ -694,10 +718,19 @@ fn steps(table: &Table<'_>, rule: &str, labels: &[String]) -> Result<Vec<String>
             let mistake = Mistake::UnknownLabel {
                 label: step.text.clone(),
                 rule: rule.to_owned(),
-                near: nearest(&step.text, labels.iter().map(String::as_str)),
+                near: nearest(&step.text, labels.iter().map(String::as_str))
+                    .or_else(|| nearest_secret(&step.text)),
             };
             return Err(table.document.error(step.span.clone(), mistake));
         }
     }
     Ok(steps.into_iter().map(|step| step.text).collect())
+}
+
+/// The label of a secret that may have been meant.
+fn nearest_secret(label: &str) -> Option<String> {
+    let (general, provider) = label.rsplit_once(':')?;
+    secrets::meaning(general)?;
+    let near = nearest(provider, secrets::providers().iter().map(String::as_str))?;
+    Some(format!("{general}:{near}"))
 }

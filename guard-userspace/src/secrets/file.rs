@@ -71,24 +71,9 @@ impl Scanner {
         limits: Limits,
         sink: &mut impl FnMut(Found),
     ) -> FileOutcome {
-        // A device must not even be opened: a tape would be wound back.
-        match std::fs::symlink_metadata(path) {
-            Ok(found) if found.file_type().is_symlink() => return FileOutcome::Gone,
-            Ok(found) if special(&found) => return FileOutcome::Special,
-            Ok(_) => {}
-            Err(error) => return failed(error),
-        }
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = std::fs::OpenOptions::new()
-            .read(true)
-            .custom_flags(flags.bits().cast_signed())
-            .open(path);
-        match file {
+        match open_to_scan(path) {
             Ok(file) => self.scan_open_file(&file, path, limits, sink),
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
-                FileOutcome::Gone
-            }
-            Err(error) => failed(error),
+            Err(outcome) => outcome,
         }
     }
 
@@ -126,6 +111,29 @@ impl Scanner {
         drop(buffer);
         outcome
     }
+}
+
+/// Opens the file at `path`, or says what comes of it. Neither waits nor follows a link.
+pub(super) fn open_to_scan(path: &Path) -> Result<File, FileOutcome> {
+    // A device must not even be opened: a tape would be wound back.
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_symlink() => return Err(FileOutcome::Gone),
+        Ok(found) if special(&found) => return Err(FileOutcome::Special),
+        Ok(_) => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path);
+    file.map_err(|error| {
+        if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
+            FileOutcome::Gone
+        } else {
+            failed(error)
+        }
+    })
 }
 
 fn special(found: &std::fs::Metadata) -> bool {

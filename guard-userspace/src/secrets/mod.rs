@@ -6,7 +6,7 @@
 //! the value that all of its kind share; the value itself goes nowhere, and buffers are wiped.
 //!
 //! `policy/secrets.toml` is the table of forms, `structured` what needs code, `value` what does not count. The daemon
-//! uses [`Scanner::scan_file`] and, for requests, [`Scanner::tokens_in`] with [`Keyed::hash`]; guardctl
+//! uses [`Watch`] and, for requests, [`Scanner::tokens_in`] with [`Keyed::hash`]; guardctl
 //! [`Scanner::scan_tree`].
 
 mod assign;
@@ -14,6 +14,7 @@ mod check;
 mod file;
 mod hex;
 mod key;
+mod labels;
 mod look;
 mod place;
 mod structured;
@@ -24,6 +25,7 @@ mod text;
 mod tokens;
 mod tree;
 mod value;
+mod watch;
 
 use std::{fmt, ops::Range, path::Path, sync::Arc};
 
@@ -33,10 +35,12 @@ use serde::Serialize;
 pub use self::{
     file::{FileOutcome, Limits, Seen},
     key::{Hash, KEY_FILE, KeyError, Keyed},
+    labels::{FOREIGN, Meaning, SECRET, USES, labels_of, meaning, providers},
     place::{FIXTURES, is_fixture},
     table::{Kind, TableError},
-    tokens::Token,
+    tokens::{Token, tokens_of},
     tree::{FileReport, LEFT_OUT, TreeOptions, TreeSummary},
+    watch::{Brief, Opened, REPORTS, Report, ScannedFile, Variable, Walked, Watch, WatchLimits},
 };
 use self::{
     look::Looker,

@@ -1,6 +1,6 @@
 //! The kinds of secrets: those of `policy/secrets.toml`, and those that code recognises.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use regex::bytes::{Regex, RegexBuilder};
 use serde::Deserialize;
@@ -119,6 +119,29 @@ pub(super) struct Table {
     pub public: Vec<Regex>,
     /// SHA-256 of values that documentation publishes.
     pub documented: Vec<[u8; 32]>,
+}
+
+/// Names of all providers, without compiling anything.
+pub(super) fn providers() -> BTreeSet<String> {
+    #[derive(Deserialize)]
+    struct Names {
+        kinds: Vec<Name>,
+    }
+    #[derive(Deserialize)]
+    struct Name {
+        provider: String,
+    }
+    // A test reads the built-in table.
+    let named = toml::from_str::<Names>(BUILT_IN).map_or_else(|_| Vec::new(), |table| table.kinds);
+    named
+        .into_iter()
+        .map(|kind| kind.provider)
+        .chain(
+            structured::KINDS
+                .iter()
+                .map(|kind| kind.provider.to_owned()),
+        )
+        .collect()
 }
 
 fn compile(form: &str) -> Result<Regex, regex::Error> {

@@ -45,8 +45,13 @@ impl Scanner {
     /// characters, undone of percent and JSON escapes, and what is left of them after a colon or an equals sign. In no
     /// case is more read than the text itself, some pieces twice.
     pub fn tokens_in<'t>(&self, text: &'t [u8]) -> impl Iterator<Item = Token<'t>> + use<'t> {
-        Pieces { text, at: 0 }.flat_map(move |piece| variants(text, piece))
+        tokens_of(text)
     }
+}
+
+/// The same without a scanner, which it does not need.
+pub fn tokens_of(text: &[u8]) -> impl Iterator<Item = Token<'_>> {
+    Pieces { text, at: 0 }.flat_map(move |piece| variants(text, piece))
 }
 
 /// Runs of what is neither blank nor a delimiter.

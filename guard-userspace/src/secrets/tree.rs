@@ -288,7 +288,11 @@ impl Scanner {
 }
 
 fn left_out(entry: &DirEntry) -> bool {
-    let path = entry.path();
+    is_left_out(entry.path())
+}
+
+/// Whether a directory is one that packages, compilers or caches fill.
+pub(super) fn is_left_out(path: &Path) -> bool {
     LEFT_OUT.iter().any(|name| path.ends_with(name)) || is_cache(path)
 }
 

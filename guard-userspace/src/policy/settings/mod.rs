@@ -4,6 +4,7 @@
 mod journal;
 mod notify;
 pub(super) mod schema;
+mod secrets;
 mod telemetry;
 
 use serde::{Deserialize, Serialize};
@@ -12,12 +13,15 @@ use self::notify::{address, bad, inner, path, secret};
 pub use self::{
     journal::Journal,
     notify::{Desktop, Notify, Slack, SlackAnswers, SlackTo, Terminal, Webhook},
+    secrets::Secrets,
     telemetry::{Journald, Listen, Metrics, Otlp, Which},
 };
 use super::{error::PolicyError, read::Table};
 
 /// Keys of the policy's top that are read here.
-pub(super) const KEYS: &[&str] = &["journal", "notify", "metrics", "otlp", "journald"];
+pub(super) const KEYS: &[&str] = &[
+    "journal", "notify", "metrics", "otlp", "journald", "secrets",
+];
 
 /// The tables, all of which may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -37,6 +41,9 @@ pub struct Settings {
     /// `[journald]`: events for systemd's journal.
     #[serde(default)]
     pub journald: Option<Journald>,
+    /// `[secrets]`: which files are searched for secrets.
+    #[serde(default)]
+    pub secrets: Secrets,
 }
 
 impl Settings {
@@ -59,6 +66,7 @@ pub(super) fn read(tops: &[Table<'_>]) -> Result<Settings, PolicyError> {
         metrics: last(tops, "metrics", telemetry::metrics)?,
         otlp: last(tops, "otlp", telemetry::otlp)?,
         journald: last(tops, "journald", telemetry::journald)?,
+        secrets: last(tops, "secrets", secrets::read)?,
     })
 }
 
