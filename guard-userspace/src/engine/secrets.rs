@@ -233,8 +233,13 @@ impl Engine {
         let keyed =
             Keyed::load_or_make(&self.options.state_dir).map_err(|error| error.to_string())?;
         let (sender, reports) = mpsc::channel(REPORTS);
-        let watch =
-            Watch::start(keyed.clone(), limits, sender).map_err(|error| error.to_string())?;
+        let watch = Watch::start(
+            keyed.clone(),
+            limits,
+            self.options.state_dir.clone(),
+            sender,
+        )
+        .map_err(|error| error.to_string())?;
         self.secrets.watch = Some((watch, limits));
         self.secrets.reports = Some(reports);
         self.secrets.values = Some(Arc::new(Values::new(keyed)));
@@ -492,7 +497,16 @@ impl Engine {
     fn labels_of_secrets(&self, secrets: &[Brief]) -> u64 {
         labels_of(secrets.iter().map(|one| &*one.provider), false)
             .iter()
-            .fold(0, |mask, label| mask | self.bits.mask(label))
+            .fold(0, |mask, label| mask | self.bit_of(label))
+    }
+
+    /// A label of the policy in force as a bit; names that an earlier one had have bits as well.
+    fn bit_of(&self, label: &str) -> u64 {
+        if self.policy.labels.iter().any(|name| name == label) {
+            self.bits.mask(label)
+        } else {
+            0
+        }
     }
 
     /// Gives a file its labels in the policy in force.
@@ -653,10 +667,10 @@ impl Engine {
             let holders = values.holders(hash);
             let providers = holders.iter().map(|(provider, _)| &**provider);
             for label in labels_of(providers, true) {
-                labels |= self.bits.mask(&label);
+                labels |= self.bit_of(&label);
             }
             if self.is_foreign(session, &holders) {
-                labels |= self.bits.mask(FOREIGN);
+                labels |= self.bit_of(FOREIGN);
             }
         }
         labels

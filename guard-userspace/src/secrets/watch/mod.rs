@@ -181,18 +181,19 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Starts the threads.
+    /// Starts the threads, which never look at what is at or below `except`: guardd writes there.
     ///
     /// # Errors
     /// When there is no inotify, or no thread.
     pub fn start(
         keyed: Keyed,
         limits: WatchLimits,
+        except: PathBuf,
         reports: mpsc::Sender<Report>,
     ) -> io::Result<Self> {
         let (ends, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let (sender, receiver) = orders::sync_channel(ORDERS);
-        let shared = Arc::new(Shared::new(Notices::new()?, keyed, limits, reports));
+        let shared = Arc::new(Shared::new(Notices::new()?, keyed, limits, except, reports));
         let spawn = |name: &str, work: Box<dyn FnOnce(&Shared) + Send>| {
             let shared = Arc::clone(&shared);
             thread::Builder::new()

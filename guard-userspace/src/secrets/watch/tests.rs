@@ -35,7 +35,13 @@ struct Scene {
 impl Scene {
     fn new(limits: WatchLimits) -> Self {
         let (sender, reports) = mpsc::channel(REPORTS);
-        let watch = Watch::start(Keyed::random().unwrap(), limits, sender).unwrap();
+        let watch = Watch::start(
+            Keyed::random().unwrap(),
+            limits,
+            "/nonexistent/state".into(),
+            sender,
+        )
+        .unwrap();
         Self {
             watch,
             reports,

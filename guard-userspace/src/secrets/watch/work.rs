@@ -48,6 +48,8 @@ pub(super) struct Shared {
     scanner: OnceLock<Option<Arc<Scanner>>>,
     keyed: Keyed,
     limits: WatchLimits,
+    /// What is never looked at, with all below it.
+    except: PathBuf,
     reports: mpsc::Sender<Report>,
 }
 
@@ -60,6 +62,7 @@ impl Shared {
         notices: Notices,
         keyed: Keyed,
         limits: WatchLimits,
+        except: PathBuf,
         reports: mpsc::Sender<Report>,
     ) -> Self {
         Self {
@@ -70,6 +73,7 @@ impl Shared {
             scanner: OnceLock::new(),
             keyed,
             limits,
+            except,
             reports,
         }
     }
@@ -179,7 +183,7 @@ impl Shared {
         let Some((_, tree)) = queue.tree_of(&opened.path) else {
             return;
         };
-        if is_left_out_below(&tree.top, &opened.path) {
+        if opened.path.starts_with(&self.except) || is_left_out_below(&tree.top, &opened.path) {
             return;
         }
         if writes_anew(opened.flags) {
@@ -203,6 +207,7 @@ impl Shared {
                     Notice::Gone(path, lives) => gone.push((path, lives)),
                     Notice::Directory(path) => {
                         if let Some((number, tree)) = queue.tree_of(&path)
+                            && !path.starts_with(&self.except)
                             && !is_left_out_below(&tree.top, &path.join("any"))
                         {
                             queue.add_directories(number, vec![path]);
@@ -298,7 +303,9 @@ impl Shared {
             };
             let path = entry.path();
             if kind.is_dir() {
-                if entry.metadata().is_ok_and(|found| found.dev() == device) && !is_left_out(&path)
+                if path != self.except
+                    && entry.metadata().is_ok_and(|found| found.dev() == device)
+                    && !is_left_out(&path)
                 {
                     inside.push(path);
                 }
