@@ -244,6 +244,30 @@ fn a_file_that_was_opened_before_it_was_searched_becomes_a_late_fact() {
 }
 
 #[test]
+fn what_was_known_is_known_again_after_a_restart() {
+    let place = Place::new();
+    let mut guard = Guard::new(&place, &policy());
+    let notes = place.file("shop/notes.txt", &line(&token(11)));
+    let mut tool = tool_in(&guard, &place.path("shop"));
+    until_known(&guard, &mut tool, &notes);
+    // Where it works is where it began.
+    tool.must("cd /");
+    guard.make_way();
+    guard.start();
+    let before = guard.events_now().last().unwrap().seq();
+    let again = eventually("the kernel knows the file again", || {
+        open(&mut tool, &notes);
+        let mut facts = guard
+            .events_now()
+            .into_iter()
+            .filter(|event| event.seq() > before);
+        facts.find(|event| is_fact(event, &notes, false))
+    });
+    assert_eq!(again["object"]["secrets"][0]["line"], 2, "{again:?}");
+    nothing_is_kept(&guard, &[&token(11)]);
+}
+
+#[test]
 fn secrets_in_the_environment_are_listed_by_name() {
     let place = Place::new();
     let guard = Guard::new(&place, &policy());

@@ -234,6 +234,7 @@ impl Engine {
             trail: std::collections::VecDeque::new(),
             evidence: std::collections::VecDeque::new(),
             untapped: std::collections::VecDeque::new(),
+            tree: None,
             environment: Vec::new(),
         };
         if let Err(error) = self.enter(&session) {

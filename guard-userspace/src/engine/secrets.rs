@@ -27,8 +27,8 @@ use crate::{
     kernel::{LabelledFile, kernel_dev},
     process::{self, Id},
     secrets::{
-        Brief, FOREIGN, Keyed, Meaning, Opened, REPORTS, Report, ScannedFile, Variable, Walked,
-        Watch, WatchLimits, labels_of, meaning,
+        Beginner, Brief, FOREIGN, Keyed, Meaning, Opened, REPORTS, Report, ScannedFile, Variable,
+        Walked, Watch, WatchLimits, labels_of, meaning,
     },
     wire::EnvironmentInfo,
 };
@@ -65,6 +65,26 @@ struct Tree {
     unused_ns: Option<u64>,
 }
 
+/// Where a session works.
+#[derive(Debug)]
+enum Work {
+    /// Nobody has said yet.
+    Unknown,
+    /// In this tree.
+    In(PathBuf),
+    /// In none that could be searched.
+    Nowhere(String),
+}
+
+impl Work {
+    fn tree(&self) -> Option<&PathBuf> {
+        match self {
+            Self::In(top) => Some(top),
+            Self::Unknown | Self::Nowhere(_) => None,
+        }
+    }
+}
+
 /// See the module's text.
 #[derive(Debug, Default)]
 pub(super) struct Secrets {
@@ -72,8 +92,8 @@ pub(super) struct Secrets {
     reports: Option<mpsc::Receiver<Report>>,
     values: Option<Arc<Values>>,
     trees: BTreeMap<PathBuf, Tree>,
-    /// Which tree a session works in; `None` while that is not known, or where it has none.
-    of_session: BTreeMap<u32, Option<PathBuf>>,
+    /// Where sessions work.
+    of_session: BTreeMap<u32, Work>,
     files: HashMap<FileId, HoldingFile>,
     paths: HashMap<PathBuf, FileId>,
     /// Files and opens for which there was no room.
@@ -150,6 +170,11 @@ impl Secrets {
                      room for them: raise fs.inotify.max_user_watches",
                     walked.unwatched, walked.directories
                 ));
+            }
+        }
+        for (id, work) in &self.of_session {
+            if let Work::Nowhere(why) = work {
+                notes.push(format!("secrets in the files of s-{id}: {why}"));
             }
         }
         if self.beyond > 0 {
@@ -277,12 +302,21 @@ impl Engine {
         let Some(session) = self.sessions.get(&id) else {
             return;
         };
-        let root = session.root_id();
-        if self.secrets.of_session.contains_key(&id) || !watch.session(id, root.pid, root.start) {
-            // Without room for it now there is at the next look.
+        if self.secrets.of_session.contains_key(&id) {
             return;
         }
-        self.secrets.of_session.insert(id, None);
+        let root = session.root_id();
+        let beginner = Beginner {
+            session: id,
+            pid: root.pid,
+            start: root.start,
+            tree: session.tree.clone(),
+        };
+        if !watch.session(beginner) {
+            // There is room at the next look.
+            return;
+        }
+        self.secrets.of_session.insert(id, Work::Unknown);
         self.tell_opens_of(id);
     }
 
@@ -326,20 +360,19 @@ impl Engine {
             .secrets
             .of_session
             .iter()
-            .filter(|(_, top)| top.as_ref().is_some_and(|top| !is_walked(top)))
+            .filter(|(_, work)| match work {
+                Work::Unknown => true,
+                Work::In(top) => !is_walked(top),
+                Work::Nowhere(_) => false,
+            })
             .map(|(id, _)| *id)
             .collect();
         for id in under_way {
             self.tell_opens_of(id);
         }
         let now = clock::monotonic_ns();
-        let used: BTreeSet<PathBuf> = self
-            .secrets
-            .of_session
-            .values()
-            .flatten()
-            .cloned()
-            .collect();
+        let works = self.secrets.of_session.values();
+        let used: BTreeSet<PathBuf> = works.filter_map(Work::tree).cloned().collect();
         let mut left = Vec::new();
         for (top, tree) in &mut self.secrets.trees {
             if tree.is_root || used.contains(top) {
@@ -411,13 +444,19 @@ impl Engine {
                 }
             }
             Report::Session(id, Ok(top)) => {
-                if let Some(of_session) = self.secrets.of_session.get_mut(&id) {
-                    *of_session = Some(top.clone());
+                if let Some(work) = self.secrets.of_session.get_mut(&id) {
+                    *work = Work::In(top.clone());
+                    if let Some(session) = self.sessions.get_mut(&id) {
+                        session.tree = Some(top.clone());
+                        self.dirty = true;
+                    }
                     self.search_tree(top);
                 }
             }
             Report::Session(id, Err(why)) => {
-                tracing::debug!(session = id, why, "its files are not searched");
+                if let Some(work) = self.secrets.of_session.get_mut(&id) {
+                    *work = Work::Nowhere(why);
+                }
             }
             Report::Environment(id, variables) => self.on_environment(id, variables),
             Report::Broken(why) => {
@@ -569,7 +608,8 @@ impl Engine {
         let Some((watch, _)) = &self.secrets.watch else {
             return;
         };
-        let knows_where = !matches!(self.secrets.of_session.get(&fields.session), Some(None));
+        let of_session = self.secrets.of_session.get(&fields.session);
+        let knows_where = !matches!(of_session, Some(Work::Unknown));
         let Some(path) = path.filter(|path| !knows_where || self.secrets.covers(path)) else {
             return;
         };
@@ -687,7 +727,7 @@ impl Engine {
         }
         let trees: Vec<&PathBuf> = around
             .iter()
-            .filter_map(|id| self.secrets.of_session.get(id)?.as_ref())
+            .filter_map(|id| self.secrets.of_session.get(id)?.tree())
             .collect();
         let is_own = |holder: &Holder| match holder {
             Holder::Variable(of, _) => around.contains(of),

@@ -40,7 +40,9 @@ pub use self::{
     table::{Kind, TableError},
     tokens::{Token, tokens_of},
     tree::{FileReport, LEFT_OUT, TreeOptions, TreeSummary},
-    watch::{Brief, Opened, REPORTS, Report, ScannedFile, Variable, Walked, Watch, WatchLimits},
+    watch::{
+        Beginner, Brief, Opened, REPORTS, Report, ScannedFile, Variable, Walked, Watch, WatchLimits,
+    },
 };
 use self::{
     look::Looker,

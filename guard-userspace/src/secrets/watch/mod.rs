@@ -169,7 +169,20 @@ enum Order {
     AddTree(PathBuf),
     DropTree(PathBuf),
     Opened(Box<Opened>),
-    Session { session: u32, pid: u32, start: u64 },
+    Session(Box<Beginner>),
+}
+
+/// A session whose files are to be searched.
+#[derive(Clone, Debug)]
+pub struct Beginner {
+    /// Its number.
+    pub session: u32,
+    /// Its first process.
+    pub pid: u32,
+    /// When that began, in ticks.
+    pub start: u64,
+    /// The tree that it works in, where that is known from before.
+    pub tree: Option<PathBuf>,
 }
 
 /// The scanner; it ends with this.
@@ -233,12 +246,8 @@ impl Watch {
 
     /// Watches the tree that the first process of a session stands in, and looks through the environment that it was started
     /// with.
-    pub fn session(&self, session: u32, pid: u32, start: u64) -> bool {
-        self.order(Order::Session {
-            session,
-            pid,
-            start,
-        })
+    pub fn session(&self, beginner: Beginner) -> bool {
+        self.order(Order::Session(Box::new(beginner)))
     }
 
     fn order(&self, order: Order) -> bool {

@@ -19,7 +19,8 @@ use tokio::sync::mpsc;
 use zeroize::Zeroize as _;
 
 use super::{
-    Brief, Job, Notices, Opened, Order, Queue, Report, ScannedFile, Variable, WatchLimits,
+    Beginner, Brief, Job, Notices, Opened, Order, Queue, Report, ScannedFile, Variable,
+    WatchLimits,
     notices::Notice,
     seen::{Known, SeenFiles, State},
 };
@@ -116,25 +117,29 @@ impl Shared {
                 Order::AddTree(top) => self.add_tree(top),
                 Order::DropTree(top) => self.drop_tree(&top),
                 Order::Opened(opened) => self.take_opened(opened),
-                Order::Session {
-                    session,
-                    pid,
-                    start,
-                } => {
-                    lock(&self.queue).at_once(Job::Environment {
-                        session,
-                        pid,
-                        start,
-                    });
-                    let tree = working_tree(pid, start);
-                    if let Ok(top) = &tree {
-                        self.add_tree(top.clone());
-                    }
-                    self.tell(Report::Session(session, tree));
-                }
+                Order::Session(beginner) => self.begin(*beginner),
             }
             self.wake.notify_all();
         }
+    }
+
+    fn begin(&self, beginner: Beginner) {
+        let Beginner {
+            session,
+            pid,
+            start,
+            tree,
+        } = beginner;
+        lock(&self.queue).at_once(Job::Environment {
+            session,
+            pid,
+            start,
+        });
+        let tree = tree.map_or_else(|| working_tree(pid, start), Ok);
+        if let Ok(top) = &tree {
+            self.add_tree(top.clone());
+        }
+        self.tell(Report::Session(session, tree));
     }
 
     fn add_tree(&self, top: PathBuf) {
@@ -456,6 +461,20 @@ fn working_tree(pid: u32, start: u64) -> Result<PathBuf, String> {
     let here = process::cwd(pid)
         .filter(|_| process::stat(pid).is_some_and(|stat| stat.id.start == start))
         .ok_or("its first process has ended")?;
+    let same =
+        |one: &Metadata, other: &Metadata| (one.dev(), one.ino()) == (other.dev(), other.ino());
+    match (
+        fs::metadata(format!("/proc/{pid}/cwd")),
+        fs::metadata(&here),
+    ) {
+        (Ok(there), Ok(found)) if same(&there, &found) => {}
+        _ => {
+            return Err(format!(
+                "{} is another directory for guardd than for it",
+                here.display()
+            ));
+        }
+    }
     let top = here
         .ancestors()
         .find(|above| above.parent().is_some() && above.join(".git").symlink_metadata().is_ok())
@@ -538,10 +557,12 @@ fn make_ordinary(nice: libc::c_int) -> io::Result<()> {
     if done != 0 {
         return Err(io::Error::last_os_error());
     }
+    if nice == 0 {
+        return Ok(());
+    }
     // SAFETY: it has no precondition; 0 is this thread.
-    if nice != 0
-        && unsafe { libc::syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, 0, nice) } != 0
-    {
+    let done = unsafe { libc::syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, 0, nice) };
+    if done != 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())
