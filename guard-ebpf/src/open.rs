@@ -407,6 +407,14 @@ pub extern "C" fn guard_unscanned(
     let (Some(until), Some(scratch)) = (UNSCANNED.get_ptr_mut(session), maps::memory(slot)) else {
         return 0;
     };
+    let flags: u32 = kernel::read(file, &FILE_FLAGS).unwrap_or(0);
+    let writes = flags & WRITES != 0;
+    // SAFETY: the helper has no precondition.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: the pointer was checked. Volatile, since guardd and other CPUs write it: whichever end is kept is one.
+    if flags & O_PATH != 0 || (!writes && now_ns > unsafe { until.read_volatile() }) {
+        return 0;
+    }
     let mut words = Words::<6>::new();
     let Some(opened) = words.read(file, [&FILE_INODE, &FILE_DENTRY, &FILE_MNT]) else {
         return 0;
@@ -419,19 +427,12 @@ pub extern "C" fn guard_unscanned(
         return 0;
     };
     let mode: u16 = kernel::read(inode, &INODE_MODE).unwrap_or(0);
-    let flags: u32 = kernel::read(file, &FILE_FLAGS).unwrap_or(0);
-    if mode & S_IFMT != S_IFREG || flags & O_PATH != 0 {
+    if mode & S_IFMT != S_IFREG {
         return 0;
     }
-    // SAFETY: the helper has no precondition.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
-    // SAFETY: the pointer was checked. Volatile, since guardd and other CPUs write it: whichever end is kept is one.
-    unsafe {
-        if flags & WRITES != 0 {
-            until.write_volatile(now_ns + UNSCANNED_NS);
-        } else if now_ns > until.read_volatile() {
-            return 0;
-        }
+    if writes {
+        // SAFETY: as above.
+        unsafe { until.write_volatile(now_ns + UNSCANNED_NS) };
     }
     // Labelled calls come first: for them half of the ring is kept free.
     if ACTIVITY.query(BPF_RB_AVAIL_DATA as u64) > ACTIVITY_BYTES as u64 / 2 {

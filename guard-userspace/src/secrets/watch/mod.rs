@@ -6,6 +6,7 @@
 //! The engine gives orders and gets reports by bounded channels and takes no lock that one of them holds: it runs before
 //! ordinary threads, and would wait for one that does not get to run.
 
+mod look;
 mod notices;
 mod queue;
 mod seen;

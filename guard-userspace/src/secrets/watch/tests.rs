@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
 
 use tokio::sync::mpsc;
 
-use super::{super::Scanner, work::variables, *};
+use super::{super::Scanner, look::variables, *};
 
 /// A token of npm's form that nobody has, put together here.
 fn token(of: u8) -> String {

@@ -1,60 +1,49 @@
 //! What the threads do.
 
 use std::{
-    fs::{self, File, Metadata},
+    fs::{self, Metadata},
     io,
-    os::{
-        fd::{AsRawFd as _, OwnedFd},
-        unix::fs::MetadataExt as _,
-    },
+    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         mpsc::{Receiver, RecvTimeoutError},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::mpsc;
-use zeroize::Zeroize as _;
 
 use super::{
-    Beginner, Brief, Job, Notices, Opened, Order, Queue, Report, ScannedFile, Variable,
-    WatchLimits,
-    notices::Notice,
-    seen::{Known, SeenFiles, State},
+    Beginner, Job, Notices, Opened, Order, Queue, Report, WatchLimits, notices::Notice,
+    seen::SeenFiles,
 };
 use crate::{
     process,
-    secrets::{
-        FileOutcome, Found, Keyed, Limits, Scanner, file::open_to_scan, is_fixture,
-        tree::is_left_out,
-    },
+    secrets::{Keyed, Scanner, tree::is_left_out},
 };
 
 /// Niceness of who looks at what has changed, and of who goes through trees; see setpriority(2).
 const NICE_CHANGES: libc::c_int = 10;
 const NICE_TREES: libc::c_int = 19;
-/// An environment that is longer is not looked at beyond this; see execve(2).
-const MAX_ENVIRONMENT: u64 = 2 << 20;
 
 /// What the threads have together.
 #[derive(Debug)]
 pub(super) struct Shared {
-    queue: Mutex<Queue>,
+    pub(super) queue: Mutex<Queue>,
     wake: Condvar,
     notices: Notices,
-    seen: Mutex<SeenFiles>,
+    pub(super) seen: Mutex<SeenFiles>,
     /// Made by who needs it first: that takes a while.
     scanner: OnceLock<Option<Arc<Scanner>>>,
     keyed: Keyed,
-    limits: WatchLimits,
+    pub(super) limits: WatchLimits,
     /// What is never looked at, with all below it.
     except: PathBuf,
     reports: mpsc::Sender<Report>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -80,7 +69,7 @@ impl Shared {
     }
 
     /// Whether anybody wants to know.
-    fn tell(&self, report: Report) -> bool {
+    pub(super) fn tell(&self, report: Report) -> bool {
         self.reports.blocking_send(report).is_ok()
     }
 
@@ -278,7 +267,7 @@ impl Shared {
         }
     }
 
-    fn scanner(&self) -> Option<&Scanner> {
+    pub(super) fn scanner(&self) -> Option<&Scanner> {
         let made = self
             .scanner
             .get_or_init(|| match Scanner::built_in(self.keyed.clone()) {
@@ -339,121 +328,6 @@ impl Shared {
             self.tell(Report::Walked(walked));
         }
     }
-
-    /// Looks at a file, if it is not known as it is. Says whether it was read.
-    fn look(&self, path: &Path, opened: Option<Box<Opened>>) -> bool {
-        let Some(top) = lock(&self.queue)
-            .tree_of(path)
-            .map(|(_, tree)| tree.top.clone())
-        else {
-            return false;
-        };
-        let Ok(found) = fs::symlink_metadata(path) else {
-            return false;
-        };
-        // In another mount namespace the same path is another file.
-        if !found.is_file() || opened.as_ref().is_some_and(|open| open.ino != found.ino()) {
-            return false;
-        }
-        let known = lock(&self.seen).known(found.dev(), found.ino(), State::of(&found));
-        let had = match known {
-            Known::Same => {
-                self.tell_same(path, &found, opened);
-                return false;
-            }
-            Known::Not { had } => had,
-        };
-        let Some(scanner) = self.scanner() else {
-            return false;
-        };
-        let read_at = SystemTime::now();
-        let Ok(file) = open_to_scan(path) else {
-            return false;
-        };
-        let Ok(before) = file.metadata() else {
-            return false;
-        };
-        let mut secrets = Vec::new();
-        let name = path.strip_prefix(&top).unwrap_or(path);
-        // A tree that is itself a directory of tests is what its session works on.
-        let counts = !is_fixture(name);
-        let limits = Limits {
-            bytes: self.limits.bytes,
-        };
-        let outcome = scanner.scan_open_file(&file, path, limits, &mut |one| {
-            if counts {
-                secrets.push(brief(one));
-            }
-        });
-        if matches!(outcome, FileOutcome::Failed(_) | FileOutcome::Special) {
-            return false;
-        }
-        let state = State::of(&before);
-        lock(&self.seen).note(
-            before.dev(),
-            before.ino(),
-            state,
-            read_at,
-            !secrets.is_empty(),
-        );
-        if file
-            .metadata()
-            .is_ok_and(|after| State::of(&after) != state)
-        {
-            lock(&self.queue).in_a_moment(path.to_owned(), false);
-        }
-        if had || !secrets.is_empty() || opened.is_some() {
-            self.tell(Report::File(Box::new(ScannedFile {
-                path: path.to_owned(),
-                dev: before.dev(),
-                ino: before.ino(),
-                generation: inode_generation(&file),
-                links: before.nlink(),
-                changed: (before.ctime(), before.ctime_nsec()),
-                secrets,
-                opened,
-            })));
-        }
-        true
-    }
-
-    fn tell_same(&self, path: &Path, found: &Metadata, opened: Option<Box<Opened>>) {
-        let has = lock(&self.seen).has(found.dev(), found.ino());
-        if has {
-            self.tell(Report::Same {
-                path: path.to_owned(),
-                dev: found.dev(),
-                ino: found.ino(),
-                opened,
-            });
-        }
-    }
-
-    fn look_at_environment(&self, session: u32, pid: u32, start: u64) {
-        let Some(scanner) = self.scanner() else {
-            return;
-        };
-        let read = || -> io::Result<Vec<u8>> {
-            let mut bytes = Vec::with_capacity(64 << 10);
-            let file = File::open(format!("/proc/{pid}/environ"))?;
-            io::Read::read_to_end(&mut io::Read::take(file, MAX_ENVIRONMENT), &mut bytes)?;
-            Ok(bytes)
-        };
-        let Ok(mut bytes) = read() else {
-            return;
-        };
-        // Read before it is compared: the number may have gone to another process.
-        let same = process::stat(pid).is_some_and(|stat| stat.id.start == start);
-        let variables = if same {
-            variables(scanner, &bytes)
-        } else {
-            Vec::new()
-        };
-        bytes.zeroize();
-        if same {
-            self.tell(Report::Environment(session, variables));
-        }
-    }
 }
 
 /// The tree that a process works in: its working directory, or the nearest above that is a repository's top.
@@ -485,37 +359,6 @@ fn working_tree(pid: u32, start: u64) -> Result<PathBuf, String> {
     Ok(top.to_owned())
 }
 
-/// Variables of an environment that hold secrets, one secret each.
-pub(super) fn variables(scanner: &Scanner, bytes: &[u8]) -> Vec<Variable> {
-    let mut variables: Vec<Variable> = Vec::new();
-    scanner.scan_bytes(Path::new("environ"), bytes, &mut |found| {
-        let at = usize::try_from(found.start)
-            .unwrap_or(usize::MAX)
-            .min(bytes.len());
-        let begins = memchr::memrchr(0, &bytes[..at]).map_or(0, |nul| nul + 1);
-        let Some(equals) = memchr::memchr(b'=', &bytes[begins..at]) else {
-            return;
-        };
-        let name = String::from_utf8_lossy(&bytes[begins..begins + equals]).into_owned();
-        if variables.iter().all(|known| known.name != name) {
-            variables.push(Variable {
-                name,
-                secret: brief(found),
-            });
-        }
-    });
-    variables
-}
-
-fn brief(found: Found) -> Brief {
-    Brief {
-        provider: found.provider,
-        kind: found.kind,
-        line: found.line,
-        hash: found.hash,
-    }
-}
-
 /// Whether what is read by such an open is what the opener has written.
 fn writes_anew(flags: u32) -> bool {
     let flags = flags.cast_signed();
@@ -528,16 +371,6 @@ fn is_left_out_below(top: &Path, path: &Path) -> bool {
         .skip(1)
         .take_while(|above| above.starts_with(top) && *above != top)
         .any(is_left_out)
-}
-
-/// `i_generation`, from file systems that tell it.
-fn inode_generation(file: &File) -> Option<u32> {
-    /// `FS_IOC_GETVERSION`: <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/fs.h#L261>
-    const FS_IOC_GETVERSION: libc::c_ulong = 0x8008_7601;
-    let mut version: libc::c_long = 0;
-    // SAFETY: the call writes an int, for which there is room.
-    let result = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_GETVERSION as _, &raw mut version) };
-    (result == 0).then_some(version as u32)
 }
 
 /// Takes this thread out of the realtime class that guardd may be in.
