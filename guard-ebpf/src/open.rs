@@ -404,7 +404,7 @@ pub extern "C" fn guard_unscanned(
     start_ns: u64,
     tier: u32,
 ) -> u32 {
-    let (Some(until), Some(scratch)) = (UNSCANNED.get_ptr_mut(session), maps::memory(slot)) else {
+    let Some(until) = UNSCANNED.get_ptr_mut(session) else {
         return 0;
     };
     let flags: u32 = kernel::read(file, &FILE_FLAGS).unwrap_or(0);
@@ -415,6 +415,9 @@ pub extern "C" fn guard_unscanned(
     if flags & O_PATH != 0 || (!writes && now_ns > unsafe { until.read_volatile() }) {
         return 0;
     }
+    let Some(scratch) = maps::memory(slot) else {
+        return 0;
+    };
     let mut words = Words::<6>::new();
     let Some(opened) = words.read(file, [&FILE_INODE, &FILE_DENTRY, &FILE_MNT]) else {
         return 0;

@@ -19,6 +19,9 @@ use crate::{
     secrets::Opened,
 };
 
+/// How soon after an open the same one is none to look into again.
+const AGAIN_NS: u64 = 20_000_000;
+
 impl Engine {
     /// An open without a label, told because what is in the session's files is not known yet.
     pub(in crate::engine) fn look_into(
@@ -37,6 +40,17 @@ impl Engine {
         let Some(path) = path.filter(|path| !knows_where || self.secrets.covers(path)) else {
             return;
         };
+        // A process that opens one file over and over is told of once in a moment, unless somebody writes meanwhile.
+        let (this, at) = ((fields.tgid, (dev, ino)), fields.time_ns);
+        let reads = flags.cast_signed() & (libc::O_ACCMODE | libc::O_TRUNC) == libc::O_RDONLY;
+        if let Some((tgid, file, last)) = self.secrets.last
+            && reads
+            && (tgid, file) == this
+            && at.saturating_sub(last) < AGAIN_NS
+        {
+            return;
+        }
+        self.secrets.last = reads.then_some((this.0, this.1, at));
         let opened = Opened {
             fields: *fields,
             path: path.to_owned(),

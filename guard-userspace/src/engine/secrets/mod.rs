@@ -80,6 +80,8 @@ pub(in crate::engine) struct Secrets {
     of_session: BTreeMap<u32, Work>,
     files: HashMap<FileId, HoldingFile>,
     paths: HashMap<PathBuf, FileId>,
+    /// The open that was looked into last: process, file, time.
+    last: Option<(u32, FileId, u64)>,
     /// Files and opens for which there was no room.
     beyond: u64,
     missed: u64,
