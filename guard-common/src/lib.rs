@@ -34,6 +34,7 @@ mod pod {
         s::Task,
         s::Session,
         s::LeaseKey,
+        s::Lease,
         s::Answer,
         s::AnswerKey,
         s::Held,
@@ -59,6 +60,7 @@ mod pod {
         n::KnownHost,
         n::ResolvedKey,
         n::Resolved,
+        n::Socket,
     );
 }
 
@@ -77,6 +79,8 @@ pub const MAX_USER_RULES: usize = 8;
 pub const ENV_SEARCHED: usize = 64 << 10;
 /// Ordered steps in one rule.
 pub const MAX_STEPS: usize = 8;
+/// Labels that one rule wants not to have been touched.
+pub const MAX_UNLESS: usize = 4;
 /// Sessions inside sessions that a fact is passed up through, the innermost included.
 pub const MAX_NESTING: usize = 4;
 /// Compiled path patterns per policy generation.

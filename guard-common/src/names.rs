@@ -134,7 +134,8 @@ pub struct Socket {
     pub judged: u64,
     /// Hash of address and port.
     pub object: u64,
-    /// What a person is asked about, as in [`crate::state::Held::object`].
+    /// What a person is asked about, as in [`crate::state::Held::object`]; in state [`connection::WITHHELD`] until when
+    /// nothing leaves, ns of `CLOCK_MONOTONIC`.
     pub held: u64,
     /// IPv6 or v4-mapped address of the peer.
     pub addr: [u8; 16],
@@ -191,6 +192,9 @@ pub mod connection {
     pub const REFUSED: u8 = 2;
     /// It speaks HTTP without TLS: guardd reads what it says before it leaves.
     pub const READ: u8 = 3;
+    /// A request over TLS has begun whose rest will tell what it is: written by guardd, into the storage of a socket that was
+    /// of no more interest.
+    pub const WITHHELD: u8 = 4;
 }
 
 /// Bytes of a connection that are looked through for a ClientHello at once. Those of browsers, with a post-quantum key

@@ -4,7 +4,7 @@
 //! chain that has completed steps `0..=k` may have begun; 0 means there is none. Keeping the latest
 //! is enough: a chain with a later start fits every window that one with an earlier start fits.
 
-use crate::MAX_STEPS;
+use crate::{MAX_LABELS, MAX_STEPS, MAX_UNLESS};
 
 /// One rule, as it lies in the kernel's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +30,20 @@ pub struct Rule {
     pub flags: u32,
     /// Whose sessions it is for: those of this uid, or with [`ANY_USER`] everybody's.
     pub uid: u32,
-    /// Unused.
-    pub pad: u32,
+    /// How many of `unless` count.
+    pub exceptions: u32,
+    /// What keeps it from firing.
+    pub unless: [Unless; MAX_UNLESS],
+}
+
+/// A label whose touch keeps a rule from firing, though its steps are complete.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Unless {
+    /// A touch in so many nanoseconds before counts; 0: one since the sequence has begun.
+    pub within_ns: u64,
+    /// Its number.
+    pub label: u64,
 }
 
 /// [`Rule::uid`] of a rule for every session. A session whose user is not known carries it too, and is met by no
@@ -131,6 +143,30 @@ fn advance_step<const K: usize>(
     K + 1 == len
 }
 
+/// Whether a rule whose steps are complete is kept from firing: `begun_ns` is when the sequence began, and `last_ns` when each
+/// label was touched last, 0 for never.
+#[inline(always)]
+pub fn is_excepted(rule: &Rule, begun_ns: u64, now_ns: u64, last_ns: &[u64; MAX_LABELS]) -> bool {
+    let mut excepted = false;
+    // Written out, for the reason given at `advance`.
+    macro_rules! all {
+        ($($k:literal)*) => {
+            const { assert!(MAX_UNLESS == [$($k),*].len()) };
+            $(
+                let unless = &rule.unless[$k];
+                let last = last_ns[(unless.label & (MAX_LABELS as u64 - 1)) as usize];
+                let recent = match unless.within_ns {
+                    0 => last >= begun_ns,
+                    within => now_ns.saturating_sub(last) <= within,
+                };
+                excepted |= ($k as u32) < rule.exceptions && last != 0 && recent;
+            )*
+        };
+    }
+    all!(0 1 2 3);
+    excepted
+}
+
 #[cfg(test)]
 mod tests {
     use std::vec::Vec;
@@ -153,7 +189,8 @@ mod tests {
             fallback: 0,
             flags: 0,
             uid: ANY_USER,
-            pad: 0,
+            exceptions: 0,
+            unless: [Unless::default(); MAX_UNLESS],
         }
     }
 
@@ -230,6 +267,26 @@ mod tests {
         let mut progress = Progress::default();
         assert!(!advance(&rule, &mut progress, 1 << 1, 5));
         assert!(advance(&rule, &mut progress, 1 << 1, 6));
+    }
+
+    #[test]
+    fn a_touch_that_a_rule_wants_not_to_be_keeps_it_from_firing() {
+        let mut rule = rule(&[1, 2], NO_LIMIT);
+        rule.exceptions = 1;
+        rule.unless[0].label = 5;
+        // What is behind those that count is nothing.
+        rule.unless[1].label = 1;
+        let mut last = [0; MAX_LABELS];
+        last[1] = 50;
+        assert!(!is_excepted(&rule, 50, 100, &last), "never");
+        last[5] = 49;
+        assert!(!is_excepted(&rule, 50, 100, &last), "before it began");
+        last[5] = 50;
+        assert!(is_excepted(&rule, 50, 100, &last), "since");
+        rule.unless[0].within_ns = 30;
+        assert!(!is_excepted(&rule, 50, 100, &last), "long ago");
+        last[5] = 70;
+        assert!(is_excepted(&rule, 90, 100, &last), "not long ago");
     }
 
     #[test]

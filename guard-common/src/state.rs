@@ -2,11 +2,15 @@
 //! double-buffered policy. A reload fills the half that is not in use and then flips
 //! [`Config::generation`], so no call is ever judged by a mixture of two policies.
 
-use crate::{MAX_LABELS, MAX_RULES, rule::Rule};
+use crate::{
+    MAX_LABELS, MAX_RULES,
+    matching::{FNV_OFFSET, fold},
+    rule::Rule,
+};
 
 /// Version of the tables' layout and meaning. A guardd takes the tables of an earlier one over only where it is
 /// the same: change it with any of the structures below.
-pub const LAYOUT: u32 = 5;
+pub const LAYOUT: u32 = 6;
 
 /// A process (thread group) that belongs to a session. Key: its tgid in the initial pid namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,7 +72,7 @@ pub const POSTURE_PAUSED: u32 = 1;
 /// Every process is killed wherever it is seen.
 pub const POSTURE_KILLED: u32 = 2;
 
-/// A time-limited permission. Key of the lease map; the value is its end, ns of `CLOCK_MONOTONIC`.
+/// A permission for a while. Key of the table of leases, with a [`Lease`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct LeaseKey {
@@ -76,6 +80,41 @@ pub struct LeaseKey {
     pub session: u32,
     /// Label number.
     pub label: u32,
+    /// What it is for, [`file_object`] or [`address_object`]; 0 for everything that carries the label.
+    pub object: u64,
+}
+
+/// See [`LeaseKey`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Lease {
+    /// Its end, ns of `CLOCK_MONOTONIC`.
+    pub until_ns: u64,
+    /// Calls that it still allows, counted down by the kernel; below 0 when two have raced for the last. [`UNCOUNTED`] for any
+    /// number.
+    pub uses: i64,
+    /// Kinds of calls that it allows, bit by [`crate::event::kind`]; 0 for all.
+    pub kinds: u32,
+    /// Unused.
+    pub pad: u32,
+}
+
+/// [`Lease::uses`] of one that is not counted.
+pub const UNCOUNTED: i64 = i64::MAX;
+
+/// What a call on a file is about, as [`Held::object`] has it: the inode and the device as the kernel numbers it. Never 0, which
+/// stands for calls that cannot be repeated.
+#[inline(always)]
+pub const fn file_object(ino: u64, dev: u32) -> u64 {
+    fold(fold(FNV_OFFSET, ino), dev as u64) | 1
+}
+
+/// The same of a connection: the words of the peer's IPv6 or v4-mapped address as they lie in memory, and its port in network order.
+#[inline(always)]
+pub const fn address_object(words: &[u32; 4], port_be: u16) -> u64 {
+    let high = words[0] as u64 | (words[1] as u64) << 32;
+    let low = words[2] as u64 | (words[3] as u64) << 32;
+    fold(fold(fold(FNV_OFFSET, high), low), port_be as u64) | 1
 }
 
 /// A person's answer to one hold, waiting for the restarted call. Key: [`AnswerKey`].

@@ -363,7 +363,7 @@ fn judge_with(
     } else {
         0
     };
-    scratch.judgement = Judgement::new(can_deny, object);
+    scratch.judgement = Judgement::new(can_deny, object, kind::CALL);
     judge::guard_judge(scratch.slot, task.session, labels, now_ns, tgid);
     let judgement = &mut scratch.judgement;
     let mut done = Done::Goes;

@@ -23,9 +23,9 @@ use aya_ebpf::{
 use guard_common::{
     Verdict,
     event::{ConnectRecord, FLAG_DATAGRAM, FLAG_SIGNAL_NEEDED, FLAG_STOPPED, kind, tier},
-    matching::{ADDRESS_FIXED_BITS, AddressKey, FNV_OFFSET, KnownAddress, fold},
+    matching::{ADDRESS_FIXED_BITS, AddressKey, KnownAddress},
     names::{asked, connection},
-    state::{AWAITS, Connecting, Task, class, fate, watched},
+    state::{AWAITS, Connecting, Task, address_object, class, fate, watched},
 };
 
 use crate::{
@@ -122,15 +122,6 @@ fn destination(ctx: *mut bpf_sock_addr, family: u16) -> [u32; 4] {
     addr
 }
 
-/// What an answer to this call is bound to.
-#[inline(always)]
-fn object_of(words: &[u32; 4], port_be: u16) -> u64 {
-    let high = words[0] as u64 | (words[1] as u64) << 32;
-    let low = words[2] as u64 | (words[3] as u64) << 32;
-    // Never 0, which stands for calls that are not repeated.
-    fold(fold(fold(FNV_OFFSET, high), low), port_be as u64) | 1
-}
-
 #[inline(always)]
 fn known(addr: &[u8; 16], port: u16, generation: u16) -> KnownAddress {
     let mut key = Key::new(
@@ -214,7 +205,7 @@ fn judge_tagged(
     }
     // SAFETY: the helper has no precondition.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    let mut judgement = Judgement::new(true, object_of(&words, port_be));
+    let mut judgement = Judgement::new(true, address_object(&words, port_be), kind::CONNECT);
     if labels != 0 {
         judge::judge(task.session, labels, now_ns, tgid, &mut judgement);
     }
@@ -394,7 +385,7 @@ fn watch(
     socket.start_ns = task.start_ns;
     socket.excepted = task.excepted;
     socket.judged = judged;
-    socket.object = object_of(&words, port.to_be());
+    socket.object = address_object(&words, port.to_be());
     socket.addr = *addr;
     socket.session = task.session;
     socket.tgid = tgid;

@@ -11,8 +11,8 @@ use aya_ebpf::{
 use guard_common::{
     MAX_LABELS, MAX_NESTING, MAX_RULES, MAX_STEPS, MAX_USER_RULES, Verdict,
     event::{FLAG_FALLBACK, FLAG_LEASED, NO_RULE},
-    rule::{Progress, ProgressKey, RULE_OBSERVE, advance},
-    state::{AnswerKey, Config, Held, LeaseKey, class, fate},
+    rule::{Progress, ProgressKey, RULE_OBSERVE, advance, is_excepted},
+    state::{AnswerKey, Config, Held, LeaseKey, UNCOUNTED, class, fate},
 };
 
 use crate::{
@@ -85,8 +85,10 @@ impl Done {
 pub struct Judgement {
     /// End of the hold, if it is one, ns of `CLOCK_MONOTONIC`.
     pub deadline_ns: u64,
-    /// What the call is about: a hash of address and port, or 0.
+    /// What the call is about, for answers: a hash, or 0 where it cannot be repeated.
     pub object: u64,
+    /// The same for leases.
+    pub place: u64,
     /// When the rules were asked, ns of `CLOCK_MONOTONIC`.
     pub time_ns: u64,
     /// Session whose rule it was.
@@ -105,15 +107,20 @@ pub struct Judgement {
     pub on_timeout: u8,
     /// The caller can make the call fail.
     pub can_deny: u8,
+    /// What kind of call it is, of [`guard_common::event::kind`].
+    pub kind: u8,
+    /// Unused.
+    pub pad: [u8; 7],
 }
 
 impl Judgement {
     /// Nothing yet.
     #[inline(always)]
-    pub const fn new(can_deny: bool, object: u64) -> Self {
+    pub const fn new(can_deny: bool, object: u64, kind: u8) -> Self {
         Self {
             deadline_ns: 0,
             object,
+            place: object,
             time_ns: 0,
             judged_in: 0,
             flags: 0,
@@ -123,6 +130,8 @@ impl Judgement {
             would: 0,
             on_timeout: 0,
             can_deny: can_deny as u8,
+            kind,
+            pad: [0; 7],
         }
     }
 }
@@ -145,6 +154,7 @@ pub extern "C" fn guard_judge(slot: u32, session: u32, labels: u64, now_ns: u64,
     let generation = config.generation & 1;
     scratch.judgement.generation = generation as u16;
     scratch.judgement.time_ns = now_ns;
+    scratch.leased = 0;
     let mut id = session;
     for _ in 0..MAX_NESTING {
         let touched = guard_touch(id, labels, now_ns);
@@ -232,7 +242,9 @@ pub extern "C" fn guard_advance_all(
         let rule = &table.rules[index as usize];
         if rule.concerns(labels) && rule.is_for(uid) {
             let fires = guard_advance(session, index | generation << 16, labels, now_ns);
-            firing |= (fires as u64 & 1) << index;
+            if fires != 0 && guard_excepted(session, index | generation << 16, now_ns) == 0 {
+                firing |= 1 << index;
+            }
         }
     }
     firing
@@ -272,6 +284,33 @@ pub extern "C" fn guard_advance(session: u32, rule: u32, labels: u64, now_ns: u6
     // SAFETY: the pointer was checked. Two CPUs may advance the same progress at once: each word is
     // written whole and every value written is a true start of a chain.
     advance(rule, unsafe { &mut *progress }, labels, now_ns) as u32
+}
+
+/// Whether a rule whose steps are complete is kept from firing by what the session has touched, as 0 or 1. Exported for the
+/// reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_excepted(session: u32, rule: u32, now_ns: u64) -> u32 {
+    let key = ProgressKey {
+        session,
+        rule: rule as u16,
+        generation: (rule >> 16) as u16,
+    };
+    let (Some(table), Some(progress), Some(state)) = (
+        RULES.get(rule >> 16 & 1),
+        PROGRESS.get_ptr(key),
+        SESSIONS.get_ptr(session),
+    ) else {
+        return 0;
+    };
+    // Read back, so that the compiler keeps the mask, which the verifier needs to see.
+    let rule = &table.rules[path::forget(&rule) as usize & (MAX_RULES - 1)];
+    if rule.exceptions == 0 {
+        return 0;
+    }
+    let last = (rule.len as usize).wrapping_sub(1) & (MAX_STEPS - 1);
+    // SAFETY: the pointers were checked; words that another CPU writes meanwhile are true before and after.
+    unsafe { is_excepted(rule, (*progress).start[last], now_ns, &(*state).last_ns) as u32 }
 }
 
 /// In read-only memory instead of on the stack.
@@ -325,12 +364,17 @@ pub extern "C" fn guard_fired(
     let rule = &table.rules[path::forget(&rule) as usize & (MAX_RULES - 1)];
     let mut action = rule.action;
     let trigger = rule.steps[(rule.len as usize).wrapping_sub(1) & 7] as u32;
-    if action > Verdict::Flag as u8
-        && (guard_leased(judged_in, trigger, now_ns) != 0
-            || guard_leased(session, trigger, now_ns) != 0)
-    {
-        out.flags |= FLAG_LEASED;
-        action = Verdict::Allow as u8;
+    if action > Verdict::Flag as u8 {
+        let bit = 1u64 << (trigger & 63);
+        // One call is one use, however many rules it would meet.
+        if scratch.leased & bit != 0
+            || guard_leased(slot, judged_in, trigger) != 0
+            || guard_leased(slot, session, trigger) != 0
+        {
+            scratch.leased |= bit;
+            out.flags |= FLAG_LEASED;
+            action = Verdict::Allow as u8;
+        }
     }
     if action == Verdict::Hold as u8 {
         if guard_answered(tgid, key, out.object, now_ns) != 0 {
@@ -379,14 +423,47 @@ pub fn refused(tgid: u32, now_ns: u64, judgement: &mut Judgement) {
     }
 }
 
-/// Whether a lease for `label` is in force, as 0 or 1. Exported for the reason given at [`kernel`].
+/// Whether `session` has a lease for `label` that allows the call in the work memory `slot`, as 0 or 1; a counted one is used by
+/// it. Exported for the reason given at [`kernel`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn guard_leased(session: u32, label: u32, now_ns: u64) -> u32 {
-    // SAFETY: leases are written by userspace only; a stale value is one that was true.
-    match unsafe { LEASES.get(LeaseKey { session, label }) } {
-        Some(&until) if until > now_ns => 1,
-        _ => 0,
+pub extern "C" fn guard_leased(slot: u32, session: u32, label: u32) -> u32 {
+    let Some(scratch) = maps::memory(slot) else {
+        return 0;
+    };
+    let call = &scratch.judgement;
+    let mut key = LeaseKey {
+        session,
+        label,
+        object: 0,
+    };
+    if allows(&key, call) {
+        return 1;
+    }
+    key.object = call.place;
+    (key.object != 0 && allows(&key, call)) as u32
+}
+
+#[inline(always)]
+fn allows(key: &LeaseKey, call: &Judgement) -> bool {
+    let Some(lease) = LEASES.get_ptr_mut(key) else {
+        return false;
+    };
+    // SAFETY: the pointer was checked. Userspace writes leases whole; a stale value is one that was true.
+    unsafe {
+        let kinds = (*lease).kinds;
+        if (*lease).until_ns <= call.time_ns || (kinds != 0 && kinds >> (call.kind & 31) & 1 == 0) {
+            return false;
+        }
+        if (*lease).uses == UNCOUNTED {
+            return true;
+        }
+        if (*lease).uses <= 0 {
+            return false;
+        }
+        // Two that race for the last use both find less than nothing, and neither has it.
+        kernel::atomic_add((&raw mut (*lease).uses).cast(), -1);
+        core::ptr::read_volatile(&raw const (*lease).uses) >= 0
     }
 }
 
@@ -487,7 +564,7 @@ pub fn stop() {
 /// (`BPF_PROG_TEST_RUN`) to feed back a fact that only it
 /// can see, so that every fact is judged by the same code on the same tables.
 ///
-/// Arguments: session, labels, tgid, 1 if the call can still be made to fail.
+/// Arguments: session, labels, tgid, 1 if the call can still be made to fail, its kind.
 /// Result: verdict | would << 8 | rule << 16, and the session whose rule it was in [`JUDGED_IN`].
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "raw_tp")]
@@ -497,9 +574,10 @@ pub fn guard_inject(ctx: *mut c_void) -> i32 {
     let labels: u64 = ctx.arg(1);
     let tgid: u64 = ctx.arg(2);
     let can_deny: u64 = ctx.arg(3);
+    let kind: u64 = ctx.arg(4);
     // SAFETY: the helper has no precondition.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    let mut judgement = Judgement::new(can_deny != 0, 0);
+    let mut judgement = Judgement::new(can_deny != 0, 0, kind as u8);
     judge(session as u32, labels, now_ns, tgid as u32, &mut judgement);
     if let Some(judged_in) = JUDGED_IN.get_ptr_mut(0) {
         // SAFETY: the pointer was checked; guardd runs this from one thread.

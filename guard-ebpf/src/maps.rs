@@ -20,8 +20,8 @@ use guard_common::{
     requests::{StreamKey, StreamState, Tapped, Writing},
     rule::{Progress, ProgressKey},
     state::{
-        Acts, Answer, AnswerKey, Config, Connecting, Counter, Following, Held, LeaseKey, Names,
-        OwnFile, RuleTable, Session, Task, Waiting, class,
+        Acts, Answer, AnswerKey, Config, Connecting, Counter, Following, Held, Lease, LeaseKey,
+        Names, OwnFile, RuleTable, Session, Task, Waiting, class,
     },
 };
 
@@ -36,9 +36,9 @@ pub static SESSIONS: HashMap<u32, Session> = HashMap::with_max_entries(4_096, 0)
 /// How far each session is with each rule.
 #[map]
 pub static PROGRESS: HashMap<ProgressKey, Progress> = HashMap::with_max_entries(65_536, 0);
-/// Leases; the value is the end, ns of `CLOCK_MONOTONIC`.
+/// Leases.
 #[map]
-pub static LEASES: HashMap<LeaseKey, u64> = HashMap::with_max_entries(4_096, 0);
+pub static LEASES: HashMap<LeaseKey, Lease> = HashMap::with_max_entries(4_096, 0);
 /// Answers that wait for the restarted call.
 #[map]
 pub static ANSWERS: HashMap<AnswerKey, Answer> = HashMap::with_max_entries(4_096, 0);
@@ -258,6 +258,8 @@ pub struct Scratch {
     pub walk: Walk,
     /// What the rules say of the call.
     pub judgement: Judgement,
+    /// Labels, as bits, that a lease allows this call.
+    pub leased: u64,
     /// A hold on its way into its table.
     pub held: Held,
     /// What is known of a file, on its way into its table.

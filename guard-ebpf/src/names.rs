@@ -317,6 +317,9 @@ fn leaves(
     if socket.state == connection::REFUSED {
         return Some(false);
     }
+    if socket.state == connection::WITHHELD {
+        return requests::waits_for_rest(sk, socket).then_some(false);
+    }
     if socket.state == connection::READ {
         // A person is asked about what it has begun.
         if waits(socket) {
@@ -843,7 +846,7 @@ pub extern "C" fn guard_refuse(slot: u32) -> u32 {
     };
     // SAFETY: the helper has no precondition.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    scratch.judgement = Judgement::new(true, scratch.socket.held);
+    scratch.judgement = Judgement::new(true, scratch.socket.held, record::CONNECT);
     judge::refused(scratch.socket.tgid, now_ns, &mut scratch.judgement);
     if scratch.judgement.verdict != Verdict::Deny as u8 {
         return DECIDED;
@@ -1064,7 +1067,9 @@ pub extern "C" fn guard_named(slot: u32) -> u32 {
     }
     let labels = labels & !scratch.socket.judged;
     let object = fold(scratch.socket.object, scratch.hash) | 1;
-    scratch.judgement = Judgement::new(true, object);
+    scratch.judgement = Judgement::new(true, object, record::CONNECT);
+    // A lease is for the address, whatever name is said there.
+    scratch.judgement.place = scratch.socket.object;
     let tgid = scratch.socket.tgid;
     if labels != 0 {
         // A process waits for one answer at a time.
@@ -1125,7 +1130,7 @@ pub extern "C" fn guard_wait_for_tap(slot: u32, now_ns: u64) -> u32 {
     };
     // SAFETY: every field is written before the record is submitted.
     let record = unsafe { &mut *entry.as_mut_ptr() };
-    scratch.judgement = Judgement::new(true, 0);
+    scratch.judgement = Judgement::new(true, 0, record::CONNECT);
     fill_name(record, scratch, record::TAP, 0, now_ns);
     entry.submit(0);
     emit::count(class::REQUEST, true);

@@ -15,8 +15,8 @@ use aya_ebpf::{
 use guard_common::{
     Verdict,
     event::{FLAG_REFUSED, FLAG_STOPPED, FLAG_TRUNCATED, FLAG_UNSCANNED, kind, tier},
-    matching::{FNV_OFFSET, FileKey, KnownFile, domain, fold, inode_slot},
-    state::{Task, UNSCANNED_NS, class, watched},
+    matching::{FileKey, KnownFile, domain, inode_slot},
+    state::{Task, UNSCANNED_NS, class, file_object, watched},
 };
 
 use crate::{
@@ -314,13 +314,8 @@ fn judge_with(
     scratch.head.dev = dev;
     // SAFETY: the helper has no precondition.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    let object = if can_deny {
-        // Never 0, which stands for calls that are not repeated.
-        fold(fold(FNV_OFFSET, ino), dev as u64) | 1
-    } else {
-        0
-    };
-    scratch.judgement = Judgement::new(can_deny, object);
+    let object = if can_deny { file_object(ino, dev) } else { 0 };
+    scratch.judgement = Judgement::new(can_deny, object, record_kind);
     judge::guard_judge(scratch.slot, task.session, labels, now_ns, tgid);
     let mut done = Done::Goes;
     if can_deny {

@@ -8,7 +8,8 @@ use aya_ebpf::{
     helpers::{
         bpf_get_current_pid_tgid, bpf_get_current_task, bpf_ktime_get_ns,
         generated::{
-            bpf_get_socket_cookie, bpf_probe_read_user, bpf_sk_storage_get, bpf_skb_load_bytes,
+            bpf_get_socket_cookie, bpf_probe_read_user, bpf_sk_storage_delete, bpf_sk_storage_get,
+            bpf_skb_load_bytes,
         },
     },
     macros::{uprobe, uretprobe},
@@ -23,7 +24,7 @@ use guard_common::{
 
 use crate::{
     emit, exec, judge, kernel, lineage,
-    maps::{CLEARED, CRITICAL, REQUESTS, STREAMS, TAPPED, WRITING},
+    maps::{CLEARED, CRITICAL, REQUESTS, SOCKETS, STREAMS, TAPPED, WRITING},
     names::{self, Segment},
 };
 
@@ -419,6 +420,23 @@ fn end(conn: u64) -> Option<()> {
     // It is read with the next write; nothing waits for it.
     room.submit(aya_ebpf::bindings::BPF_RB_NO_WAKEUP as u64);
     Some(())
+}
+
+/// Whether a connection over TLS still waits for the rest of a request. guardd ends that; where it is gone or late, time does.
+#[inline(always)]
+pub fn waits_for_rest(sk: *mut bpf_sock, socket: &Socket) -> bool {
+    // SAFETY: the helper has no precondition.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let alive = judge::config()
+        .is_some_and(|config| now_ns.saturating_sub(config.heartbeat_ns) <= HEARTBEAT_LIMIT_NS);
+    if alive && now_ns < socket.held {
+        return true;
+    }
+    // SAFETY: the socket is the context's; nothing uses what is taken away any more.
+    unsafe {
+        bpf_sk_storage_delete(names::map_of(&SOCKETS), sk.cast());
+    }
+    false
 }
 
 /// What becomes of a segment of a connection that guardd reads.

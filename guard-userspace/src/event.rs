@@ -139,6 +139,9 @@ pub struct Event {
     /// The rule that gave the verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// How bad its rule says that it is: `informational` to `critical`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub severity: Option<String>,
     /// Numbers of the events that the verdict rests on besides this one, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<u64>,
@@ -159,12 +162,20 @@ pub struct Event {
 
 /// What a notice says that guardd found its journal changed.
 pub const JOURNAL_ALTERED: &str = "journal altered";
+/// What an event of a session says whose score has fallen below the policy's threshold.
+pub const DIVERGENCE: &str = "divergence";
 
 impl Event {
     /// Whether it is such a notice.
     pub fn is_journal_altered(&self) -> bool {
         let what = self.object.as_ref().and_then(|object| object.get("what"));
         self.kind == Kind::Guard && what.and_then(|what| what.as_str()) == Some(JOURNAL_ALTERED)
+    }
+
+    /// Whether it says that a session's score has fallen below the threshold.
+    pub fn is_divergence(&self) -> bool {
+        let what = self.object.as_ref().and_then(|object| object.get("what"));
+        self.kind == Kind::Session && what.and_then(|what| what.as_str()) == Some(DIVERGENCE)
     }
 
     /// An event of this kind, now, with nothing else known.
@@ -188,6 +199,7 @@ impl Event {
             verdict: None,
             would: None,
             rule: None,
+            severity: None,
             evidence: Vec::new(),
             tier: None,
             latency_ns: None,

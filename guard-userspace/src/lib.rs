@@ -6,6 +6,7 @@
 pub mod approval;
 pub mod cli;
 pub mod clock;
+pub mod conduct;
 pub mod containers;
 pub mod daemon;
 pub mod digest;

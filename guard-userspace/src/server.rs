@@ -407,7 +407,9 @@ fn bounded(mut reply: Reply) -> Reply {
                 let half = detail.tree.len() / 2;
                 detail.tree.truncate(half);
             }
-            Reply::Pending { holds, left_out } if holds.len() > 1 => {
+            Reply::Pending {
+                holds, left_out, ..
+            } if holds.len() > 1 => {
                 let half = holds.len() / 2;
                 *left_out += (holds.len() - half) as u64;
                 holds.truncate(half);
@@ -525,7 +527,13 @@ mod tests {
         hold.target = "x".repeat(10_000);
         let holds = vec![hold; 3 * MAX_LINE / 10_000];
         let all = holds.len() as u64;
-        let Reply::Pending { holds, left_out } = bounded(Reply::Pending { holds, left_out: 0 })
+        let Reply::Pending {
+            holds, left_out, ..
+        } = bounded(Reply::Pending {
+            holds,
+            left_out: 0,
+            asked: Vec::new(),
+        })
         else {
             panic!("another reply");
         };
@@ -534,6 +542,7 @@ mod tests {
         let few = Reply::Pending {
             holds: vec![a_hold()],
             left_out: 0,
+            asked: Vec::new(),
         };
         assert_eq!(bounded(few.clone()), few);
     }

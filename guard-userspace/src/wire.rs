@@ -3,14 +3,16 @@
 //!
 //! The peer is identified by the kernel (`SO_PEERCRED`), never by anything in the request.
 
+mod conduct;
 mod herald;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::conduct::{BaselineInfo, CategoryInfo, ConductInfo};
 pub use self::herald::{HeraldInfo, HeraldReply, HeraldRequest, PartInfo, Through, Via};
-use crate::{event::Event, policy::Mode};
+use crate::{conduct::Baseline, event::Event, policy::Mode};
 
 /// The longest line either side accepts, in bytes. Policies travel by path, not by content.
 pub const MAX_LINE: usize = 1 << 20;
@@ -116,14 +118,15 @@ pub enum Request {
     Grant {
         /// `s-N`.
         session: String,
-        /// Label name.
-        label: String,
-        /// How long, milliseconds.
-        #[serde(default)]
-        for_ms: Option<u64>,
-        /// Recorded with it.
-        #[serde(default)]
-        reason: Option<String>,
+        /// What it allows.
+        #[serde(flatten)]
+        terms: Terms,
+    },
+    /// From inside a session: ask for a lease. Reply: [`Reply::Granted`], of one in state `asked`.
+    Ask {
+        /// What it is to allow.
+        #[serde(flatten)]
+        terms: Terms,
     },
     /// End a lease. Reply: [`Reply::Done`].
     Revoke {
@@ -153,6 +156,33 @@ pub enum Request {
     PolicyExplain {
         /// `s-N`.
         session: String,
+    },
+    /// What is usual for agents. Reply: [`Reply::Baselines`].
+    Baselines {
+        /// Of this one alone.
+        #[serde(default)]
+        agent: Option<String>,
+    },
+    /// Take what sessions did for usual. Reply: [`Reply::Done`].
+    BaselineLearn {
+        /// `s-N` each.
+        sessions: Vec<String>,
+        /// Whose baseline; that of the sessions' own agent where it is not said.
+        #[serde(default)]
+        agent: Option<String>,
+        /// Though some of their calls were refused.
+        #[serde(default)]
+        force: bool,
+    },
+    /// Put baselines in the place of learned ones. Reply: [`Reply::Done`].
+    BaselineImport {
+        /// Each names its agent.
+        baselines: Vec<Baseline>,
+    },
+    /// Forget what was learned of an agent. Reply: [`Reply::Done`].
+    BaselineForget {
+        /// Its name.
+        agent: String,
     },
     /// For guardd's own herald alone.
     Herald(HeraldRequest),
@@ -187,6 +217,9 @@ pub enum Reply {
         /// How many more wait, the newest, that one reply has no room for.
         #[serde(default, skip_serializing_if = "is_none_at_all")]
         left_out: u64,
+        /// Leases that sessions ask for.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        asked: Vec<GrantInfo>,
     },
     /// A session began.
     Adopted {
@@ -221,6 +254,11 @@ pub enum Reply {
     Explain {
         /// In the policy's order.
         rules: Vec<RuleExplanation>,
+    },
+    /// Baselines, the learned ones first.
+    Baselines {
+        /// Each with where it is from.
+        baselines: Vec<BaselineInfo>,
     },
     /// To the herald.
     Herald(HeraldReply),
@@ -492,6 +530,9 @@ pub struct SessionDetail {
     /// Variables with secrets that its first process was started with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub environment: Vec<EnvironmentInfo>,
+    /// How it behaves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conduct: Option<ConductInfo>,
 }
 
 /// A variable of an environment that holds a secret.
@@ -574,6 +615,72 @@ pub struct HoldInfo {
     pub told: BTreeMap<String, String>,
 }
 
+/// What a lease allows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Terms {
+    /// Label name.
+    pub label: String,
+    /// How long, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_ms: Option<u64>,
+    /// Recorded with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// This file alone, an absolute path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Connections to this address alone, with its port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// These operations alone; empty for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operations: Vec<Operation>,
+    /// So many calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u32>,
+}
+
+/// What a process does with what carries a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Operation {
+    /// Opens a file.
+    Open,
+    /// Executes a program or a command.
+    Exec,
+    /// Connects or sends to an address or a host.
+    Connect,
+    /// Makes a request.
+    Request,
+    /// Sends a signal, or makes another system call that the label names.
+    Call,
+}
+
+impl Operation {
+    /// The kinds of calls that it stands for, of [`guard_common::event::kind`].
+    pub const fn kinds(self) -> &'static [u8] {
+        use guard_common::event::kind;
+        match self {
+            Self::Open => &[kind::OPEN],
+            Self::Exec => &[kind::EXEC],
+            Self::Connect => &[kind::CONNECT],
+            Self::Request => &[kind::REQUEST],
+            Self::Call => &[kind::SIGNAL, kind::CALL],
+        }
+    }
+
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Exec => "exec",
+            Self::Connect => "connect",
+            Self::Request => "request",
+            Self::Call => "call",
+        }
+    }
+}
+
 /// A lease.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GrantInfo {
@@ -583,16 +690,25 @@ pub struct GrantInfo {
     pub session: String,
     /// Label name.
     pub label: String,
-    /// RFC 3339.
+    /// The path or the address that alone it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+    /// Operations that alone it is for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operations: Vec<Operation>,
+    /// Calls that it still allows, where they are counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u32>,
+    /// When it was given or asked for, RFC 3339.
     pub since: String,
-    /// Seconds left; 0 when it has ended.
+    /// Seconds left, or asked for; 0 when it has ended.
     pub expires_in_s: u64,
-    /// `active`, `expired`, `revoked`.
+    /// `active`, `expired`, `used up`, `revoked`; `asked` and `refused` of what a session has asked for.
     pub state: String,
     /// Why it was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// uid of who gave it.
+    /// uid of who gave, refused or asked for it.
     pub by_uid: u32,
 }
 

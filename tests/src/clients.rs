@@ -10,47 +10,38 @@ pub struct Client {
     pub via: Option<&'static str>,
     /// The version of HTTP that it speaks here.
     pub version: &'static str,
-    /// A request's body comes in a write of its own: its head leaves before the request can be judged.
-    pub head_first: bool,
 }
 
-const fn client(
-    name: &'static str,
-    via: &'static str,
-    version: &'static str,
-    head_first: bool,
-) -> Client {
+const fn client(name: &'static str, via: &'static str, version: &'static str) -> Client {
     Client {
         name,
         via: Some(via),
         version,
-        head_first,
     }
 }
 
 /// Every program that is tried.
 pub const CLIENTS: &[Client] = &[
-    client("curl, HTTP/1.1", "openssl", "HTTP/1.1", false),
-    client("curl, HTTP/2", "openssl", "HTTP/2.0", true),
-    client("libcurl with GnuTLS", "gnutls", "HTTP/2.0", true),
-    client("libcurl with NSS", "nss", "HTTP/2.0", true),
-    client("wget", "gnutls", "HTTP/1.1", true),
-    client("python urllib", "openssl", "HTTP/1.1", true),
-    client("python requests", "openssl", "HTTP/1.1", true),
-    client("python httpx", "openssl", "HTTP/1.1", true),
-    client("node https", "openssl", "HTTP/1.1", false),
-    client("node http2", "openssl", "HTTP/2.0", false),
-    client("node fetch", "openssl", "HTTP/1.1", false),
-    client("git", "gnutls", "HTTP/2.0", false),
-    client("kubectl", "go", "HTTP/2.0", false),
-    client("terraform", "go", "HTTP/2.0", false),
-    client("a Go program (net/http)", "go", "HTTP/2.0", true),
-    client("aws", "openssl", "HTTP/1.1", true),
+    client("curl, HTTP/1.1", "openssl", "HTTP/1.1"),
+    client("curl, HTTP/2", "openssl", "HTTP/2.0"),
+    client("libcurl with GnuTLS", "gnutls", "HTTP/2.0"),
+    client("libcurl with NSS", "nss", "HTTP/2.0"),
+    client("wget", "gnutls", "HTTP/1.1"),
+    client("python urllib", "openssl", "HTTP/1.1"),
+    client("python requests", "openssl", "HTTP/1.1"),
+    client("python httpx", "openssl", "HTTP/1.1"),
+    client("node https", "openssl", "HTTP/1.1"),
+    client("node http2", "openssl", "HTTP/2.0"),
+    client("node fetch", "openssl", "HTTP/1.1"),
+    client("git", "gnutls", "HTTP/2.0"),
+    client("kubectl", "go", "HTTP/2.0"),
+    client("terraform", "go", "HTTP/2.0"),
+    client("a Go program (net/http)", "go", "HTTP/2.0"),
+    client("aws", "openssl", "HTTP/1.1"),
     Client {
         name: "a rustls client",
         via: None,
         version: "HTTP/1.1",
-        head_first: false,
     },
 ];
 
@@ -65,7 +56,6 @@ pub fn table() -> String {
                 "cannot be tapped",
                 "is not seen; the host's name is judged, and `status` tells",
             ),
-            Some(library) if client.head_first => (library, "never completes; its head has left"),
             Some(library) => (library, "does not leave, not a byte of it"),
         };
         text.push_str(&format!(

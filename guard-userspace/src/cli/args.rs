@@ -12,7 +12,7 @@ use clap::{
     error::ErrorKind,
 };
 
-use crate::{clock, event::Kind, journal::PublicKey, policy::Mode};
+use crate::{clock, event::Kind, journal::PublicKey, policy::Mode, wire::Operation};
 
 /// Where guardd listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/guard/guard.sock";
@@ -72,20 +72,20 @@ pub enum Command {
     },
     /// What is held and waits for a person, with what led there
     Pending,
-    /// Let a held process go on
+    /// Let a held process go on, or give a lease that was asked for
     Approve {
-        /// Hold, as `guardctl pending` shows it
+        /// Hold or lease, as `guardctl pending` shows it
         id: String,
-        /// Do not ask again in this session for so long
+        /// Do not ask again in this session for so long; of a lease, its length
         #[arg(long = "for", value_name = "DURATION", value_parser = clock::parse_duration)]
         duration: Option<Duration>,
         /// With it all that are like it, up to this one, the newest that you have seen
         #[arg(long, value_name = "ID")]
         all_like: Option<String>,
     },
-    /// Refuse what a held process wants to do
+    /// Refuse what a held process wants to do, or a lease that was asked for
     Deny {
-        /// Hold, as `guardctl pending` shows it
+        /// Hold or lease, as `guardctl pending` shows it
         id: String,
         /// Recorded with the answer
         #[arg(long, value_name = "TEXT")]
@@ -126,15 +126,16 @@ pub enum Command {
     Grant {
         /// Session
         session: String,
-        /// Label of the policy
-        #[arg(long, value_name = "LABEL")]
-        label: String,
-        /// How long
-        #[arg(long = "for", value_name = "DURATION", value_parser = clock::parse_duration)]
-        duration: Option<Duration>,
-        /// Recorded with it
-        #[arg(long, value_name = "TEXT")]
-        reason: Option<String>,
+        #[command(flatten)]
+        lease: LeaseArgs,
+    },
+    /// From inside a session: ask a person for a lease
+    Request {
+        #[command(flatten)]
+        lease: LeaseArgs,
+        /// Wait for the answer, and exit with 1 if it is no
+        #[arg(long)]
+        wait: bool,
     },
     /// End a lease
     Revoke {
@@ -157,6 +158,9 @@ pub enum Command {
     /// Work on a policy without touching a process
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// What is usual for agents, and how far a session is from it
+    #[command(subcommand)]
+    Baseline(super::baseline::BaselineCommand),
     /// What would have been stopped, had it not only been observed
     Digest {
         /// How far back
@@ -233,6 +237,37 @@ pub enum ReportFormat {
     Html,
     /// JSON
     Json,
+}
+
+/// What a lease allows.
+#[derive(Args, Clone, Debug)]
+pub struct LeaseArgs {
+    /// Label of the policy
+    #[arg(long, value_name = "LABEL")]
+    pub label: String,
+    /// This file alone
+    #[arg(long, value_name = "FILE", conflicts_with = "address")]
+    pub path: Option<PathBuf>,
+    /// Connections to this address and port alone
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub address: Option<String>,
+    /// This operation alone; may be repeated, or be a list with commas
+    #[arg(
+        long = "operation",
+        value_name = "OPERATION",
+        value_enum,
+        value_delimiter = ','
+    )]
+    pub operations: Vec<Operation>,
+    /// How long [default: 10m]
+    #[arg(long = "for", value_name = "DURATION", value_parser = clock::parse_duration)]
+    pub duration: Option<Duration>,
+    /// So many calls, and no more
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub uses: Option<u32>,
+    /// Recorded with it
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
 }
 
 /// What `run` takes.

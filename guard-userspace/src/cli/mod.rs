@@ -6,6 +6,7 @@
 
 pub(crate) mod account;
 mod args;
+mod baseline;
 mod ci;
 mod client;
 mod digest;
@@ -40,7 +41,7 @@ pub use self::{
     scan::{Finding, ScanArgs, ScanReport, Unreadable},
 };
 use self::{
-    args::{Cli, Command, NotACommand, PolicyCommand},
+    args::{Cli, Command, LeaseArgs, NotACommand, PolicyCommand},
     client::Conversation,
     failure::Failure,
     screen::Screen,
@@ -48,7 +49,7 @@ use self::{
 use crate::{
     journal::Against,
     policy::Mode,
-    wire::{Reply, Request},
+    wire::{Reply, Request, Terms},
 };
 
 /// The definition of the command line, for man pages and completions.
@@ -128,6 +129,7 @@ impl Guardctl<'_> {
     fn run(mut self) -> Result<u8, Failure> {
         let request = match &self.cli.command {
             Command::Ci(command) => return self.ci(command),
+            Command::Baseline(command) => return self.baseline(command),
             Command::Run(args) => return run::run(&self.cli.socket, args),
             Command::Events {
                 follow,
@@ -179,6 +181,7 @@ impl Guardctl<'_> {
                 policy,
                 session,
             } => return self.replay(journal, policy, session.as_deref()),
+            Command::Request { lease, wait: true } => return self.request_and_wait(lease),
             Command::Policy(PolicyCommand::Test { file, policy }) => {
                 return self.policy_test(file, policy.as_deref());
             }
@@ -206,9 +209,11 @@ impl Guardctl<'_> {
             Reply::Sessions { sessions } => render::sessions(screen, sessions),
             Reply::Show(detail) => render::show(screen, detail),
             Reply::Event(event) => format!("{}\n", render::event_line(screen, event, false)),
-            Reply::Pending { holds, left_out } => {
-                render::pending(screen, holds, *left_out, &self.guardctl())
-            }
+            Reply::Pending {
+                holds,
+                left_out,
+                asked,
+            } => render::pending(screen, holds, *left_out, asked, &self.guardctl()),
             Reply::Adopted {
                 session, processes, ..
             } => {
@@ -218,12 +223,7 @@ impl Guardctl<'_> {
                 );
                 format!("{session}: {processes} process{s}\n")
             }
-            Reply::Granted { grant } => {
-                let left = crate::clock::human(Duration::from_secs(grant.expires_in_s));
-                let [id, label, session] =
-                    [&grant.id, &grant.label, &grant.session].map(|text| escape::text(text));
-                format!("{id}: {session} may touch {label} for {left}\n")
-            }
+            Reply::Granted { grant } => format!("{}\n", render::grant(grant)),
             Reply::Grants { grants } => render::grants(screen, grants),
             Reply::Policy {
                 source,
@@ -231,6 +231,7 @@ impl Guardctl<'_> {
                 not_enforced,
             } => render::policy(screen.width.is_some(), source, text, not_enforced),
             Reply::Explain { rules } => render::explain(screen, rules),
+            Reply::Baselines { baselines } => baseline::show(screen, baselines),
             // guardd says this to its own child alone.
             Reply::Herald(_) => String::new(),
         }
@@ -287,6 +288,49 @@ impl Guardctl<'_> {
     }
 
     /// Prints what an offline command that went well has to say.
+    /// Asks for a lease and waits for a person's answer, which is the exit status.
+    fn request_and_wait(&mut self, lease: &LeaseArgs) -> Result<u8, Failure> {
+        /// A person takes seconds.
+        const LOOK_EVERY: Duration = Duration::from_millis(250);
+        let socket = &self.cli.socket;
+        let ask = Request::Ask {
+            terms: terms(lease),
+        };
+        let mut reply = Conversation::open(socket, &ask)?.next()?;
+        let Reply::Granted { grant } = &reply else {
+            return Err(Failure::No("guardd answered something else".into()));
+        };
+        let id = grant.id.clone();
+        if !self.cli.json {
+            writeln!(self.out, "{}", render::grant(grant))?;
+            self.out.flush()?;
+        }
+        while let Reply::Granted { grant } = &reply
+            && grant.state == "asked"
+        {
+            std::thread::sleep(LOOK_EVERY);
+            let all = Conversation::open(socket, &Request::Grants)?.next()?;
+            let Reply::Grants { grants } = all else {
+                return Err(Failure::No("guardd answered something else".into()));
+            };
+            let Some(grant) = grants.into_iter().find(|grant| grant.id == id) else {
+                return Err(Failure::No(format!(
+                    "{id}: guardd does not know it any more"
+                )));
+            };
+            reply = Reply::Granted { grant };
+        }
+        let Reply::Granted { grant } = &reply else {
+            return Ok(1);
+        };
+        if self.cli.json {
+            writeln!(self.out, "{}", payload(&reply)?)?;
+        } else {
+            writeln!(self.out, "{}", render::grant(grant))?;
+        }
+        Ok(u8::from(grant.state != "active"))
+    }
+
     fn said(&mut self, result: Result<String, Failure>) -> Result<u8, Failure> {
         let message = result?;
         let text = if self.cli.json {
@@ -299,11 +343,31 @@ impl Guardctl<'_> {
     }
 }
 
+/// What a lease is to allow. A path is meant from where the command was called.
+fn terms(lease: &LeaseArgs) -> Terms {
+    Terms {
+        label: lease.label.clone(),
+        for_ms: milliseconds(lease.duration),
+        reason: lease.reason.clone(),
+        path: lease
+            .path
+            .as_ref()
+            .map(|path| match std::path::absolute(path) {
+                Ok(path) => path.display().to_string(),
+                Err(_) => path.display().to_string(),
+            }),
+        address: lease.address.clone(),
+        operations: lease.operations.clone(),
+        uses: lease.uses,
+    }
+}
+
+fn milliseconds(duration: Option<Duration>) -> Option<u64> {
+    duration.map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// What to ask guardd for; `None` for the commands that are more than one question.
 fn request(command: &Command) -> Option<Request> {
-    let ms = |duration: &Option<Duration>| {
-        duration.map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
-    };
     Some(match command {
         Command::Status => Request::Status,
         Command::Sessions { all } => Request::Sessions { all: *all },
@@ -319,7 +383,7 @@ fn request(command: &Command) -> Option<Request> {
             id: id.clone(),
             upto: upto.clone(),
             approve: true,
-            for_ms: ms(duration),
+            for_ms: milliseconds(*duration),
             reason: None,
         },
         Command::Deny {
@@ -335,7 +399,7 @@ fn request(command: &Command) -> Option<Request> {
         },
         Command::Approve { id, duration, .. } => Request::Approve {
             id: id.clone(),
-            for_ms: ms(duration),
+            for_ms: milliseconds(*duration),
         },
         Command::Deny { id, reason, .. } => Request::Deny {
             id: id.clone(),
@@ -356,16 +420,12 @@ fn request(command: &Command) -> Option<Request> {
             intent: None,
             run: false,
         },
-        Command::Grant {
-            session,
-            label,
-            duration,
-            reason,
-        } => Request::Grant {
+        Command::Grant { session, lease } => Request::Grant {
             session: session.clone(),
-            label: label.clone(),
-            for_ms: ms(duration),
-            reason: reason.clone(),
+            terms: terms(lease),
+        },
+        Command::Request { lease, .. } => Request::Ask {
+            terms: terms(lease),
         },
         Command::Revoke { grant } => Request::Revoke {
             grant: grant.clone(),
@@ -395,6 +455,7 @@ fn request(command: &Command) -> Option<Request> {
         | Command::Events { .. }
         | Command::Run(_)
         | Command::Ci(_)
+        | Command::Baseline(_)
         | Command::Top
         | Command::Doctor
         | Command::Scan(_)

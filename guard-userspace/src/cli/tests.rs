@@ -19,7 +19,7 @@ use crate::{
     event::{Event, Kind},
     replay::{Difference, Replayed, Said},
     secrets::TreeSummary,
-    wire::{Code, Failure, GrantInfo, Reply, Request},
+    wire::{Code, Failure, GrantInfo, Operation, Reply, Request, Terms},
 };
 
 /// A listener that answers one request with what it is given.
@@ -305,7 +305,7 @@ fn an_event(seq: u64) -> Reply {
 #[test]
 fn commands_become_the_requests_of_the_protocol() {
     let s = || "s-1".to_owned();
-    let cases: [(&[&str], Request); 16] = [
+    let cases: [(&[&str], Request); 17] = [
         (
             &["approve", "h-1", "--for", "90s"],
             Request::Approve {
@@ -358,9 +358,34 @@ fn commands_become_the_requests_of_the_protocol() {
             ],
             Request::Grant {
                 session: s(),
-                label: "infra".into(),
-                for_ms: Some(3_600_000),
-                reason: Some("r".into()),
+                terms: Terms {
+                    label: "infra".into(),
+                    for_ms: Some(3_600_000),
+                    reason: Some("r".into()),
+                    ..Terms::default()
+                },
+            },
+        ),
+        (
+            &[
+                "request",
+                "--label",
+                "credential",
+                "--path",
+                "/x",
+                "--operation",
+                "open,exec",
+                "--uses",
+                "3",
+            ],
+            Request::Ask {
+                terms: Terms {
+                    label: "credential".into(),
+                    path: Some("/x".into()),
+                    operations: vec![Operation::Open, Operation::Exec],
+                    uses: Some(3),
+                    ..Terms::default()
+                },
             },
         ),
         (
@@ -484,6 +509,9 @@ fn json_is_the_reply_without_its_tag_in_its_own_order() {
         id: "g-1".into(),
         session: "s-1".into(),
         label: "infra".into(),
+        object: None,
+        operations: Vec::new(),
+        uses: None,
         since: "2026-11-21T20:40:22.123456Z".into(),
         expires_in_s: 60,
         state: "active".into(),
@@ -502,6 +530,7 @@ fn json_is_the_reply_without_its_tag_in_its_own_order() {
         &StandIn::replying(&[Reply::Pending {
             holds: vec![],
             left_out: 0,
+            asked: vec![],
         }]),
         &["--json", "pending"],
     );
@@ -510,6 +539,7 @@ fn json_is_the_reply_without_its_tag_in_its_own_order() {
         &StandIn::replying(&[Reply::Pending {
             holds: vec![],
             left_out: 3,
+            asked: vec![],
         }]),
         &["--json", "pending"],
     );

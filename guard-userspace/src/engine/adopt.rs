@@ -236,6 +236,7 @@ impl Engine {
             untapped: std::collections::VecDeque::new(),
             tree: None,
             environment: Vec::new(),
+            conduct: crate::conduct::Conduct::default(),
         };
         if let Err(error) = self.enter(&session) {
             return Err(self.not_begun(&session.agent, &error.to_string()));

@@ -38,15 +38,15 @@ pub(super) const MAX_OPERATIONS: usize = 16;
 
 /// A connection: of TLS the process and the library's object for it, otherwise the socket's cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum TalkId {
+pub(super) enum TalkId {
     Library(u32, u64),
     Socket(u64),
 }
 
 /// What is known of one connection's requests.
 #[derive(Debug, Default)]
-struct Talk {
-    stream: Stream,
+pub(super) struct Talk {
+    pub(super) stream: Stream,
     /// Where in the stream what was read ends; `None` before the first byte.
     at: Option<u64>,
     /// What was read last, to recognise it when it comes again: a library that took less than it was given is given the
@@ -57,7 +57,9 @@ struct Talk {
     /// Something that it says has been understood.
     heard: bool,
     /// Whom its requests were for.
-    hosts: Vec<String>,
+    pub(super) hosts: Vec<String>,
+    /// It has been silent in the middle of a request: what it begins does not wait for its rest any more.
+    pub(super) pauses: bool,
     /// Labels that requests under way were judged for.
     judged: BTreeMap<u64, u64>,
     /// When it was last written to, ns of `CLOCK_MONOTONIC`.
@@ -79,6 +81,16 @@ impl Talks {
     fn remove(&mut self, id: TalkId) {
         if let Some(talk) = self.talks.remove(&id) {
             self.held -= talk.held;
+        }
+    }
+
+    pub(super) fn has(&self, id: TalkId) -> bool {
+        self.talks.contains_key(&id)
+    }
+
+    pub(super) fn pauses(&mut self, id: TalkId) {
+        if let Some(talk) = self.talks.get_mut(&id) {
+            talk.pauses = true;
         }
     }
 
@@ -165,9 +177,15 @@ impl Engine {
         }
         let (becomes, others) = self.look_at(&write, talk_id, id);
         if plain {
-            if let Becomes::Goes(requests) = becomes {
-                self.clear_plain(&write, talk_id, id);
-                self.tell_all(&write, &requests, &others);
+            match becomes {
+                Becomes::Goes(requests) => {
+                    if !(self.waits(talk_id, &others) && self.withhold_plain(talk_id, id, &write)) {
+                        self.forget_withheld(talk_id);
+                        self.clear_plain(&write, talk_id, id);
+                    }
+                    self.tell_all(&write, &requests, &others);
+                }
+                Becomes::Held | Becomes::Ended => self.forget_withheld(talk_id),
             }
             return;
         }
@@ -182,12 +200,27 @@ impl Engine {
             return;
         };
         tapped.seen += 1;
+        match &becomes {
+            Becomes::Goes(_) if self.waits(talk_id, &others) => {
+                let mut hosts = others.clone();
+                hosts.extend(self.talks.get(talk_id).hosts.iter().cloned());
+                self.withhold(talk_id, id, &hosts);
+            }
+            Becomes::Goes(_) => self.release(talk_id),
+            Becomes::Held => self.withhold_on(talk_id),
+            Becomes::Ended => {}
+        }
         if let Becomes::Goes(requests) = becomes {
             if fields.flags & (FLAG_STOPPED | FLAG_SPINS) != 0 {
                 self.let_write_go_on(id);
             }
             self.tell_all(&write, &requests, &others);
         }
+    }
+
+    fn waits(&self, talk_id: TalkId, others: &[String]) -> bool {
+        let talk = self.talks.talks.get(&talk_id);
+        talk.is_some_and(|talk| self.waits_for_rest(talk, others))
     }
 
     fn tell_all(&mut self, write: &Write, requests: &[Request], others: &[String]) {
@@ -329,7 +362,7 @@ impl Engine {
             return Becomes::Goes(requests.collect());
         }
         let can_end = write.via == via::PLAIN || self.has_connection(id, requests, others);
-        let mut judged = self.feed(fields.session, all, fields.tgid, can_end);
+        let mut judged = self.feed(fields.session, all, fields.tgid, can_end, kind::REQUEST);
         // A process is asked about one thing at a time: an answer to that must not let this through as well.
         if judged.verdict == Verdict::Hold && self.is_held(id) {
             judged.verdict = Verdict::Deny;
@@ -347,6 +380,7 @@ impl Engine {
         };
         match judged.verdict {
             Verdict::Kill => {
+                self.refuse_all_of(id);
                 let _ = process::signal(id, Signal::KILL);
                 self.kernel.tables.drop_waiting(id.pid);
                 Becomes::Ended
@@ -359,6 +393,7 @@ impl Engine {
                     self.end_connections(id, fields.session, &named(&request, others))
                 };
                 if ended == 0 {
+                    self.refuse_all_of(id);
                     let _ = process::signal(id, Signal::KILL);
                     self.kernel.tables.drop_waiting(id.pid);
                     return Becomes::Ended;
@@ -403,7 +438,7 @@ impl Engine {
     }
 
     /// What a plain connection has said so far may leave; and everything, where nobody asks.
-    fn clear_plain(&mut self, write: &Write, talk_id: TalkId, id: Id) {
+    pub(super) fn clear_plain(&mut self, write: &Write, talk_id: TalkId, id: Id) {
         let upto = (write.at as u32).wrapping_add(write.len as u32);
         let all = match self.talks.talks.get(&talk_id) {
             None => true,

@@ -77,7 +77,7 @@ impl Engine {
         self.kernel.tables.drop_session(id);
         self.search_no_more_for(id);
         for grant in self.grants.values_mut().filter(|grant| grant.session == id) {
-            grant.until_ns = grant.until_ns.min(clock::monotonic_ns());
+            grant.end(clock::monotonic_ns());
         }
         if let Some(mut session) = self.sessions.remove(&id) {
             session.ended_ns = Some(clock::monotonic_ns());

@@ -95,6 +95,7 @@ impl Engine {
                 return Ok(Reply::Pending {
                     holds: holds.map(info).collect(),
                     left_out: 0,
+                    asked: Vec::new(),
                 });
             }
             HeraldRequest::Members => {

@@ -20,7 +20,7 @@ use crate::{
     event::{Event, Kind},
     kernel::Judged,
     process::{self, Id},
-    wire::{HoldInfo, Via},
+    wire::{HoldInfo, Terms, Via},
 };
 
 /// How long an answer waits for the call it is for. The call is repeated at once when the process
@@ -141,8 +141,15 @@ pub struct By {
 
 impl Engine {
     /// Lets the kernel judge a fact that only guardd could see. Where it cannot, nothing is stopped, and `status` is degraded.
-    pub(super) fn feed(&mut self, session: u32, labels: u64, tgid: u32, can_deny: bool) -> Judged {
-        let judged = self.kernel.inject(session, labels, tgid, can_deny);
+    pub(super) fn feed(
+        &mut self,
+        session: u32,
+        labels: u64,
+        tgid: u32,
+        can_deny: bool,
+        kind: u8,
+    ) -> Judged {
+        let judged = self.kernel.inject(session, labels, tgid, can_deny, kind);
         judged.unwrap_or_else(|error| {
             self.problems.insert("inject", error.to_string());
             Judged {
@@ -378,13 +385,13 @@ impl Engine {
         if let Outcome::Approve(Some(duration)) = outcome
             && let Some(label) = self.trigger_of(&hold.rule)
         {
-            let grant = self.grant(
-                hold.judged_in,
-                &label,
-                Some(*duration),
-                Some(format!("approval of h-{id}")),
-                by,
-            )?;
+            let terms = Terms {
+                label,
+                for_ms: Some(duration.as_millis() as u64),
+                reason: Some(format!("approval of h-{id}")),
+                ..Terms::default()
+            };
+            let grant = self.grant(hold.judged_in, &terms, by)?;
             lease = Some(grant.id);
         }
         self.kernel.tables.drop_held(process.pid);
@@ -398,6 +405,13 @@ impl Engine {
                 clears::SOME
             };
             lost = !self.clear_socket(process, hold.session, cookie, upto, what);
+        }
+        // What waits in the sockets of a request over TLS.
+        if hold.fate == fate::BEFORE && hold.cookie.is_none() {
+            match done {
+                Verdict::Kill => self.refuse_all_of(process),
+                _ => self.release_all_of(process),
+            }
         }
         let signalled = if done == Verdict::Kill {
             process::signal(process, Signal::KILL)
@@ -695,6 +709,12 @@ pub(crate) fn target_of(event: &Event) -> String {
             .argv
             .as_ref()
             .map_or_else(|| "run".into(), |argv| format!("run {}", argv.join(" "))),
+        Kind::Session if event.is_divergence() => {
+            let score = object
+                .and_then(|object| object.get("score"))
+                .and_then(serde_json::Value::as_u64);
+            format!("diverge to score {}", score.unwrap_or_default())
+        }
         _ => "a call whose record was lost".into(),
     }
 }

@@ -3,6 +3,7 @@
 //! to a process goes through the kernel's tables first and a signal second, in that order.
 
 mod adopt;
+mod conduct;
 mod containers;
 mod content;
 mod digest;
@@ -30,6 +31,7 @@ mod tally;
 mod taps;
 mod users;
 mod views;
+mod withheld;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -55,6 +57,7 @@ use tokio::{
 
 use crate::{
     clock,
+    conduct::Baselines,
     digest::Digest,
     event::{Event, Kind},
     journal::{Journal, JournalError},
@@ -168,6 +171,8 @@ pub struct Engine {
     said: AsyncFd<RingBuf<MapData>>,
     /// Connections whose requests are read.
     talks: content::Talks,
+    /// Of these, those whose last bytes wait for more.
+    withheld: withheld::Withheld,
     /// Processes whose TLS library was looked for.
     taps: HashMap<u32, taps::Tapped>,
     libraries: Libraries,
@@ -203,6 +208,10 @@ pub struct Engine {
     grants: BTreeMap<u32, Grant>,
     /// Holds a day, and their answers.
     tally: tally::Tally,
+    /// What is usual for each agent.
+    baselines: Baselines,
+    /// Scores that have crossed the threshold since that was last told.
+    turned: Vec<conduct::Turned>,
     known: HashMap<u32, Known>,
     next_session: u32,
     next_hold: u32,
@@ -327,6 +336,7 @@ impl Engine {
             domains: watch(rings.domains)?,
             said: watch(rings.said)?,
             talks: content::Talks::default(),
+            withheld: withheld::Withheld::default(),
             taps: HashMap::new(),
             libraries: Libraries::default(),
             flights: quic::Flights::default(),
@@ -346,6 +356,8 @@ impl Engine {
             holds: BTreeMap::new(),
             grants: BTreeMap::new(),
             tally: tally::Tally::default(),
+            baselines: Baselines::default(),
+            turned: Vec::new(),
             known: HashMap::new(),
             next_session: 0,
             next_hold: 0,
@@ -398,6 +410,7 @@ impl Engine {
         }
         engine.load_tally();
         engine.search_as_the_policy_says();
+        engine.load_baselines();
         engine.recover();
         engine.adopt_running_agents();
         if !engine.sessions.is_empty() {
@@ -516,6 +529,7 @@ impl Engine {
             self.handle(record);
         }
         self.read_requests();
+        self.tell_turned();
     }
 
     /// Promises the kernel to look at the activity ring again, as long as something comes. The last
@@ -617,6 +631,7 @@ impl Engine {
         self.detach_when_idle();
         self.sweep_names();
         self.sweep_taps();
+        self.sweep_withheld();
         self.look_after_containers();
         self.look_after_secrets();
         self.take_up_changed_users();
@@ -786,8 +801,18 @@ impl Engine {
     }
 
     /// Writes an event to the journal and tells whoever listens.
+    /// How bad its rule says that it is.
+    fn add_severity(&self, event: &mut Event) {
+        let Some(name) = &event.rule else { return };
+        let rule = self.policy.rules.iter().find(|rule| rule.name == *name);
+        event.severity = rule
+            .and_then(|rule| rule.severity)
+            .map(|severity| severity.name().into());
+    }
+
     fn tell(&mut self, mut event: Event) -> Event {
         self.add_evidence(&mut event);
+        self.add_severity(&mut event);
         match self.journal.append(&mut event) {
             Ok(()) if self.journal.owes() => {}
             Ok(()) => {
@@ -823,6 +848,7 @@ impl Engine {
         for own in after {
             let _ = self.events.send(Arc::new(own));
         }
+        self.note_conduct(&event);
         event
     }
 

@@ -94,8 +94,8 @@ impl Engine {
             Some(_) => "contradicts dns",
         };
         let labels = self.quic_labels(write, id, name.as_deref(), &of_address, ech, word);
-        let mut judged =
-            (labels != 0).then(|| self.feed(write.fields.session, labels, id.pid, true));
+        let mut judged = (labels != 0)
+            .then(|| self.feed(write.fields.session, labels, id.pid, true, kind::CONNECT));
         // As for requests.
         if let Some(judged) = &mut judged
             && judged.verdict == Verdict::Hold

@@ -163,7 +163,7 @@ impl Engine {
             self.let_go_on(id);
             return;
         }
-        let judged = self.feed(fields.session, labels, fields.tgid, false);
+        let judged = self.feed(fields.session, labels, fields.tgid, false, fields.kind);
         let generation = self.kernel.tables.generation() as u16;
         let rule = judged
             .rule

@@ -36,7 +36,7 @@ struct State {
     /// (pid, start in ticks, session)
     members: Vec<(u32, u64, u32)>,
     holds: Vec<Hold>,
-    grants: BTreeMap<u32, SavedGrant>,
+    grants: BTreeMap<u32, Grant>,
     /// The kernel's ids of the tables of stopped processes, this guardd's and those of the ones before:
     /// a sentinel may still have them, and they are no other guard's.
     #[serde(default)]
@@ -50,17 +50,6 @@ struct State {
     /// What would have been stopped since that was last told.
     #[serde(default)]
     digest: Option<crate::digest::Digest>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct SavedGrant {
-    session: u32,
-    label: String,
-    since_ns: u64,
-    until_ns: u64,
-    revoked: bool,
-    reason: Option<String>,
-    by_uid: u32,
 }
 
 fn boot() -> String {
@@ -77,6 +66,7 @@ impl Engine {
 
     /// Writes the state down.
     pub(super) fn save(&mut self) {
+        self.refresh_uses();
         let members = self.kernel.tables.tasks();
         let state = State {
             boot: boot(),
@@ -90,22 +80,7 @@ impl Engine {
                 .map(|(pid, t)| (*pid, Id::new(*pid, t.start_ns).start, t.session))
                 .collect(),
             holds: self.holds.values().cloned().collect(),
-            grants: self
-                .grants
-                .iter()
-                .map(|(id, g)| {
-                    let saved = SavedGrant {
-                        session: g.session,
-                        label: g.label.clone(),
-                        since_ns: g.since_ns,
-                        until_ns: g.until_ns,
-                        revoked: g.revoked,
-                        reason: g.reason.clone(),
-                        by_uid: g.by_uid,
-                    };
-                    (*id, saved)
-                })
-                .collect(),
+            grants: self.grants.clone(),
             tables: self.kernel.tables.stopped_ids().to_vec(),
             labels: self
                 .policy
@@ -226,26 +201,25 @@ impl Engine {
         }
         self.take_up_held(&state, &left);
         let now = clock::monotonic_ns();
-        for (id, grant) in grants {
-            if !grant.revoked
-                && grant.until_ns > now
+        for (id, mut grant) in grants {
+            // The kernel has gone on counting.
+            let was = state.labels.iter().find(|(label, _)| *label == grant.label);
+            if grant.uses.is_some()
+                && let Some((_, bit)) = was
+            {
+                let key = grant.key(*bit);
+                let known = left.leases.iter().filter(|(of, _)| *of == key);
+                let least = known
+                    .map(|(_, lease)| u32::try_from(lease.uses).unwrap_or(0))
+                    .min();
+                grant.uses = least.or(grant.uses);
+            }
+            if grant.is_active(now)
                 && self.sessions.contains_key(&grant.session)
                 && let Some(bit) = self.bits.bit(&grant.label)
             {
-                let _ = self
-                    .kernel
-                    .tables
-                    .put_lease(grant.session, bit, grant.until_ns);
+                let _ = self.kernel.tables.put_lease(&grant.key(bit), grant.lease());
             }
-            let grant = Grant {
-                session: grant.session,
-                label: grant.label,
-                since_ns: grant.since_ns,
-                until_ns: grant.until_ns,
-                revoked: grant.revoked,
-                reason: grant.reason,
-                by_uid: grant.by_uid,
-            };
             self.grants.insert(id, grant);
         }
         self.release_left_stopped();
@@ -386,7 +360,7 @@ impl Engine {
         let events: Vec<_> = self
             .journal
             .tail()
-            .filter(|event| event.seq > after && !event.labels.is_empty())
+            .filter(|event| event.seq > after)
             .cloned()
             .collect();
         for event in events {
@@ -398,12 +372,15 @@ impl Engine {
                 let Some(session) = sessions.iter_mut().find(|session| session.id == id) else {
                     break;
                 };
-                session.touch(
-                    mono_ns,
-                    &event.labels,
-                    Some(&super::holds::object_of(&event)),
-                    &event,
-                );
+                session.conduct.note(&event, mono_ns);
+                if !event.labels.is_empty() {
+                    session.touch(
+                        mono_ns,
+                        &event.labels,
+                        Some(&super::holds::object_of(&event)),
+                        &event,
+                    );
+                }
                 next = session.parent;
             }
         }

@@ -198,13 +198,24 @@ impl Engine {
                         .get(&hold.session)
                         .is_some_and(|session| Self::may_see(peer, session))
                 });
+                let holds = holds.map(|hold| self.hold_info(hold)).collect();
+                let (privileged, uid) = (peer.privileged, peer.uid);
+                let mut asked = self.grants_for(|engine, session| {
+                    let session = engine.sessions.get(&session);
+                    session.is_some_and(|session| privileged || session.uid == uid)
+                });
+                asked.retain(|grant| grant.state == "asked");
                 Ok(Reply::Pending {
-                    holds: holds.map(|hold| self.hold_info(hold)).collect(),
+                    holds,
                     left_out: 0,
+                    asked,
                 })
             }
             Request::Approve { id, for_ms } => {
                 let by = self.may_decide(peer, "approve")?;
+                if number("g", &id).is_some() {
+                    return self.answer_ask(&id, true, for_ms, None, by);
+                }
                 let number = hold_number(&id)?;
                 self.settle(
                     number,
@@ -215,6 +226,9 @@ impl Engine {
             }
             Request::Deny { id, reason } => {
                 let by = self.may_decide(peer, "deny")?;
+                if number("g", &id).is_some() {
+                    return self.answer_ask(&id, false, None, reason, by);
+                }
                 let number = hold_number(&id)?;
                 self.settle(number, &Outcome::Deny(reason), by).map(done)
             }
@@ -274,16 +288,20 @@ impl Engine {
                 intent,
                 run,
             } => self.adopt(peer, pid, agent, intent, run),
-            Request::Grant {
-                session,
-                label,
-                for_ms,
-                reason,
-            } => {
+            Request::Grant { session, terms } => {
                 let by = self.may_decide(peer, "grant")?;
                 let id = self.live_session(peer, &session)?;
-                let grant =
-                    self.grant(id, &label, for_ms.map(Duration::from_millis), reason, by)?;
+                let grant = self.grant(id, &terms, by)?;
+                Ok(Reply::Granted { grant })
+            }
+            Request::Ask { terms } => {
+                let session = self.session_of(peer).ok_or_else(|| {
+                    Refusal::invalid(format!(
+                        "request: pid {} is in no session: a person outside gives leases, with 'guardctl grant'",
+                        peer.pid
+                    ))
+                })?;
+                let grant = self.ask_for_lease(session, &terms, peer.uid)?;
                 Ok(Reply::Granted { grant })
             }
             Request::Revoke { grant } => {
@@ -291,18 +309,13 @@ impl Engine {
                 self.revoke(&grant, by)
             }
             Request::Grants => {
-                let grants = self.grants.iter().filter(|(_, grant)| {
-                    peer.privileged
-                        || self
-                            .sessions
-                            .get(&grant.session)
-                            .is_some_and(|s| s.uid == peer.uid)
+                let (privileged, uid) = (peer.privileged, peer.uid);
+                // Of a session that has ended nobody but root is told.
+                let grants = self.grants_for(|engine, session| {
+                    let session = engine.sessions.get(&session);
+                    privileged || session.is_some_and(|session| session.uid == uid)
                 });
-                Ok(Reply::Grants {
-                    grants: grants
-                        .map(|(id, grant)| self.grant_info(*id, grant))
-                        .collect(),
-                })
+                Ok(Reply::Grants { grants })
             }
             Request::Intent { session, text } => {
                 self.may_decide(peer, "intent")?;
@@ -337,6 +350,27 @@ impl Engine {
                 Ok(Reply::Explain {
                     rules: self.explain(session),
                 })
+            }
+            Request::Baselines { agent } => self.baselines(agent.as_deref()),
+            Request::BaselineLearn {
+                sessions,
+                agent,
+                force,
+            } => {
+                let by = self.may_decide(peer, "baseline learn")?;
+                let ids = sessions
+                    .iter()
+                    .map(|name| self.session(peer, name).map(|session| session.id))
+                    .collect::<Result<Vec<u32>, Refusal>>()?;
+                self.learn_baseline(&ids, agent, force, by).map(done)
+            }
+            Request::BaselineImport { baselines } => {
+                let by = self.may_decide(peer, "baseline import")?;
+                self.import_baselines(baselines, by).map(done)
+            }
+            Request::BaselineForget { agent } => {
+                let by = self.may_decide(peer, "baseline forget")?;
+                self.forget_baseline(&agent, by).map(done)
             }
             Request::Herald(ask) => self.herald(peer, ask),
         }

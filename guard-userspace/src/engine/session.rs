@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{event::Event, process::Id, wire::EnvironmentInfo};
+use crate::{conduct::Conduct, event::Event, process::Id, wire::EnvironmentInfo};
 
 /// Touches that are kept to rebuild the rules' progress after a restart or a reload.
 const TRAIL: usize = 256;
@@ -98,6 +98,9 @@ pub struct Session {
     /// Variables with secrets that its first process was started with.
     #[serde(default)]
     pub environment: Vec<EnvironmentInfo>,
+    /// How it behaves, and whether that is usual.
+    #[serde(default)]
+    pub conduct: Conduct,
 }
 
 impl Session {

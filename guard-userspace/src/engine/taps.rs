@@ -302,6 +302,7 @@ impl Engine {
             session.untapped.push_back(line);
             self.dirty = true;
         }
+        self.note_opaque(session);
     }
 
     /// A process has become another program, or has gone.

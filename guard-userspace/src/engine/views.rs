@@ -142,7 +142,7 @@ impl Engine {
             parent: session.parent.map(|id| format!("s-{id}")),
             origin: session.origin.name().into(),
             intent: session.intent.clone(),
-            score: None,
+            score: self.score_of(session),
         }
     }
 
@@ -184,6 +184,7 @@ impl Engine {
             timeline,
             untapped: session.untapped.iter().cloned().collect(),
             environment: session.environment.clone(),
+            conduct: Some(self.conduct_info(session)),
         }
     }
 
@@ -268,7 +269,7 @@ impl Engine {
                 let within = index
                     .and_then(|index| self.rule_of(index, self.kernel.tables.generation() as u16))
                     .map_or(NO_LIMIT, |rule| rule.within_ns);
-                let steps: Vec<StepExplanation> = rule
+                let mut steps: Vec<StepExplanation> = rule
                     .when
                     .iter()
                     .enumerate()
@@ -286,11 +287,33 @@ impl Engine {
                     .iter()
                     .take(steps.len().saturating_sub(1))
                     .all(|step| step.fulfilled);
+                // What it wants not to have been: since the sequence began as far as it has come.
+                let begun = steps.len().checked_sub(2);
+                let begun = begun.and_then(|at| progress.start.get(at)).copied();
+                let last_ns = self.kernel.tables.session(session.id).map(|it| it.last_ns);
+                let mut kept = false;
+                for unless in &rule.unless {
+                    let last = self
+                        .bits
+                        .bit(&unless.label)
+                        .and_then(|bit| last_ns.as_ref()?.get(usize::from(bit)).copied())
+                        .filter(|last| *last != 0);
+                    let recent = last.is_some_and(|last| match unless.within {
+                        Some(within) => u128::from(now.saturating_sub(last)) <= within.as_nanos(),
+                        None => last >= begun.unwrap_or(now),
+                    });
+                    kept |= recent;
+                    steps.push(StepExplanation {
+                        label: format!("not {}", unless.label),
+                        fulfilled: !recent,
+                        age_s: last.map(|last| now.saturating_sub(last) / 1_000_000_000),
+                    });
+                }
                 RuleExplanation {
                     rule: rule.name.clone(),
                     then: rule.then.name().into(),
                     within_s: rule.within.map(|within| within.as_secs()),
-                    fires_on: if ready {
+                    fires_on: if ready && !kept {
                         rule.when.last().cloned()
                     } else {
                         None

@@ -122,6 +122,14 @@ fn action(event: &Event) -> String {
 
 /// 0 to 100, as Elastic's own products count.
 fn severity(event: &Event) -> u32 {
+    match event.severity.as_deref() {
+        Some("informational") => return 0,
+        Some("low") => return 21,
+        Some("medium") => return 47,
+        Some("high") => return 73,
+        Some("critical") => return 99,
+        _ => {}
+    }
     let less = if event.would.is_some() { 26 } else { 0 };
     match (event.kind, word(event)) {
         (Kind::Lost, _) => 47,

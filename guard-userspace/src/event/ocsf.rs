@@ -237,6 +237,15 @@ fn base(
 }
 
 fn severity(event: &Event) -> (u32, &'static str) {
+    // As the rule says, where it does.
+    match event.severity.as_deref() {
+        Some("informational") => return (1, "Informational"),
+        Some("low") => return (2, "Low"),
+        Some("medium") => return (3, "Medium"),
+        Some("high") => return (4, "High"),
+        Some("critical") => return (5, "Critical"),
+        _ => {}
+    }
     let word = event.would.as_deref().or(event.verdict.as_deref());
     let altered = event.is_journal_altered();
     match (event.kind, word) {

@@ -29,6 +29,11 @@ pub(super) fn may_mean_something(head: &Head) -> bool {
     !kept.iter().any(|beginning| kind.starts_with(beginning))
 }
 
+/// Whether the body comes by itself, and a server might act on it.
+pub(super) fn is_awaited(head: &Head) -> bool {
+    !head.expects && head.methods[0] != "CONNECT" && may_mean_something(head)
+}
+
 /// Reads a whole body into the request.
 pub(super) fn read(head: &Head, body: Vec<u8>, request: &mut Request, known: &mut KnownQueries) {
     if let Err(why) =

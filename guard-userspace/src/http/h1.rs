@@ -1,6 +1,6 @@
 //! HTTP/1.0 and 1.1: RFC 9112.
 
-use super::{KnownQueries, MAX_BODY, MAX_HEAD, Request, Unread, body, head::Head};
+use super::{KnownQueries, MAX_AWAITED, MAX_BODY, MAX_HEAD, Request, Unread, body, head::Head};
 
 /// RFC 9113, 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -218,6 +218,17 @@ impl Message {
 
     pub(super) fn held(&self) -> usize {
         self.body.capacity()
+    }
+
+    /// Its head, if its body may mean something and is worth waiting for.
+    pub(super) fn awaited(&self) -> Option<Request> {
+        let left = match &self.framing {
+            Framing::Length(left) | Framing::Chunks(Chunk::Data(left)) => *left,
+            Framing::Chunks(_) => 0,
+        };
+        let whole = left.saturating_add(self.body.len() as u64);
+        let waits = self.cut.is_none() && whole <= MAX_AWAITED as u64;
+        (waits && body::is_awaited(&self.head)).then(|| self.head.request())
     }
 
     /// Why nobody knows where it ends.

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use loona_hpack::Decoder;
 
-use super::{KnownQueries, MAX_BODY, MAX_HEAD, Request, Unread, body, head::Head};
+use super::{
+    KnownQueries, MAX_AWAITED, MAX_BODY, MAX_HEAD, Request, Unfinished, Unread, body, head::Head,
+};
 
 /// Bytes before a frame's payload (4.1).
 const FRAME_HEAD: usize = 9;
@@ -66,9 +68,38 @@ struct Sending {
     cut: Option<&'static str>,
 }
 
+impl Sending {
+    /// Whether its length is said, and more than is worth waiting for.
+    fn is_longer(&self) -> bool {
+        let mut lengths = self.head.lengths.iter();
+        lengths.any(|length| {
+            length
+                .parse::<u64>()
+                .is_ok_and(|it| it > MAX_AWAITED as u64)
+        })
+    }
+}
+
 impl Connection {
-    pub(super) fn is_idle(&self) -> bool {
-        self.frame.is_empty() && self.block.is_none() && self.streams.is_empty()
+    /// As [`super::Stream::unfinished`].
+    pub(super) fn unfinished(&self) -> Unfinished {
+        let kind = self.frame.get(3).copied().unwrap_or(HEADERS);
+        let begun = !self.frame.is_empty() && matches!(kind, HEADERS | CONTINUATION);
+        if (begun || self.block.is_some()) && self.held() <= MAX_AWAITED {
+            return Unfinished::Head;
+        }
+        let awaited = self.streams.values().filter(|sending| {
+            sending.cut.is_none()
+                && sending.body.len() <= MAX_AWAITED
+                && !sending.is_longer()
+                && body::is_awaited(&sending.head)
+        });
+        let heads: Vec<Request> = awaited.map(|sending| sending.head.request()).collect();
+        if heads.is_empty() {
+            Unfinished::Nothing
+        } else {
+            Unfinished::Bodies(heads)
+        }
     }
 
     pub(super) fn held(&self) -> usize {

@@ -34,6 +34,8 @@ pub(super) struct Head {
     pub(super) lengths: Vec<String>,
     /// Hashes of known secrets in target and fields, whose values are kept nowhere.
     pub(super) secrets: Vec<Hash>,
+    /// `Expect: 100-continue`: the body comes when the server has said so.
+    pub(super) expects: bool,
 }
 
 impl Head {
@@ -102,6 +104,8 @@ impl Head {
             self.codings.extend(list());
         } else if is("content-length") {
             self.lengths.extend(list());
+        } else if is("expect") {
+            self.expects |= value.eq_ignore_ascii_case("100-continue");
         } else if is("upgrade") {
             self.upgrade = Some(value.to_ascii_lowercase());
         } else if is("x-amz-target") {

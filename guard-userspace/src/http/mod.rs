@@ -27,7 +27,7 @@ use std::fmt;
 
 pub use self::{
     graphql::{KnownQueries, Operation},
-    stream::Stream,
+    stream::{Stream, Unfinished},
     words::{WordPattern, words},
 };
 use crate::secrets::Hash;
@@ -36,6 +36,9 @@ use crate::secrets::Hash;
 const MAX_HEAD: usize = 128 << 10;
 /// Bytes of a body that are kept to be read, compressed and not.
 const MAX_BODY: usize = 1 << 20;
+/// Bytes of a request, as far as its length is known, up to which it is worth waiting for its rest: what a sending
+/// socket takes at once, whatever it was set to.
+const MAX_AWAITED: usize = 32 << 10;
 
 /// Values that nobody here knows but by their hashes.
 pub trait KnownSecrets: fmt::Debug + Send + Sync {

@@ -1,7 +1,7 @@
 //! One direction of one connection: which protocol it speaks, and its requests one after the other.
 
 use super::{
-    KnownQueries, Request,
+    KnownQueries, MAX_AWAITED, Request,
     h1::{self, Begins, Message},
     h2,
     websocket::Frames,
@@ -13,6 +13,17 @@ pub struct Stream {
     state: State,
     /// Requests so far.
     number: u64,
+}
+
+/// What has begun and not ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unfinished {
+    /// Nothing, or nothing whose end is worth waiting for.
+    Nothing,
+    /// A head.
+    Head,
+    /// The bodies of these requests, as their heads tell them; servers might act on what is in them.
+    Bodies(Vec<Request>),
 }
 
 #[derive(Debug)]
@@ -84,14 +95,19 @@ impl Stream {
         matches!(self.state, State::Other)
     }
 
-    /// Whether it is between two requests (or has not begun), so that nothing that it has begun waits for its rest.
-    pub fn is_between(&self) -> bool {
+    /// What has begun and not ended, as long as that is worth waiting for.
+    pub fn unfinished(&self) -> Unfinished {
         match &self.state {
-            State::Head(lines) => lines.is_empty(),
-            State::Two(connection) => connection.is_idle(),
-            State::Frames(frames) => frames.is_between(),
-            State::Body(_) => false,
-            State::Other | State::Lost(_) => true,
+            State::Head(lines) if lines.is_empty() || lines.held() > MAX_AWAITED => {
+                Unfinished::Nothing
+            }
+            State::Head(_) => Unfinished::Head,
+            State::Body(message) => message
+                .awaited()
+                .map_or(Unfinished::Nothing, |head| Unfinished::Bodies(vec![head])),
+            State::Two(connection) => connection.unfinished(),
+            // Of a message in parts the first means nothing.
+            State::Frames(_) | State::Other | State::Lost(_) => Unfinished::Nothing,
         }
     }
 

@@ -31,10 +31,6 @@ impl Frames {
         }
     }
 
-    pub(super) fn is_between(&self) -> bool {
-        self.bytes.is_empty() && self.compressed.is_none()
-    }
-
     pub(super) fn held(&self) -> usize {
         self.bytes.capacity() + self.message.capacity()
     }

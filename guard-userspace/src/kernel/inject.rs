@@ -85,10 +85,17 @@ impl Injector {
         labels: u64,
         tgid: u32,
         can_deny: bool,
+        kind: u8,
     ) -> Result<Judged, KernelError> {
         let result = run(
             &self.inject,
-            &[session.into(), labels, tgid.into(), can_deny.into(), 0],
+            &[
+                session.into(),
+                labels,
+                tgid.into(),
+                can_deny.into(),
+                kind.into(),
+            ],
         )?;
         let rule = (result >> 16) as u16;
         Ok(Judged {

@@ -207,7 +207,7 @@ impl Kernel {
         let spins = Some(ring(&mut ebpf, "SPINS")?);
         let tables = Tables::take(&mut ebpf, settings.lineage_size, hooks.numbers())?;
         if let Some(own) = &pins {
-            match own.pin_tables(tables.stopped_tables()) {
+            match own.pin_tables(tables.stopped_tables(), tables.leases_table()) {
                 Ok(()) => hooks.pin_in(own.own().to_owned()),
                 // It is kept all the same: what an earlier guardd left is to be taken away.
                 Err(error) => hooks.cannot_pin(error.to_string()),
@@ -326,7 +326,7 @@ impl Kernel {
         self.hooks.detach_calls();
     }
 
-    /// Lets the kernel judge a fact that only userspace could see.
+    /// Lets the kernel judge a fact that only userspace could see, of a kind of [`guard_common::event::kind`].
     ///
     /// # Errors
     /// When the kernel does not run the program.
@@ -336,8 +336,9 @@ impl Kernel {
         labels: u64,
         tgid: u32,
         can_deny: bool,
+        kind: u8,
     ) -> Result<Judged, KernelError> {
-        self.inject.inject(session, labels, tgid, can_deny)
+        self.inject.inject(session, labels, tgid, can_deny, kind)
     }
 
     /// Sets a session's posture (`guard_common::state::POSTURE_*`). Says whether there is such a session.

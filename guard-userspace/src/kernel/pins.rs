@@ -16,7 +16,7 @@ use std::{
 };
 
 use aya::maps::{HashMap, Map, MapData};
-use guard_common::state::{Held, LAYOUT, Session, Task};
+use guard_common::state::{Held, LAYOUT, Lease, LeaseKey, Session, Task};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use sha2::{Digest as _, Sha256};
 
@@ -28,6 +28,8 @@ const USUAL: &str = "/sys/fs/bpf";
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 /// Tables whose content the next guardd takes over, in the order of `Tables::stopped_tables`.
 const TABLES: [&str; 4] = ["held", "waiting", "tasks", "sessions"];
+/// The table of leases, whose uses are counted while no guardd runs.
+const LEASES: &str = "leases";
 
 /// The names of this guardd and of those before it.
 #[derive(Debug)]
@@ -66,6 +68,8 @@ pub struct Left {
     pub sessions: Vec<(u32, Session)>,
     /// Processes that are held.
     pub held: Vec<(u32, Held)>,
+    /// What is left of leases.
+    pub leases: Vec<(LeaseKey, Lease)>,
 }
 
 fn is_bpf_fs(path: &Path) -> bool {
@@ -144,11 +148,11 @@ impl Pins {
     ///
     /// # Errors
     /// What the kernel says.
-    pub(super) fn pin_tables(&self, tables: &[OwnedFd]) -> io::Result<()> {
+    pub(super) fn pin_tables(&self, tables: &[OwnedFd], leases: &OwnedFd) -> io::Result<()> {
         for (name, table) in TABLES.iter().zip(tables) {
             sys::pin(table.as_fd(), &self.own.join(name))?;
         }
-        Ok(())
+        sys::pin(leases.as_fd(), &self.own.join(LEASES))
     }
 
     /// The name that a table of this guardd is to have which is the same as its predecessor's: what it holds is bound
@@ -185,10 +189,12 @@ impl Pins {
             if !name.starts_with(&same) {
                 continue;
             }
-            left.tasks.extend(entries::<Task>(&old.join(TABLES[2])));
+            left.tasks
+                .extend(entries::<u32, Task>(&old.join(TABLES[2])));
             left.sessions
-                .extend(entries::<Session>(&old.join(TABLES[3])));
-            left.held.extend(entries::<Held>(&old.join(TABLES[0])));
+                .extend(entries::<u32, Session>(&old.join(TABLES[3])));
+            left.held.extend(entries::<u32, Held>(&old.join(TABLES[0])));
+            left.leases.extend(entries(&old.join(LEASES)));
         }
         left
     }
@@ -229,11 +235,11 @@ fn number(path: &Path) -> Option<u32> {
     name.split_once('-')?.1.parse().ok()
 }
 
-fn entries<V: aya::Pod>(path: &Path) -> Vec<(u32, V)> {
-    let read = || -> Result<Vec<(u32, V)>, String> {
+fn entries<K: aya::Pod, V: aya::Pod>(path: &Path) -> Vec<(K, V)> {
+    let read = || -> Result<Vec<(K, V)>, String> {
         let fd = sys::get(path).map_err(|error| error.to_string())?;
         let data = MapData::from_fd(fd).map_err(|error| error.to_string())?;
-        let table: HashMap<MapData, u32, V> = Map::HashMap(data)
+        let table: HashMap<MapData, K, V> = Map::HashMap(data)
             .try_into()
             .map_err(|error: aya::maps::MapError| error.to_string())?;
         Ok(table.iter().filter_map(Result::ok).collect())

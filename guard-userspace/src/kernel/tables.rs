@@ -23,11 +23,11 @@ use guard_common::{
         ADDRESS_FIXED_BITS, AddressKey, Candidates, EnvKey, FileKey, INODE_SLOTS, KnownAddress,
         KnownFile, NameKey, Pattern, env_bit, inode_slot,
     },
-    names::{HostKey, KnownHost, Resolved, ResolvedKey, answers},
+    names::{HostKey, KnownHost, Resolved, ResolvedKey, Socket, answers, connection},
     requests::{StreamKey, StreamState, Tapped},
     rule::{Progress, ProgressKey},
     state::{
-        Acts, Answer, AnswerKey, Config, Counter, Following, Held, LeaseKey, Names, OwnFile,
+        Acts, Answer, AnswerKey, Config, Counter, Following, Held, Lease, LeaseKey, Names, OwnFile,
         RuleTable, Session, Task, Waiting, class, watched,
     },
 };
@@ -59,7 +59,7 @@ pub struct Tables {
     tasks: HashMap<MapData, u32, Task>,
     sessions: HashMap<MapData, u32, Session>,
     progress: HashMap<MapData, ProgressKey, Progress>,
-    leases: HashMap<MapData, LeaseKey, u64>,
+    leases: HashMap<MapData, LeaseKey, Lease>,
     answers: HashMap<MapData, AnswerKey, Answer>,
     held: HashMap<MapData, u32, Held>,
     waiting: HashMap<MapData, u32, Waiting>,
@@ -82,6 +82,7 @@ pub struct Tables {
     answered: Array<MapData, u64>,
     tapped: HashMap<MapData, u32, Tapped>,
     streams: HashMap<MapData, StreamKey, StreamState>,
+    sockets: SkStorage<MapData, Socket>,
     cleared: SkStorage<MapData, [u32; 2]>,
     markers: HashMap<MapData, EnvKey, u32>,
     rules: Array<MapData, RuleTable>,
@@ -91,6 +92,7 @@ pub struct Tables {
     counters: PerCpuArray<MapData, Counter>,
     switches: Config,
     stopped: [OwnedFd; 5],
+    lent: OwnedFd,
     /// The kernel's ids of the first two of them, and of those of earlier guardds.
     stopped_ids: Vec<u32>,
     neighbours: neighbours::Known,
@@ -156,6 +158,7 @@ impl Tables {
         let slots = Inodes::of(ebpf)?;
         Ok(Self {
             stopped,
+            lent: descriptor(ebpf, "LEASES")?,
             stopped_ids,
             neighbours: neighbours::Known::default(),
             lineage_size,
@@ -184,6 +187,7 @@ impl Tables {
             answered: take!(ebpf, "ANSWERED"),
             tapped: take!(ebpf, "TAPPED"),
             streams: take!(ebpf, "STREAMS"),
+            sockets: take!(ebpf, "SOCKETS"),
             cleared: take!(ebpf, "CLEARED"),
             markers: take!(ebpf, "MARKERS"),
             rules: take!(ebpf, "RULES"),
@@ -290,30 +294,22 @@ impl Tables {
 
     // --- leases, answers, holds ---
 
-    /// Gives a lease until `until_ns` of the monotonic clock.
+    /// Gives a lease.
     ///
     /// # Errors
     /// When the table is full.
-    pub fn put_lease(&mut self, session: u32, label: u8, until_ns: u64) -> Result<(), KernelError> {
-        at(
-            "LEASES",
-            self.leases.insert(
-                LeaseKey {
-                    session,
-                    label: label.into(),
-                },
-                until_ns,
-                0,
-            ),
-        )
+    pub fn put_lease(&mut self, key: &LeaseKey, lease: Lease) -> Result<(), KernelError> {
+        at("LEASES", self.leases.insert(key, lease, 0))
+    }
+
+    /// What is left of a lease.
+    pub fn lease(&self, key: &LeaseKey) -> Option<Lease> {
+        found(self.leases.get(key, 0))
     }
 
     /// Ends a lease.
-    pub fn drop_lease(&mut self, session: u32, label: u8) {
-        let _ = self.leases.remove(&LeaseKey {
-            session,
-            label: label.into(),
-        });
+    pub fn drop_lease(&mut self, key: &LeaseKey) {
+        let _ = self.leases.remove(key);
     }
 
     /// Leaves an answer for the repeated call.
@@ -389,6 +385,11 @@ impl Tables {
     /// sentinel.
     pub fn stopped_tables(&self) -> &[OwnedFd; 5] {
         &self.stopped
+    }
+
+    /// Descriptor of the table of leases, for the next guardd.
+    pub fn leases_table(&self) -> &OwnedFd {
+        &self.lent
     }
 
     /// The kernel's ids of this guard's tables of stopped processes.
@@ -538,6 +539,64 @@ impl Tables {
     ) -> Result<(), KernelError> {
         let value = [upto, what];
         at("CLEARED", self.cleared.insert(socket.fd(), value, 0))
+    }
+
+    /// Keeps what a socket has not sent yet from leaving, until a time (ns of `CLOCK_MONOTONIC`) at the latest. `anew` where
+    /// it is kept already: of any other that the kernel still looks at nothing is changed.
+    ///
+    /// # Errors
+    /// When the kernel refuses, also for a socket that it looks at.
+    pub fn withhold_socket(
+        &mut self,
+        socket: &Taken,
+        until_ns: u64,
+        anew: bool,
+    ) -> Result<(), KernelError> {
+        /// `BPF_NOEXIST`
+        const ONLY_NEW: u64 = 1;
+        let value = Socket {
+            state: connection::WITHHELD,
+            held: until_ns,
+            ..Socket::default()
+        };
+        let flags = if anew { 0 } else { ONLY_NEW };
+        at("SOCKETS", self.sockets.insert(socket.fd(), value, flags))
+    }
+
+    /// Whether a socket is kept from sending so.
+    pub fn is_withheld(&self, socket: &Taken) -> bool {
+        self.sockets
+            .get(socket.fd(), 0)
+            .is_ok_and(|value| value.state == connection::WITHHELD)
+    }
+
+    /// The end of that.
+    pub fn release_socket(&mut self, socket: &Taken) {
+        if self.is_withheld(socket) {
+            // Where it has gone meanwhile, that was its end.
+            let _ = self.sockets.remove(socket.fd());
+        }
+    }
+
+    /// Nothing leaves a socket any more, whoever else has it.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn refuse_socket(&mut self, socket: &Taken) -> Result<(), KernelError> {
+        let value = Socket {
+            state: connection::REFUSED,
+            ..Socket::default()
+        };
+        at("SOCKETS", self.sockets.insert(socket.fd(), value, 0))
+    }
+
+    /// The tier that judges calls of a kind, one of [`watched`]: a [`guard_common::event::tier`].
+    pub fn tier_of(&self, watched: usize) -> u8 {
+        self.switches
+            .tiers
+            .get(watched)
+            .copied()
+            .unwrap_or_default()
     }
 
     /// Whether the policy in force has names of hosts.

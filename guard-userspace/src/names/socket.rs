@@ -25,13 +25,28 @@ impl Taken {
     /// # Errors
     /// When the process cannot be looked at.
     pub fn find(id: Id, cookie: u64) -> io::Result<Option<Self>> {
+        let mut found = None;
+        Self::each(id, |socket, its| {
+            if its == cookie {
+                found = Some(socket);
+            }
+            found.is_none()
+        })?;
+        Ok(found)
+    }
+
+    /// Hands out each socket of a process with its cookie, until the caller says `false`.
+    ///
+    /// # Errors
+    /// When the process cannot be looked at.
+    pub fn each(id: Id, mut take: impl FnMut(Self, u64) -> bool) -> io::Result<()> {
         let Some(pid) = i32::try_from(id.pid).ok().and_then(Pid::from_raw) else {
-            return Ok(None);
+            return Ok(());
         };
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
         // The pid may have gone to another since.
         if process::stat(id.pid).is_none_or(|stat| stat.id != id) {
-            return Ok(None);
+            return Ok(());
         }
         for entry in fs::read_dir(format!("/proc/{}/fd", id.pid))?.take(MAX_DESCRIPTORS) {
             let Ok(entry) = entry else { continue };
@@ -51,11 +66,13 @@ impl Taken {
             let Ok(fd) = pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty()) else {
                 continue;
             };
-            if sockopt::socket_cookie(&fd).is_ok_and(|it| it == cookie) {
-                return Ok(Some(Self(fd)));
+            if let Ok(cookie) = sockopt::socket_cookie(&fd)
+                && !take(Self(fd), cookie)
+            {
+                break;
             }
         }
-        Ok(None)
+        Ok(())
     }
 
     /// The descriptor.

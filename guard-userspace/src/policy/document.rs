@@ -2,16 +2,17 @@
 
 use std::{collections::HashMap, ops::Range, time::Duration};
 
-use guard_common::{MAX_GROUPS, MAX_LABELS, MAX_RULES, MAX_STEPS, Verdict, state::act};
+use guard_common::{MAX_GROUPS, MAX_LABELS, MAX_RULES, MAX_STEPS, MAX_UNLESS, Verdict, state::act};
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Agent, LabelGroup, Mode, Part, Policy, RequestPattern, Rule, Scope, address,
+    Agent, LabelGroup, Mode, Part, Policy, RequestPattern, Rule, Scope, Severity, Unless, address,
     agent::{EnvMarker, ExePattern},
     command::CommandPattern,
     error::{Mistake, PolicyError, nearest},
     glob, host,
-    read::{Document, Entry, Table, array, table},
+    labels::BY_GUARD,
+    read::{Document, Entry, Table, array, string, table},
     settings,
     spared::{self, SparedHost},
 };
@@ -21,7 +22,7 @@ use crate::secrets;
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Keys at the top of a file.
-pub(super) const TOP: &[&str] = &["version", "mode", "agent", "label", "rule"];
+pub(super) const TOP: &[&str] = &["version", "mode", "agent", "label", "template", "rule"];
 /// Keys of `[[agent]]`.
 pub(super) const AGENT: &[&str] = &["name", "exe", "env"];
 /// Keys of `[[label]]`.
@@ -37,6 +38,7 @@ pub(super) const LABEL: &[&str] = &[
     "calls",
     "requests",
     "except",
+    "sealed",
 ];
 /// Keys of `except`.
 pub(super) const EXCEPT: &[&str] = &["exe", "files", "hosts", "addresses", "resolvers"];
@@ -57,7 +59,24 @@ pub(super) const RULE: &[&str] = &[
     "fallback",
     "mode",
     "replace",
+    "severity",
+    "template",
 ];
+/// Keys of `[[template]]`: what rules that name it have where they do not say it themselves.
+pub(super) const TEMPLATE: &[&str] = &[
+    "name",
+    "description",
+    "within",
+    "then",
+    "timeout",
+    "on_timeout",
+    "scope",
+    "fallback",
+    "mode",
+    "severity",
+];
+/// Keys of a step of `when` that is a table.
+pub(super) const STEP: &[&str] = &["label", "count", "not", "within"];
 
 /// Reads a policy from its files, the first of which is the main one, without the checks that need its tables to be
 /// compiled.
@@ -86,8 +105,20 @@ pub(super) fn read(parts: &[Part]) -> Result<Policy, PolicyError> {
     }
     let agents = agents(&tops)?;
     let (groups, mut labels) = labels(&tops, LABEL)?;
-    labels_of_secrets(&tops, &mut labels)?;
-    let rules = rules(&tops, RULE, &labels)?;
+    let by_guard: Vec<String> = BY_GUARD
+        .iter()
+        .map(|name| (*name).to_owned())
+        .chain(secrets::all_labels())
+        .collect();
+    let known = [labels.clone(), by_guard.clone()].concat();
+    let mut rules = rules(&tops, RULE, &known)?;
+    for name in by_guard {
+        let named = rules.iter().any(|rule| rule.names(&name));
+        if named && !labels.contains(&name) {
+            labels.push(name);
+        }
+    }
+    seal(&tops, &groups, &mut rules)?;
     Ok(Policy {
         parts: parts.to_vec(),
         mode: mode.unwrap_or(Mode::Enforce),
@@ -281,29 +312,6 @@ fn agents(tops: &[Table<'_>]) -> Result<Vec<Agent>, PolicyError> {
     Ok(agents)
 }
 
-/// Labels of secrets, which need no table: those that rules name.
-fn labels_of_secrets(tops: &[Table<'_>], labels: &mut Vec<String>) -> Result<(), PolicyError> {
-    for table in tables_of(tops, "rule", "[[rule]]")? {
-        // What is wrong with it the rule's own reading tells.
-        for step in table.strings("when").unwrap_or_default() {
-            if labels.contains(&step.text) || secrets::meaning(&step.text).is_none() {
-                continue;
-            }
-            labels.push(step.text);
-            if labels.len() > MAX_LABELS {
-                let mistake = Mistake::TooMany {
-                    what: "labels".into(),
-                    count: labels.len(),
-                    most: MAX_LABELS,
-                    hint: "; each \"secret:…\" that a rule names is one",
-                };
-                return Err(table.document.error(step.span, mistake));
-            }
-        }
-    }
-    Ok(())
-}
-
 /// The labels of all files, of which a table may have the keys `known`.
 pub(super) fn labels(
     tops: &[Table<'_>],
@@ -375,6 +383,7 @@ pub(super) fn labels(
             resolvers: except.resolvers,
             group,
             user: None,
+            sealed: table.boolean("sealed")?.is_some_and(|flag| flag.is),
         };
         for entry in table.strings("addresses")? {
             if let Some(path) = entry.text.strip_prefix("unix:") {
@@ -606,6 +615,7 @@ pub(super) fn rules(
     let hint = "; or replace = true, to take its place";
     let mut names = Names::new("rule", hint);
     let mut rules: Vec<Rule> = Vec::new();
+    let templates = templates(tops)?;
     let tables = tables_of(tops, "rule", "[[rule]]")?;
     for table in &tables {
         table.only(known)?;
@@ -625,31 +635,28 @@ pub(super) fn rules(
             };
             return Err(table.document.error(name.span, mistake));
         }
-        let when = steps(table, &name.text, labels)?;
-        let then = then(table)?;
-        let on_timeout = table.word("on_timeout", ON_TIMEOUT)?;
-        let scope = table.word(
-            "scope",
-            &[("process", Scope::Process), ("session", Scope::Session)],
-        )?;
-        let fallback = table.word(
-            "fallback",
-            &[
-                ("kill", Verdict::Kill),
-                ("hold", Verdict::Hold),
-                ("flag", Verdict::Flag),
-            ],
-        )?;
+        let template = match table.string("template")? {
+            Some(entry) => Some(template(table, &entry, &templates)?),
+            None => None,
+        };
+        let or = Or {
+            own: table,
+            template,
+        };
+        let Steps { when, unless } = steps(table, &name.text, labels)?;
+        let then = or.word("then", THEN)?.ok_or_else(|| no_verdict(table))?;
         let rule = Rule {
             description: table.string("description")?.map(|entry| entry.text),
             when,
-            within: table.duration("within")?,
+            unless,
+            within: or.duration("within")?,
             then,
-            timeout: table.duration("timeout")?.unwrap_or(DEFAULT_TIMEOUT),
-            on_timeout: on_timeout.unwrap_or(Verdict::Deny),
-            scope: scope.unwrap_or(Scope::Process),
-            fallback: fallback.unwrap_or(Verdict::Kill),
-            observe: table.word("mode", &[("observe", ())])?.is_some(),
+            timeout: or.duration("timeout")?.unwrap_or(DEFAULT_TIMEOUT),
+            on_timeout: or.word("on_timeout", ON_TIMEOUT)?.unwrap_or(Verdict::Deny),
+            scope: or.word("scope", SCOPE)?.unwrap_or(Scope::Process),
+            fallback: or.word("fallback", FALLBACK)?.unwrap_or(Verdict::Kill),
+            observe: or.word("mode", OBSERVE)?.is_some(),
+            severity: or.word("severity", Severity::WORDS)?,
             name: name.text,
             user: None,
         };
@@ -659,6 +666,48 @@ pub(super) fn rules(
         }
     }
     Ok(rules)
+}
+
+/// A label that is sealed has a rule of its own, which a lease alone lifts: rules are what leases are about, and what the
+/// kernel enforces by itself.
+fn seal(
+    tops: &[Table<'_>],
+    groups: &[LabelGroup],
+    rules: &mut Vec<Rule>,
+) -> Result<(), PolicyError> {
+    for group in groups.iter().filter(|group| group.sealed) {
+        let name = format!("sealed:{}", group.name);
+        if rules.iter().any(|rule| rule.name == name) {
+            continue;
+        }
+        rules.push(Rule {
+            description: Some("a sealed label, for which the session has no lease".into()),
+            when: vec![group.name.clone()],
+            within: None,
+            then: Verdict::Deny,
+            timeout: DEFAULT_TIMEOUT,
+            on_timeout: Verdict::Deny,
+            scope: Scope::Process,
+            fallback: Verdict::Kill,
+            observe: false,
+            unless: Vec::new(),
+            severity: None,
+            name,
+            user: None,
+        });
+    }
+    if rules.len() > MAX_RULES
+        && let Some(top) = tops.first()
+    {
+        let mistake = Mistake::TooMany {
+            what: "rules, with one for each sealed label,".into(),
+            count: rules.len(),
+            most: MAX_RULES,
+            hint: "",
+        };
+        return Err(top.document.error(0..0, mistake));
+    }
+    Ok(())
 }
 
 /// What may stand for `on_timeout`.
@@ -676,25 +725,149 @@ pub(super) const THEN: &[(&str, Verdict)] = &[
     ("kill", Verdict::Kill),
 ];
 
-/// The verdict of a rule, which must be there.
-pub(super) fn then(table: &Table<'_>) -> Result<Verdict, PolicyError> {
-    table
-        .word("then", THEN)?
-        .ok_or_else(|| table.missing("then", "then = \"flag\", \"hold\", \"deny\" or \"kill\""))
+/// What may stand for `scope`.
+const SCOPE: &[(&str, Scope)] = &[("process", Scope::Process), ("session", Scope::Session)];
+/// What may stand for `fallback`.
+const FALLBACK: &[(&str, Verdict)] = &[
+    ("kill", Verdict::Kill),
+    ("hold", Verdict::Hold),
+    ("flag", Verdict::Flag),
+];
+/// What may stand for `mode` of a rule.
+const OBSERVE: &[(&str, ())] = &[("observe", ())];
+
+/// A rule's table, and that of its template for what it does not say.
+struct Or<'a> {
+    own: &'a Table<'a>,
+    template: Option<&'a Table<'a>>,
 }
 
-fn steps(table: &Table<'_>, rule: &str, labels: &[String]) -> Result<Vec<String>, PolicyError> {
+impl Or<'_> {
+    fn word<T: Copy>(
+        &self,
+        key: &'static str,
+        words: &[(&str, T)],
+    ) -> Result<Option<T>, PolicyError> {
+        match (self.own.word(key, words)?, self.template) {
+            (None, Some(template)) => template.word(key, words),
+            (own, _) => Ok(own),
+        }
+    }
+
+    fn duration(&self, key: &'static str) -> Result<Option<Duration>, PolicyError> {
+        match (self.own.duration(key)?, self.template) {
+            (None, Some(template)) => template.duration(key),
+            (own, _) => Ok(own),
+        }
+    }
+}
+
+/// The templates of all files, by name. What is in one is read where it is used, and here once, so that a mistake in one that nobody
+/// uses is found too.
+fn templates<'a>(tops: &[Table<'a>]) -> Result<Vec<(Entry, Table<'a>)>, PolicyError> {
+    let mut names = Names::new("template", "");
+    let mut templates = Vec::new();
+    for table in tables_of(tops, "template", "[[template]]")? {
+        table.only(TEMPLATE)?;
+        let name = name(&table, true)?;
+        names.add(table.document, &name)?;
+        let or = Or {
+            own: &table,
+            template: None,
+        };
+        or.word("then", THEN)?;
+        or.word("on_timeout", ON_TIMEOUT)?;
+        or.word("scope", SCOPE)?;
+        or.word("fallback", FALLBACK)?;
+        or.word("mode", OBSERVE)?;
+        or.word("severity", Severity::WORDS)?;
+        or.duration("within")?;
+        or.duration("timeout")?;
+        templates.push((name, table));
+    }
+    Ok(templates)
+}
+
+fn template<'a>(
+    rule: &Table<'_>,
+    name: &Entry,
+    templates: &'a [(Entry, Table<'a>)],
+) -> Result<&'a Table<'a>, PolicyError> {
+    let known = || templates.iter().map(|(known, _)| known.text.as_str());
+    let found = templates.iter().find(|(known, _)| known.text == name.text);
+    found.map(|(_, table)| table).ok_or_else(|| {
+        let mistake = Mistake::UnknownTemplate {
+            near: nearest(&name.text, known()),
+            name: name.text.clone(),
+        };
+        rule.document.error(name.span.clone(), mistake)
+    })
+}
+
+fn no_verdict(table: &Table<'_>) -> PolicyError {
+    table.missing("then", "then = \"flag\", \"hold\", \"deny\" or \"kill\"")
+}
+
+/// The verdict of a rule, which must be there.
+pub(super) fn then(table: &Table<'_>) -> Result<Verdict, PolicyError> {
+    table.word("then", THEN)?.ok_or_else(|| no_verdict(table))
+}
+
+/// What `when` says.
+struct Steps {
+    when: Vec<String>,
+    unless: Vec<Unless>,
+}
+
+fn steps(table: &Table<'_>, rule: &str, labels: &[String]) -> Result<Steps, PolicyError> {
     let expected = "when = [\"label\", …], the labels in order";
     let value = table
         .value("when")
         .ok_or_else(|| table.missing("when", expected))?;
-    array(
-        &table.document,
-        "when",
-        value,
-        "a list of labels, like [\"credential\", \"infra\"]",
-    )?;
-    let steps = table.strings("when")?;
+    let list = "a list of labels, like [\"credential\", \"infra\"]";
+    let items = array(&table.document, "when", value, list)?;
+    let error = |span: Range<usize>, mistake| Err(table.document.error(span, mistake));
+    let mut steps: Vec<Entry> = Vec::new();
+    let mut unless: Vec<(Entry, Unless)> = Vec::new();
+    let mut last_is_not = None;
+    for item in items {
+        last_is_not = None;
+        let DeValue::Table(_) = item.get_ref() else {
+            let step = string(&table.document, "when", item)?;
+            steps.push(step);
+            continue;
+        };
+        let expected = "a label, { label = \"…\", count = 3 } or { not = \"…\", within = \"1h\" }";
+        let step = super::read::table(table.document, "when", "a step of when", item, expected)?;
+        step.only(STEP)?;
+        match (step.string("label")?, step.string("not")?) {
+            (Some(label), None) => {
+                if let Some(within) = step.value("within") {
+                    let mistake = Mistake::BadStep("within stands with not, or for the whole rule");
+                    return error(within.span(), mistake);
+                }
+                let count = step.number("count", 1, MAX_STEPS as u64)?.unwrap_or(1);
+                for _ in 0..count {
+                    steps.push(label.clone());
+                }
+            }
+            (None, Some(not)) => {
+                if let Some(count) = step.value("count") {
+                    return error(count.span(), Mistake::BadStep("count stands with label"));
+                }
+                let entry = Unless {
+                    label: not.text.clone(),
+                    within: step.duration("within")?,
+                };
+                last_is_not = Some(not.span.clone());
+                unless.push((not, entry));
+            }
+            _ => {
+                let mistake = Mistake::BadStep("it has either label or not");
+                return error(item.span(), mistake);
+            }
+        }
+    }
     if steps.is_empty() {
         let what = format!("when of rule \"{rule}\"");
         return Err(empty(
@@ -704,34 +877,44 @@ fn steps(table: &Table<'_>, rule: &str, labels: &[String]) -> Result<Vec<String>
             "at least one label; the last is the trigger",
         ));
     }
-    if steps.len() > MAX_STEPS {
-        let what = format!("steps in rule \"{rule}\"");
-        let mistake = Mistake::TooMany {
-            what,
-            count: steps.len(),
-            most: MAX_STEPS,
-            hint: "",
-        };
-        return Err(table.document.error(steps[MAX_STEPS].span.clone(), mistake));
+    if let Some(span) = last_is_not {
+        let mistake = Mistake::BadStep("the last is the trigger, which is a label that is touched");
+        return error(span, mistake);
     }
-    for step in &steps {
+    let too_many = |what: String, count, most, hint| Mistake::TooMany {
+        what,
+        count,
+        most,
+        hint,
+    };
+    if steps.len() > MAX_STEPS {
+        let mistake = too_many(
+            format!("steps in rule \"{rule}\""),
+            steps.len(),
+            MAX_STEPS,
+            "; one with a count is so many",
+        );
+        return error(steps[MAX_STEPS].span.clone(), mistake);
+    }
+    if let Some((entry, _)) = unless.get(MAX_UNLESS) {
+        let what = format!("labels with not in rule \"{rule}\"");
+        return error(
+            entry.span.clone(),
+            too_many(what, unless.len(), MAX_UNLESS, ""),
+        );
+    }
+    for step in steps.iter().chain(unless.iter().map(|(entry, _)| entry)) {
         if !labels.contains(&step.text) {
             let mistake = Mistake::UnknownLabel {
                 label: step.text.clone(),
                 rule: rule.to_owned(),
-                near: nearest(&step.text, labels.iter().map(String::as_str))
-                    .or_else(|| nearest_secret(&step.text)),
+                near: nearest(&step.text, labels.iter().map(String::as_str)),
             };
-            return Err(table.document.error(step.span.clone(), mistake));
+            return error(step.span.clone(), mistake);
         }
     }
-    Ok(steps.into_iter().map(|step| step.text).collect())
-}
-
-/// The label of a secret that may have been meant.
-fn nearest_secret(label: &str) -> Option<String> {
-    let (general, provider) = label.rsplit_once(':')?;
-    secrets::meaning(general)?;
-    let near = nearest(provider, secrets::providers().iter().map(String::as_str))?;
-    Some(format!("{general}:{near}"))
+    Ok(Steps {
+        when: steps.into_iter().map(|step| step.text).collect(),
+        unless: unless.into_iter().map(|(_, unless)| unless).collect(),
+    })
 }

@@ -147,6 +147,22 @@ pub enum Mistake {
     /// Not TOML.
     #[error("not TOML: {0}")]
     Syntax(String),
+    /// A rule's template that is nowhere.
+    #[error(
+        "no template \"{name}\": expected the name of a [[template]]{}",
+        did_you_mean(near)
+    )]
+    UnknownTemplate {
+        /// The name.
+        name: String,
+        /// The one that was probably meant.
+        near: Option<String>,
+    },
+    /// A step of `when` that is no step.
+    #[error(
+        "a step of when: {0}: expected \"label\", {{ label = \"label\", count = 3 }} or {{ not = \"label\" }}"
+    )]
+    BadStep(&'static str),
     /// A key that the table does not have.
     #[error("unknown key \"{key}\" in {table}: expected one of {}{}", known.join(", "), did_you_mean(near))]
     UnknownKey {

@@ -8,9 +8,9 @@ use std::{
 };
 
 use guard_common::{
-    Verdict,
+    MAX_LABELS, Verdict,
     matching::{ADDRESS_FIXED_BITS, KnownAddress},
-    rule::{Progress, RULE_OBSERVE, Rule as KernelRule, advance},
+    rule::{Progress, RULE_OBSERVE, Rule as KernelRule, advance, is_excepted},
 };
 
 use super::{
@@ -57,6 +57,8 @@ pub struct Touched {
     uid: u32,
     /// By the rule's place in the kernel's table.
     progress: Vec<Progress>,
+    /// When each label was touched last, by its bit; 0 for never.
+    last_ns: [u64; MAX_LABELS],
     /// Leases: until when, by the label's bit.
     leases: BTreeMap<u8, u64>,
 }
@@ -121,6 +123,7 @@ impl<'a> Judge<'a> {
         Touched {
             uid,
             progress: vec![Progress::default(); self.order.len()],
+            last_ns: [0; MAX_LABELS],
             leases: BTreeMap::new(),
         }
     }
@@ -156,6 +159,11 @@ impl<'a> Judge<'a> {
         if labels == 0 {
             return ruling;
         }
+        for (bit, last) in session.last_ns.iter_mut().enumerate() {
+            if labels >> bit & 1 != 0 {
+                *last = now_ns;
+            }
+        }
         let rules = self.tables.rules.rules.iter().zip(&self.order);
         for ((rule, index), progress) in rules.zip(&mut session.progress) {
             if !rule.concerns(labels) || !rule.is_for(session.uid) {
@@ -163,6 +171,11 @@ impl<'a> Judge<'a> {
             }
             let name = &self.policy.rules[*index].name;
             if advance(rule, progress, labels, now_ns) {
+                let last = usize::from(rule.len).saturating_sub(1);
+                let begun = progress.start.get(last).copied().unwrap_or(now_ns);
+                if is_excepted(rule, begun, now_ns, &session.last_ns) {
+                    continue;
+                }
                 let trigger = usize::from(rule.len)
                     .checked_sub(1)
                     .and_then(|last| rule.steps.get(last));

@@ -4,6 +4,12 @@ use guard_common::MAX_LABELS;
 
 use super::{Mistake, Policy, PolicyError};
 
+/// A session whose score has fallen below the policy's threshold.
+pub const DIVERGENT: &str = "divergent";
+/// Labels that guardd finds by itself: a rule may name them though no `[[label]]` does. Only those that some rule names
+/// take one of the label's places.
+pub const BY_GUARD: &[&str] = &[DIVERGENT];
+
 /// Label names and their bits. A name keeps its bit over reloads, so that a session's facts keep
 /// their meaning; a name that the policy no longer has keeps its bit until the room is needed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -58,7 +58,7 @@ pub use self::{
     error::{Mistake, Place, PolicyError},
     homes::Homes,
     host::HostPattern,
-    labels::LabelBits,
+    labels::{BY_GUARD, DIVERGENT, LabelBits},
     request::{Fits, RequestPattern},
     settings::{
         Desktop, Journald, Listen, Metrics, Notify, Otlp, Settings, Slack, SlackAnswers, SlackTo,
@@ -190,6 +190,8 @@ pub struct LabelGroup {
     pub except_files: Vec<Glob>,
     /// Whose own label it is; `None` for the machine's.
     pub user: Option<u32>,
+    /// Nobody touches it without a lease: there is a rule `sealed:NAME` for it.
+    pub sealed: bool,
     /// Addresses that do not carry the label, whatever is said to them.
     pub except_addresses: Vec<Address>,
     /// Names whose addresses do not carry the label, as long as connections say no other name.
@@ -226,8 +228,13 @@ pub struct Rule {
     pub name: String,
     /// For people.
     pub description: Option<String>,
-    /// Labels in order; the last is the trigger. One to [`guard_common::MAX_STEPS`].
+    /// Labels in order, one that is to be touched several times as often; the last is the trigger. One to
+    /// [`guard_common::MAX_STEPS`].
     pub when: Vec<String>,
+    /// Labels whose touch keeps it from firing. Up to [`guard_common::MAX_UNLESS`].
+    pub unless: Vec<Unless>,
+    /// How bad it is, for people and their tools.
+    pub severity: Option<Severity>,
     /// The sequence must fit in this.
     pub within: Option<Duration>,
     /// Flag, hold, deny or kill.
@@ -244,6 +251,61 @@ pub struct Rule {
     pub observe: bool,
     /// Whose sessions it is for; `None` for everybody's.
     pub user: Option<u32>,
+}
+
+impl Rule {
+    /// Whether it asks whether a label was touched.
+    pub fn names(&self, label: &str) -> bool {
+        self.when.iter().any(|step| step == label)
+            || self.unless.iter().any(|unless| unless.label == label)
+    }
+}
+
+/// A label whose touch keeps a rule from firing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unless {
+    /// Its name.
+    pub label: String,
+    /// A touch in so long a time before counts; without it, one since the rule's sequence has begun.
+    pub within: Option<Duration>,
+}
+
+/// How bad it is that a rule fires. The words are those of OCSF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth knowing.
+    Informational,
+    /// Worth a look.
+    Low,
+    /// Worth a look today.
+    Medium,
+    /// Worth a look now.
+    High,
+    /// Harm is near.
+    Critical,
+}
+
+impl Severity {
+    /// The words in a policy, mildest first.
+    pub const WORDS: &[(&str, Self)] = &[
+        ("informational", Self::Informational),
+        ("low", Self::Low),
+        ("medium", Self::Medium),
+        ("high", Self::High),
+        ("critical", Self::Critical),
+    ];
+
+    /// The word in events.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Informational => "informational",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
 }
 
 /// The script that a program runs, as its command line names it, if the program is an interpreter.
@@ -400,6 +462,12 @@ impl Policy {
                 Fits::Yes => Some((index, None)),
             })
             .collect()
+    }
+
+    /// Whether the body of a request, of which the head has been judged, could make it one that some label is about.
+    pub fn waits_for_body(&self, head: &Request, others: &[String]) -> bool {
+        let mut patterns = self.groups.iter().flat_map(|group| &group.requests);
+        patterns.any(|pattern| pattern.waits_for_body(head, others))
     }
 }
 

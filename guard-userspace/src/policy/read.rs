@@ -162,6 +162,29 @@ impl<'a> Table<'a> {
             .collect()
     }
 
+    /// A whole number within bounds.
+    pub(super) fn number(
+        &self,
+        key: &'static str,
+        least: u64,
+        most: u64,
+    ) -> Result<Option<u64>, PolicyError> {
+        let Some(value) = self.value(key) else {
+            return Ok(None);
+        };
+        let number = match value.get_ref() {
+            DeValue::Integer(number) => number.to_string().parse::<u64>().ok(),
+            _ => None,
+        };
+        match number.filter(|number| (least..=most).contains(number)) {
+            Some(number) => Ok(Some(number)),
+            None => {
+                let expected = format!("a number from {least} to {most}");
+                Err(wrong_type(&self.document, key, value, &expected))
+            }
+        }
+    }
+
     pub(super) fn duration(&self, key: &'static str) -> Result<Option<Duration>, PolicyError> {
         let Some(value) = self.value(key) else {
             return Ok(None);
@@ -247,7 +270,7 @@ pub(super) fn table<'a>(
     }
 }
 
-fn string(
+pub(super) fn string(
     document: &Document<'_>,
     key: &str,
     value: &Spanned<DeValue<'_>>,

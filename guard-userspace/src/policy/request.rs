@@ -307,6 +307,18 @@ impl RequestPattern {
         fits
     }
 
+    /// Whether the body that is still to come could make it of this kind, where its head alone does not.
+    pub fn waits_for_body(&self, head: &http::Request, others: &[String]) -> bool {
+        if self.host_fits(head, others, None) == Fits::No || self.fits(head, others) == Fits::Yes {
+            return false;
+        }
+        let mut whole = head.clone();
+        // A body may ask to be taken for another method.
+        whole.methods.extend(self.methods.iter().cloned());
+        whole.unread = Some(Unread::Body("it has not come yet"));
+        self.fits(&whole, others) != Fits::No
+    }
+
     fn host_fits(
         &self,
         request: &http::Request,

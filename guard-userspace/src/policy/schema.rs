@@ -1,10 +1,10 @@
 //! The policy as a JSON Schema, for editors: which keys there are, of which type, and what they mean. What only shows
 //! when a policy is read as a whole (labels that rules use, tables that overflow) is beyond it; `policy check` says that.
 
-use guard_common::{MAX_RULES, MAX_STEPS, state::act};
+use guard_common::{MAX_RULES, MAX_STEPS, MAX_UNLESS, state::act};
 use serde_json::{Map, Value, json};
 
-use super::{document, settings};
+use super::{Severity, document, settings};
 
 /// The dialect: what editors' TOML plugins know.
 const DIALECT: &str = "http://json-schema.org/draft-07/schema#";
@@ -33,6 +33,7 @@ pub fn schema() -> Value {
             ),
             "agent" => list("Programs whose processes make a session.", agent()),
             "label" => list("What a fact is; several tables may share a name.", label()),
+            "template" => list("What several rules have in common.", template()),
             "rule" => {
                 let mut rules = list("What is done when facts arrive in this order.", rule());
                 rules["maxItems"] = json!(MAX_RULES);
@@ -167,6 +168,9 @@ fn label() -> Value {
             "follow" => flag(
                 "What the server behind a unix:PATH starts for a session belongs to the session.",
             ),
+            "sealed" => {
+                flag("Sessions do not touch what carries the label at all, but under a lease.")
+            }
             "hosts" => strings(
                 "Names of hosts: api.example.com, *.example.com, api.*.example.com, *, or unknown.",
             ),
@@ -217,22 +221,56 @@ fn request() -> Value {
     request
 }
 
+fn severity() -> Value {
+    let known: Vec<&str> = Severity::WORDS.iter().map(|(word, _)| *word).collect();
+    words(&known)
+}
+
+/// A step of `when`.
+fn step() -> Value {
+    let table = table("A step.", document::STEP, &[], |key| match key {
+        "label" => string("A label that is touched."),
+        "count" => described(
+            "So many times.",
+            json!({ "type": "integer", "minimum": 1, "maximum": MAX_STEPS }),
+        ),
+        "not" => string("A label that is not touched meanwhile."),
+        "within" => duration("Nor in this time before; without it, since the sequence began."),
+        _ => Value::Null,
+    });
+    json!({ "anyOf": [{ "type": "string", "minLength": 1 }, table] })
+}
+
+/// What of a rule its template may say.
+fn template() -> Value {
+    let rule = rule();
+    table(
+        "What rules that name it have where they do not say it themselves.",
+        document::TEMPLATE,
+        &["name"],
+        |key| match key {
+            "name" => name("Its name.", true),
+            key => rule["properties"][key].clone(),
+        },
+    )
+}
+
 fn rule() -> Value {
     let word = |what: &str, known: &[(&str, guard_common::Verdict)]| {
         let known: Vec<&str> = known.iter().map(|(word, _)| *word).collect();
         described(what, words(&known))
     };
-    table(
+    let rule = table(
         "A sequence of labels and what is done about it.",
         document::RULE,
-        &["name", "when", "then"],
+        &["name", "when"],
         |key| match key {
             "name" => name("Its name; each once, or with replace = true.", true),
             "description" => string("For people."),
             "when" => {
-                let mut steps = strings("Labels in order; the last is the trigger.");
+                let mut steps = list("Labels in order; the last is the trigger.", step());
                 steps["minItems"] = json!(1);
-                steps["maxItems"] = json!(MAX_STEPS);
+                steps["maxItems"] = json!(MAX_STEPS + MAX_UNLESS);
                 steps
             }
             "within" => duration("The whole sequence must fit in this; without it, any time."),
@@ -248,10 +286,13 @@ fn rule() -> Value {
                 words(&["kill", "hold", "flag"]),
             ),
             "mode" => described("observe: this rule only records.", words(&["observe"])),
+            "severity" => described("How bad it is.", severity()),
+            "template" => string("The [[template]] that says what this rule does not."),
             "replace" => flag("It takes the place of the rule of this name in an earlier file."),
             _ => Value::Null,
         },
-    )
+    );
+    one_of(rule, &["then", "template"])
 }
 
 #[cfg(test)]
@@ -305,6 +346,11 @@ mod tests {
             ),
             (items("agent"), document::AGENT),
             (items("rule"), document::RULE),
+            (items("template"), document::TEMPLATE),
+            (
+                items("rule")["properties"]["when"]["items"]["anyOf"][1].clone(),
+                document::STEP,
+            ),
             (label["properties"]["except"].clone(), document::EXCEPT),
             (
                 label["properties"]["requests"]["items"].clone(),

@@ -8,14 +8,17 @@ use std::{
 };
 
 use guard_common::{
-    MAX_CANDIDATES, MAX_PATTERNS, MAX_RULES, MAX_STEPS,
+    MAX_CANDIDATES, MAX_PATTERNS, MAX_RULES, MAX_STEPS, MAX_UNLESS,
     matching::{
         ANY, AddressKey, Candidates, EnvKey, KnownAddress, NameKey, PATTERN_ANCHOR_HOME,
         PATTERN_ANCHOR_ROOT, PATTERN_ANY_FINAL, PATTERN_EXCLUDE, PATTERN_GAP, PATTERN_PARTS,
         PATTERN_UNDER, Pattern, bloom_bit, component, domain, env_word, fnv, fnv_reversed, kind,
     },
     names::{HostKey, KnownHost, asked},
-    rule::{ANY_USER, NO_LIMIT, RULE_OBSERVE, RULE_SCOPE_SESSION, Rule as KernelRule},
+    rule::{
+        ANY_USER, NO_LIMIT, RULE_OBSERVE, RULE_SCOPE_SESSION, Rule as KernelRule,
+        Unless as KernelUnless,
+    },
     state::{Acts, BLOOM_WORDS, Names, RuleTable},
 };
 
@@ -336,7 +339,8 @@ impl Policy {
             fallback: 0,
             flags: 0,
             uid: ANY_USER,
-            pad: 0,
+            exceptions: 0,
+            unless: [KernelUnless::default(); MAX_UNLESS],
         };
         let mut table = RuleTable {
             count: 0,
@@ -414,6 +418,11 @@ fn kernel_rule(rule: &Rule, bits: &LabelBits, none: KernelRule) -> KernelRule {
         *slot = bits.bit(label).unwrap_or_default();
         kernel.labels |= bits.mask(label);
         kernel.len += 1;
+    }
+    for (slot, unless) in kernel.unless.iter_mut().zip(&rule.unless) {
+        slot.label = bits.bit(&unless.label).unwrap_or_default().into();
+        slot.within_ns = unless.within.map_or(0, ns);
+        kernel.exceptions += 1;
     }
     kernel.within_ns = rule.within.map_or(NO_LIMIT, ns);
     kernel.timeout_ns = ns(rule.timeout);

@@ -17,6 +17,15 @@ pub fn providers() -> &'static BTreeSet<String> {
     PROVIDERS.get_or_init(table::providers)
 }
 
+/// All of these labels.
+pub fn all_labels() -> impl Iterator<Item = String> {
+    let general = [SECRET, USES, FOREIGN].into_iter().map(str::to_owned);
+    let of_providers = providers()
+        .iter()
+        .flat_map(|provider| [SECRET, USES].map(|general| format!("{general}:{provider}")));
+    general.chain(of_providers)
+}
+
 /// What a label's name means among these, and of which provider it is; `None` where it is none of them.
 pub fn meaning(label: &str) -> Option<Meaning<'_>> {
     if label == FOREIGN {
@@ -86,6 +95,7 @@ mod tests {
             assert_eq!(meaning(label), means, "{label}");
         }
         assert!(providers().len() > 100);
+        assert!(all_labels().all(|label| meaning(&label).is_some()));
         let labels = labels_of(["railway", "aws"], true);
         assert!(labels.into_iter().eq([
             "uses:secret".to_owned(),

@@ -35,7 +35,7 @@ use serde::Serialize;
 pub use self::{
     file::{FileOutcome, Limits, Seen},
     key::{Hash, KEY_FILE, KeyError, Keyed},
-    labels::{FOREIGN, Meaning, SECRET, USES, labels_of, meaning, providers},
+    labels::{FOREIGN, Meaning, SECRET, USES, all_labels, labels_of, meaning, providers},
     place::{FIXTURES, is_fixture},
     table::{Kind, TableError},
     tokens::{Token, tokens_of},

@@ -131,6 +131,19 @@ pub(crate) fn object(event: &Event) -> Option<String> {
             text("count")?,
             text("class").unwrap_or_default()
         )),
+        Kind::Session if event.is_divergence() => {
+            let categories = member(event, "categories").and_then(Value::as_array);
+            let names: Vec<String> = categories
+                .into_iter()
+                .flatten()
+                .filter_map(|one| one.get("category").map(plain))
+                .collect();
+            Some(format!(
+                "divergence, score {}: {}",
+                text("score")?,
+                names.join(", ")
+            ))
+        }
         _ => other(event.object.as_ref()?),
     }
     .filter(|object| !object.is_empty())

@@ -20,7 +20,7 @@ pub use sessions::{sessions, show};
 pub use status::status;
 pub use tested::tested;
 
-use self::table::Table;
+pub(super) use self::table::Table;
 use crate::{
     cli::{account, escape, screen::Screen},
     clock,
@@ -71,12 +71,20 @@ pub fn grants(screen: &Screen, grants: &[GrantInfo]) -> String {
     if grants.is_empty() {
         return "no leases\n".into();
     }
-    let mut table = Table::new(&["ID", "SESSION", "LABEL", "LEFT", "STATE", "BY", "REASON"]);
+    let mut table = Table::new(&[
+        "ID", "SESSION", "LABEL", "FOR", "LEFT", "STATE", "BY", "REASON",
+    ]);
     for grant in grants {
-        let left = if grant.state == "active" {
-            span(grant.expires_in_s)
-        } else {
-            "-".into()
+        let left = match (grant.state.as_str(), grant.uses) {
+            ("active" | "asked", None) => span(grant.expires_in_s),
+            ("active" | "asked", Some(uses)) => {
+                format!(
+                    "{}, {}",
+                    span(grant.expires_in_s),
+                    count(uses.into(), "use", "uses")
+                )
+            }
+            _ => "-".into(),
         };
         let reason = grant
             .reason
@@ -88,6 +96,7 @@ pub fn grants(screen: &Screen, grants: &[GrantInfo]) -> String {
                 &grant.id,
                 &grant.session,
                 &grant.label,
+                &only(grant).unwrap_or_else(|| "everything".into()),
                 &left,
                 &grant.state,
                 &by,
@@ -97,8 +106,36 @@ pub fn grants(screen: &Screen, grants: &[GrantInfo]) -> String {
         );
     }
     table.render(screen, |screen, line, cells| {
-        screen.by_meaning(&cells[4], line)
+        screen.by_meaning(&cells[5], line)
     })
+}
+
+/// What a lease is for, where not for everything that carries its label.
+fn only(grant: &GrantInfo) -> Option<String> {
+    let operations: Vec<&str> = grant.operations.iter().map(|it| it.name()).collect();
+    let operations = (!operations.is_empty()).then(|| operations.join(","));
+    let parts: Vec<String> = operations.into_iter().chain(grant.object.clone()).collect();
+    (!parts.is_empty()).then(|| parts.join(" "))
+}
+
+/// A lease in one line: what was given, or asked for.
+pub fn grant(grant: &GrantInfo) -> String {
+    let [id, label, session] =
+        [&grant.id, &grant.label, &grant.session].map(|text| escape::text(text));
+    let mut terms = label;
+    if let Some(only) = only(grant) {
+        terms.push_str(&format!(" ({})", escape::text(&only)));
+    }
+    let left = clock::human(Duration::from_secs(grant.expires_in_s));
+    terms.push_str(&format!(" for {left}"));
+    if let Some(uses) = grant.uses {
+        terms.push_str(&format!(", {}", count(uses.into(), "use", "uses")));
+    }
+    match grant.state.as_str() {
+        "active" => format!("{id}: {session} may touch {terms}"),
+        "asked" => format!("{id}: {session} asks for {terms}: a person answers"),
+        state => format!("{id}: {session}: {terms}: {}", escape::text(state)),
+    }
 }
 
 /// `guardctl policy explain SESSION`

@@ -3,7 +3,7 @@
 use crate::{
     approval::{self, Frame, Paint},
     cli::{escape, groups, screen::Screen},
-    wire::HoldInfo,
+    wire::{GrantInfo, HoldInfo},
 };
 
 /// Others of a group that are shown, and so may be answered with the first.
@@ -24,10 +24,16 @@ impl Paint for Screen {
 }
 
 /// Each hold: who, what, why, what silence means, how to answer; those that are alike as one. `left_out` more wait that
-/// guardd's reply had no room for. `guardctl` is how the reader called this program, with what it takes to reach the
+/// guardd's reply had no room for. Then the leases that sessions ask for. `guardctl` is how the reader called this program, with what it takes to reach the
 /// same daemon.
-pub fn pending(screen: &Screen, holds: &[HoldInfo], left_out: u64, guardctl: &str) -> String {
-    if holds.is_empty() {
+pub fn pending(
+    screen: &Screen,
+    holds: &[HoldInfo],
+    left_out: u64,
+    asked: &[GrantInfo],
+    guardctl: &str,
+) -> String {
+    if holds.is_empty() && asked.is_empty() {
         return "nothing is held\n".into();
     }
     let mut blocks: Vec<String> = groups::fold(holds)
@@ -40,6 +46,9 @@ pub fn pending(screen: &Screen, holds: &[HoldInfo], left_out: u64, guardctl: &st
             format!("  {what}: no room for them here; they are shown when these are answered.");
         blocks.push(format!("{}\n", screen.yellow(&text)));
     }
+    for grant in asked {
+        blocks.push(asked_text(screen, grant, guardctl));
+    }
     blocks.push(format!(
         "{}\n",
         screen.dim(&format!(
@@ -47,6 +56,19 @@ pub fn pending(screen: &Screen, holds: &[HoldInfo], left_out: u64, guardctl: &st
         ))
     ));
     blocks.join("\n")
+}
+
+/// A lease that a session asks for, and how to answer.
+fn asked_text(screen: &Screen, grant: &GrantInfo, guardctl: &str) -> String {
+    let id = escape::text(&grant.id);
+    let mut out = format!("{}\n", screen.bold(&super::grant(grant)));
+    if let Some(reason) = &grant.reason {
+        out.push_str(&format!("  It says: {}\n", escape::text(reason)));
+    }
+    out.push_str(&format!(
+        "  {guardctl} approve {id} [--for DURATION]\n  {guardctl} deny {id}\n"
+    ));
+    out
 }
 
 fn frame<'a>(screen: &'a Screen, guardctl: &'a str) -> Frame<'a> {
@@ -114,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_hold_says_who_what_why_and_how_to_answer() {
-        let text = pending(&Screen::default(), &[a_hold()], 0, "guardctl");
+        let text = pending(&Screen::default(), &[a_hold()], 0, &[], "guardctl");
         let expected = "\
 h-7  claude-code (s-3, user root) is held, 12s ago
   wants to  connect 127.0.0.1:18443
@@ -146,7 +168,7 @@ h-7  claude-code (s-3, user root) is held, 12s ago
                 ..a_hold()
             })
             .collect();
-        let text = pending(&Screen::default(), &holds, 0, "guardctl");
+        let text = pending(&Screen::default(), &holds, 0, &[], "guardctl");
         assert_eq!(text.matches("claude-code").count(), 1, "{text}");
         assert!(
             text.contains("\n  22 more like it, but for:\n    h-8    8.pem  (pid 431, 12s ago)\n"),
@@ -166,16 +188,16 @@ h-7  claude-code (s-3, user root) is held, 12s ago
 
     #[test]
     fn holds_that_a_reply_had_no_room_for_are_told() {
-        let text = pending(&Screen::default(), &[a_hold()], 2, "guardctl");
+        let text = pending(&Screen::default(), &[a_hold()], 2, &[], "guardctl");
         assert!(text.contains("\n  2 more holds wait: "), "{text}");
-        let text = pending(&Screen::default(), &[a_hold()], 1, "guardctl");
+        let text = pending(&Screen::default(), &[a_hold()], 1, &[], "guardctl");
         assert!(text.contains("\n  1 more hold waits: "), "{text}");
     }
 
     #[test]
     fn no_holds_is_said() {
         assert_eq!(
-            pending(&Screen::default(), &[], 0, "guardctl"),
+            pending(&Screen::default(), &[], 0, &[], "guardctl"),
             "nothing is held\n"
         );
     }
@@ -194,7 +216,7 @@ h-7  claude-code (s-3, user root) is held, 12s ago
         hold.rule = evil.into();
         hold.evidence[0].argv = Some(vec![evil.into()]);
         hold.evidence[0].object = Some(json!({"path": evil}));
-        let text = pending(&Screen::default(), &[hold], 0, "guardctl");
+        let text = pending(&Screen::default(), &[hold], 0, &[], "guardctl");
         assert!(
             !text
                 .chars()

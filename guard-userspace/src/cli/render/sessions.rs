@@ -4,13 +4,15 @@ use std::collections::{HashMap, HashSet};
 
 use super::{Table, ago, count, event_line, span, wrap};
 use crate::{
-    cli::{account, escape, screen::Screen},
+    cli::{account, baseline, escape, screen::Screen},
     wire::{ProcessInfo, SessionDetail, SessionInfo},
 };
 
 /// Levels of the tree that are drawn; deeper processes stand at the last. A chain of forks can be
 /// thousands deep, and its drawing would grow with the square of that.
 const DRAWN_DEPTH: usize = 24;
+/// Categories of conduct that are shown; `guardctl baseline diff` shows all.
+const SHOWN_CATEGORIES: usize = 5;
 
 /// One line a session.
 pub fn sessions(screen: &Screen, sessions: &[SessionInfo]) -> String {
@@ -100,6 +102,10 @@ pub fn show(screen: &Screen, detail: &SessionDetail) -> String {
     }
     out.push_str(&format!("\n{}\n", screen.bold("Facts")));
     out.push_str(&facts(screen, detail));
+    if let Some(conduct) = &detail.conduct {
+        out.push_str(&format!("\n{}\n", screen.bold("Conduct")));
+        out.push_str(&baseline::conduct(screen, conduct, SHOWN_CATEGORIES));
+    }
     if !detail.untapped.is_empty() {
         out.push_str(&format!("\n{}\n", screen.bold("Requests not seen")));
         for line in &detail.untapped {
@@ -336,6 +342,7 @@ mod tests {
                 provider: "npm".into(),
                 kind: "access-token".into(),
             }],
+            conduct: None,
         };
         assert_eq!(
             show(&Screen::default(), &detail),

@@ -136,7 +136,10 @@ fn look(
     let Reply::Sessions { sessions } = ask(socket, open, &Request::Sessions { all: false })? else {
         return Err(strange(open));
     };
-    let Reply::Pending { holds, left_out } = ask(socket, open, &Request::Pending)? else {
+    let Reply::Pending {
+        holds, left_out, ..
+    } = ask(socket, open, &Request::Pending)?
+    else {
         return Err(strange(open));
     };
     Ok(Look {

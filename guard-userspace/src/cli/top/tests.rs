@@ -522,6 +522,7 @@ fn tab_and_arrows_choose_and_the_choice_stays_by_name() {
         timeline: vec![],
         untapped: vec!["pid 3: no library".into()],
         environment: vec![],
+        conduct: None,
     });
     state.looked(next, NOW);
     assert_eq!(state.wanted().as_deref(), Some("s-4"));

@@ -74,7 +74,7 @@ impl Engine {
             return;
         }
         let lives = process::same(fields.tgid, fields.start_ns).is_some();
-        let judged = self.feed(fields.session, labels, fields.tgid, false);
+        let judged = self.feed(fields.session, labels, fields.tgid, false, kind::OPEN);
         let generation = self.kernel.tables.generation() as u16;
         let rule = judged
             .rule
@@ -82,8 +82,10 @@ impl Engine {
             .cloned();
         let mut event = self.event_of(Kind::Open, fields);
         event.labels = self.bits.names(labels);
-        // Of a process that has ended nothing can be stopped any more.
-        let verdict = if lives {
+        // Of a process that has ended nothing can be stopped any more, and one that is held is asked about already.
+        let process = Id::new(fields.tgid, fields.start_ns);
+        let is_held = judged.verdict == Verdict::Hold && self.is_held(process);
+        let verdict = if lives && !is_held {
             judged.verdict
         } else {
             judged.verdict.min(Verdict::Flag)
@@ -102,7 +104,6 @@ impl Engine {
             "late": true,
             "secrets": told(&secrets),
         }));
-        let process = Id::new(fields.tgid, fields.start_ns);
         match (verdict, rule) {
             (Verdict::Kill, _) => {
                 let _ = process::signal(process, Signal::KILL);

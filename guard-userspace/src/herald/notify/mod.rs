@@ -227,7 +227,9 @@ impl Notifier {
     /// How many more there are for which a reply has no room.
     async fn ask(&self, id: Option<String>, context: &Context) -> io::Result<(Vec<HoldInfo>, u64)> {
         match context.link.herald(HeraldRequest::Holds { id }).await? {
-            Told::Reply(Reply::Pending { holds, left_out }) => Ok((holds, left_out)),
+            Told::Reply(Reply::Pending {
+                holds, left_out, ..
+            }) => Ok((holds, left_out)),
             Told::Reply(other) => Err(super::unexpected(&other)),
             Told::Refused(why) => {
                 for channel in &self.channels {

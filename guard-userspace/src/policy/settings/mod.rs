@@ -1,6 +1,7 @@
 //! What a policy says about guardd itself and its dealings with the world outside, beside what it watches: one table
 //! and one module each.
 
+mod divergence;
 mod journal;
 mod notify;
 pub(super) mod schema;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use self::notify::{address, bad, inner, path, secret};
 pub use self::{
+    divergence::Divergence,
     journal::Journal,
     notify::{Desktop, Notify, Slack, SlackAnswers, SlackTo, Terminal, Webhook},
     secrets::Secrets,
@@ -20,12 +22,21 @@ use super::{error::PolicyError, read::Table};
 
 /// Keys of the policy's top that are read here.
 pub(super) const KEYS: &[&str] = &[
-    "journal", "notify", "metrics", "otlp", "journald", "secrets",
+    "divergence",
+    "journal",
+    "notify",
+    "metrics",
+    "otlp",
+    "journald",
+    "secrets",
 ];
 
 /// The tables, all of which may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
+    /// `[divergence]`: when a session's score is told.
+    #[serde(default)]
+    pub divergence: Divergence,
     /// `[journal]`: how much of it is kept.
     #[serde(default)]
     pub journal: Journal,
@@ -61,6 +72,7 @@ impl Settings {
 /// Reads them from every file of a policy. Of a table that several have, the last file's counts, as a whole.
 pub(super) fn read(tops: &[Table<'_>]) -> Result<Settings, PolicyError> {
     Ok(Settings {
+        divergence: last(tops, "divergence", divergence::read)?,
         journal: last(tops, "journal", journal::read)?,
         notify: last(tops, "notify", notify::read)?,
         metrics: last(tops, "metrics", telemetry::metrics)?,

@@ -2,12 +2,25 @@
 
 use serde_json::{Value, json};
 
-use super::{journal, notify, secrets, telemetry};
+use super::{divergence, journal, notify, secrets, telemetry};
 use crate::policy::schema::{described, duration, flag, list, string, strings, table, words};
 
 /// The table with this name; null for none.
 pub(in crate::policy) fn table_of(key: &str) -> Value {
     match key {
+        "divergence" => table(
+            "How far a session may behave unlike its kind before that is told.",
+            divergence::KEYS,
+            &[],
+            |_| {
+                let what =
+                    "A session whose score, of 0 to 100, falls below it is divergent; 0 for never.";
+                described(
+                    what,
+                    json!({ "type": "integer", "minimum": 0, "maximum": 100 }),
+                )
+            },
+        ),
         "journal" => journal_table(),
         "notify" => notify_table(),
         "metrics" => table(

@@ -3,13 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use toml::de::DeValue;
 
 use super::{bad, journal};
 use crate::{
     policy::{
         error::{Mistake, PolicyError},
-        read::{Table, table, wrong_type},
+        read::{Table, table},
     },
     secrets::WatchLimits,
 };
@@ -68,34 +67,13 @@ pub(super) fn read(top: &Table<'_>) -> Result<Secrets, PolicyError> {
             }
         };
     }
-    if let Some(files) = number(&table, "files")? {
+    if let Some(files) = table.number("files", 1, MOST)? {
         secrets.limits.files = files;
     }
-    if let Some(directories) = number(&table, "directories")? {
+    if let Some(directories) = table.number("directories", 1, MOST)? {
         secrets.limits.directories = directories;
     }
     Ok(secrets)
-}
-
-fn number(table: &Table<'_>, key: &'static str) -> Result<Option<u64>, PolicyError> {
-    let Some(value) = table.value(key) else {
-        return Ok(None);
-    };
-    let DeValue::Integer(integer) = value.get_ref() else {
-        return Err(wrong_type(&table.document, key, value, "a number"));
-    };
-    match integer.to_string().parse::<u64>() {
-        Ok(number) if (1..=MOST).contains(&number) => Ok(Some(number)),
-        _ => {
-            let mistake = Mistake::BadWord {
-                key,
-                word: integer.to_string(),
-                expected: format!("a number from 1 to {MOST}"),
-                near: None,
-            };
-            Err(table.document.error(value.span(), mistake))
-        }
-    }
 }
 
 #[cfg(test)]
@@ -139,7 +117,7 @@ mod tests {
             assert_eq!(policy.asks_about_any(), asks, "{text}");
         }
         let policy = policy(&rule("\"secret:aws\", \"secret\"")).unwrap();
-        assert_eq!(policy.labels, ["secret:aws", "secret"]);
+        assert_eq!(policy.labels, ["secret", "secret:aws"]);
     }
 
     #[test]

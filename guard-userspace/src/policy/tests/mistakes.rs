@@ -36,6 +36,83 @@ fn refused(text: &str, line: usize, column: usize, says: &str) {
     assert_eq!(error.position(), Some((line, column)));
 }
 
+#[test]
+fn a_step_that_is_none_is_refused() {
+    let when = |when: &str| {
+        format!("version = 1\n{LABEL}[[rule]]\nname = \"x\"\nthen = \"flag\"\nwhen = {when}\n")
+    };
+    for (steps, marked, says) in [
+        (
+            r#"[{ label = "credential", count = 9 }]"#,
+            "9",
+            "count is a number: expected a number from 1 to 8",
+        ),
+        (
+            r#"[{ label = "credential", count = 0 }]"#,
+            "0",
+            "count is a number: expected",
+        ),
+        (
+            r#"[{ label = "credential", within = "1m" }]"#,
+            "\"1m\"",
+            "a step of when: within stands with not",
+        ),
+        (
+            r#"[{ not = "credential", count = 2 }, "credential"]"#,
+            "2",
+            "a step of when: count stands with label",
+        ),
+        (
+            r#"["credential", { not = "secret" }]"#,
+            "\"secret\"",
+            "a step of when: the last is the trigger",
+        ),
+        (
+            r#"[{ label = "credential", not = "credential" }]"#,
+            "{",
+            "a step of when: it has either label or not",
+        ),
+        (
+            r#"[{ not = "credental" }, "credential"]"#,
+            "\"credental\"",
+            "unknown label \"credental\" in rule \"x\"",
+        ),
+    ] {
+        let text = when(steps);
+        let line = text.lines().nth(7).unwrap();
+        refused(&text, 8, line.find(marked).unwrap() + 1, says);
+    }
+    let nine = r#"[{ label = "credential", count = 8 }, "credential"]"#;
+    assert!(error(&when(nine)).to_string().contains("so many"));
+    let five = [r#"{ not = "credential" }"#; 5].join(", ");
+    assert!(
+        error(&when(&format!("[{five}, \"credential\"]")))
+            .to_string()
+            .contains("labels with not")
+    );
+}
+
+#[test]
+fn a_template_that_is_nowhere_or_wrong_is_refused() {
+    let rule = "[[rule]]\nname = \"x\"\ntemplate = \"strickt\"\nwhen = [\"credential\"]\n";
+    let text =
+        format!("version = 1\n{LABEL}[[template]]\nname = \"strict\"\nthen = \"deny\"\n{rule}");
+    refused(
+        &text,
+        10,
+        12,
+        "no template \"strickt\": expected the name of a [[template]]",
+    );
+    assert!(
+        error(&text)
+            .to_string()
+            .contains("did you mean \"strict\"?")
+    );
+    // Also one that no rule uses.
+    let text = format!("version = 1\n{LABEL}[[template]]\nname = \"strict\"\nthen = \"denyy\"\n");
+    refused(&text, 7, 8, "bad then \"denyy\"");
+}
+
 const LABEL: &str = "[[label]]\nname = \"credential\"\nfiles = [\"**/.env\"]\n";
 
 #[test]
@@ -109,10 +186,10 @@ fn unknown_keys_are_refused_in_every_table() {
             .ends_with("did you mean \"label\"?")
     );
     refused(
-        "version = 1\n[[label]]\nname = \"a\"\nsealed = true\n",
+        "version = 1\n[[label]]\nname = \"a\"\nseals = true\n",
         4,
         1,
-        "unknown key \"sealed\" in [[label]]: expected",
+        "unknown key \"seals\" in [[label]]: expected",
     );
     let text = "version = 1\n[[label]]\nname = \"a\"\nexcept = { exes = [\"x\"] }\n";
     refused(

@@ -4,6 +4,7 @@ mod judges;
 mod matching;
 mod mistakes;
 mod requests;
+mod steps;
 
 use std::path::PathBuf;
 

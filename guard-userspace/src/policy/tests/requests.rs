@@ -6,7 +6,7 @@ use std::io::Write as _;
 use serde::Deserialize;
 
 use super::super::{Policy, Source};
-use crate::http::{KnownQueries, Request, Stream};
+use crate::http::{KnownQueries, Request, Stream, Unfinished};
 
 const LABEL: &str = "destructive-request";
 
@@ -700,6 +700,92 @@ fn what_is_not_seen_of_a_write_is_taken_for_the_worst() {
     stream.take(b"GET / HTTP/1.1\r\nHost: api.test\r\n", 100_000, &mut known);
     let requests = stream.take(&json(&query("{ me }")), 0, &mut known);
     assert_eq!(labels(&policy, &requests), ["deletes"], "{requests:?}");
+}
+
+#[test]
+fn a_head_waits_for_a_body_that_could_tell_what_it_is_and_for_no_other() {
+    let policy = Policy::parse(
+        r#"version = 1
+[[label]]
+name = "deletes"
+requests = [
+  { host = "api.test", graphql = "mutation *Delete*" },
+  { host = "api.test", method = "DELETE", path = "/v1/volumes/*" },
+]
+"#,
+        Source::BuiltIn,
+    )
+    .unwrap();
+    let waits = |bytes: &str| {
+        let mut stream = Stream::new();
+        stream.take(bytes.as_bytes(), 0, &mut KnownQueries::default());
+        match stream.unfinished() {
+            Unfinished::Nothing => None,
+            Unfinished::Head => Some(true),
+            Unfinished::Bodies(heads) => {
+                Some(heads.iter().any(|head| policy.waits_for_body(head, &[])))
+            }
+        }
+    };
+    let post = |host: &str, rest: &str| {
+        waits(&format!("POST /graphql HTTP/1.1\r\nHost: {host}\r\n{rest}"))
+    };
+    let ten = "Content-Length: 10\r\n\r\n";
+    assert_eq!(post("api.test", ten), Some(true));
+    assert_eq!(post("api.test", &format!("{ten}half")), Some(true));
+    assert_eq!(
+        post("api.test", "Transfer-Encoding: chunked\r\n\r\n5\r\nhal"),
+        Some(true)
+    );
+    assert_eq!(post("other.test", ten), Some(false));
+    // Its own end, an upload, one that is long, and one whose body comes when the server has answered.
+    assert_eq!(post("api.test", &format!("{ten}0123456789")), None);
+    assert_eq!(
+        post("api.test", &format!("Content-Type: image/png\r\n{ten}")),
+        None
+    );
+    assert_eq!(post("api.test", "Content-Length: 40000\r\n\r\n"), None);
+    assert_eq!(
+        post("api.test", &format!("Expect: 100-continue\r\n{ten}")),
+        None
+    );
+    // Not ended itself.
+    assert_eq!(post("api.test", ""), Some(true));
+    assert_eq!(waits("P"), Some(true));
+    assert_eq!(waits(""), None);
+    // A form could ask to be taken for a DELETE, where there is something to delete.
+    let to = |path: &str| {
+        let policy = Policy::parse(
+            "version = 1\n[[label]]\nname = \"deletes\"\nrequests = [{ host = \"api.test\", method = \"DELETE\", path = \"/v1/volumes/*\" }]",
+            Source::BuiltIn,
+        )
+        .unwrap();
+        let mut stream = Stream::new();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: api.test\r\n{ten}");
+        stream.take(head.as_bytes(), 0, &mut KnownQueries::default());
+        let Unfinished::Bodies(heads) = stream.unfinished() else {
+            return false;
+        };
+        heads.iter().any(|head| policy.waits_for_body(head, &[]))
+    };
+    assert!(to("/v1/volumes/7"));
+    assert!(!to("/v1/volumes"));
+    // HTTP/2: HEADERS of `POST /graphql` at api.test (RFC 7541, static names 3, 4, 1), then DATA.
+    let mut two = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let block = b"\x83\x44\x08/graphql\x41\x08api.test\x87";
+    two.extend([0, 0, block.len() as u8, 1, 4, 0, 0, 0, 1]);
+    two.extend(block);
+    let mut stream = Stream::new();
+    let known = &mut KnownQueries::default();
+    stream.take(&two[..40], 0, known);
+    assert_eq!(stream.unfinished(), Unfinished::Head);
+    stream.take(&two[40..], 0, known);
+    let Unfinished::Bodies(heads) = stream.unfinished() else {
+        panic!("{stream:?}");
+    };
+    assert!(policy.waits_for_body(&heads[0], &[]));
+    stream.take(&[0, 0, 2, 0, 1, 0, 0, 0, 1, b'{', b'}'], 0, known);
+    assert_eq!(stream.unfinished(), Unfinished::Nothing);
 }
 
 #[test]

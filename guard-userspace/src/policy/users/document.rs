@@ -178,7 +178,8 @@ impl Reader<'_> {
         let known: Vec<String> = own.iter().chain(self.machine_labels()).cloned().collect();
         let mut all = rules(top, RULE, &known)?;
         for rule in &mut all {
-            for label in &mut rule.when {
+            let unless = rule.unless.iter_mut().map(|unless| &mut unless.label);
+            for label in rule.when.iter_mut().chain(unless) {
                 if own.contains(label) {
                     *label = self.named(label);
                 }
@@ -242,6 +243,8 @@ impl Reader<'_> {
             name,
             description: None,
             when: rule.when.clone(),
+            unless: rule.unless.clone(),
+            severity: rule.severity,
             within: rule.within,
             then,
             timeout: table.duration("timeout")?.unwrap_or(DEFAULT_TIMEOUT),

@@ -1,0 +1,3 @@
+mod classified;
+mod properties;
+mod recordings;
