@@ -171,6 +171,37 @@ fn a_file_is_known_by_what_it_holds_within_a_second_and_no_longer_when_it_holds_
 }
 
 #[test]
+fn a_known_file_is_known_where_it_is_moved_and_what_takes_its_place_is_not() {
+    let place = Place::new();
+    let shop = place.path("shop");
+    let guard = Guard::new(&place, &policy().files("fence", &["**/fence"]));
+    place.file("shop/fence", "");
+    let notes = place.file("shop/notes.txt", &line(&token(12)));
+    let mut tool = tool_in(&guard, &shop);
+    until_known(&guard, &mut tool, &notes);
+    let moved = shop.join("moved.txt");
+    fs::rename(&notes, &moved).unwrap();
+    fs::write(&notes, "nothing\n").unwrap();
+    let since = monotonic();
+    first_open(&guard, &mut tool, &moved, since, true);
+    first_open(&guard, &mut tool, &notes, since, false);
+    // What gets its inode's number is another file.
+    fs::remove_file(&moved).unwrap();
+    for copy in 0..50 {
+        let path = place.file(&format!("shop/copy-{copy}.txt"), "nothing\n");
+        open(&mut tool, &path);
+    }
+    first_open(&guard, &mut tool, &notes, since, false);
+    let wrong: Vec<Event> = guard
+        .events_now()
+        .into_iter()
+        .filter(|event| event.path().contains("/copy-"))
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    nothing_is_kept(&guard, &[&token(12)]);
+}
+
+#[test]
 fn an_open_of_a_known_file_says_what_is_in_it() {
     let place = Place::new();
     let guard = Guard::new(&place, &policy());
