@@ -98,8 +98,7 @@ impl Notices {
     }
 
     /// Directories that are watched.
-    #[cfg(test)]
-    fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.watched().paths.len()
     }
 

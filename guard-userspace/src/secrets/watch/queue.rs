@@ -25,8 +25,12 @@ pub(super) enum Job {
     Follow(PathBuf),
     /// What the environment of a session's first process holds.
     Environment { session: u32, pid: u32, start: u64 },
-    /// One directory of a tree.
-    Directory(u32, PathBuf),
+    /// One directory of a tree; `fresh`: one that has come since the tree was gone through.
+    Directory {
+        tree: u32,
+        path: PathBuf,
+        fresh: bool,
+    },
 }
 
 /// See the module's text.
@@ -41,7 +45,8 @@ pub(super) struct Queue {
     /// Paths in `later`.
     waiting: HashSet<PathBuf>,
     next_later: u64,
-    directories: VecDeque<(u32, PathBuf)>,
+    /// Tree, path, and whether it is fresh.
+    directories: VecDeque<(u32, PathBuf, bool)>,
     /// Something did not fit: every tree is gone through again.
     again: bool,
 }
@@ -83,13 +88,17 @@ impl Queue {
             .insert((Instant::now() + PAUSE, self.next_later), job);
     }
 
-    /// Every tree from its top.
+    /// Something was not told: every tree is gone through again, once all that is known is done.
     pub(super) fn all_again(&mut self) {
+        self.again = true;
+    }
+
+    fn begin_again(&mut self) {
         self.again = false;
         for (number, tree) in &mut self.trees {
             tree.begin();
             self.directories
-                .push_back((*number, tree.top.to_path_buf()));
+                .push_back((*number, tree.top.to_path_buf(), false));
         }
     }
 
@@ -100,7 +109,8 @@ impl Queue {
         }
         self.next_tree += 1;
         let number = self.next_tree;
-        self.directories.push_back((number, top.to_path_buf()));
+        self.directories
+            .push_back((number, top.to_path_buf(), false));
         self.trees
             .insert(number, Tree::new(top, device, self.limits));
         Some(number)
@@ -110,7 +120,7 @@ impl Queue {
         let before = self.trees.len();
         self.trees.retain(|_, tree| *tree.top != *top);
         self.directories
-            .retain(|(number, _)| self.trees.contains_key(number));
+            .retain(|(number, ..)| self.trees.contains_key(number));
         self.trees.len() != before
     }
 
@@ -124,13 +134,13 @@ impl Queue {
     }
 
     /// Directories of a tree that are to be gone through; those that its bounds allow.
-    pub(super) fn add_directories(&mut self, number: u32, found: Vec<PathBuf>) {
+    pub(super) fn add_directories(&mut self, number: u32, found: Vec<PathBuf>, fresh: bool) {
         let Some(tree) = self.trees.get_mut(&number) else {
             return;
         };
         for path in found {
-            if tree.takes_directory() {
-                self.directories.push_back((number, path));
+            if tree.takes_directory(fresh) {
+                self.directories.push_back((number, path, fresh));
             }
         }
     }
@@ -149,11 +159,11 @@ impl Queue {
             }
             return Ok(job);
         }
-        if self.again {
-            self.all_again();
+        if self.again && self.directories.is_empty() {
+            self.begin_again();
         }
-        if trees && let Some((number, path)) = self.directories.pop_front() {
-            return Ok(Job::Directory(number, path));
+        if trees && let Some((tree, path, fresh)) = self.directories.pop_front() {
+            return Ok(Job::Directory { tree, path, fresh });
         }
         Err(due.map(|(at, _)| at.saturating_duration_since(now)))
     }
@@ -165,7 +175,7 @@ mod tests {
 
     fn path(job: Result<Job, Option<Duration>>) -> String {
         match job {
-            Ok(Job::File(path) | Job::Follow(path) | Job::Directory(_, path)) => {
+            Ok(Job::File(path) | Job::Follow(path) | Job::Directory { path, .. }) => {
                 path.display().to_string()
             }
             other => format!("{other:?}"),
@@ -201,6 +211,22 @@ mod tests {
         for _ in 0..MAX_FILES {
             assert_eq!(path(queue.next(now, true)), "/a/x");
         }
+        assert_eq!(path(queue.next(now, true)), "/a");
+        assert!(queue.next(now, true).is_err());
+    }
+
+    #[test]
+    fn what_was_lost_while_a_tree_is_gone_through_has_it_gone_through_once_more() {
+        let mut queue = Queue::within(WatchLimits::default());
+        queue.add_tree(Path::new("/a").into(), 1);
+        let now = Instant::now();
+        for _ in 0..100 {
+            queue.all_again();
+        }
+        assert_eq!(path(queue.next(now, true)), "/a");
+        queue.add_directories(1, vec!["/a/b".into()], false);
+        queue.all_again();
+        assert_eq!(path(queue.next(now, true)), "/a/b");
         assert_eq!(path(queue.next(now, true)), "/a");
         assert!(queue.next(now, true).is_err());
     }

@@ -45,19 +45,25 @@ impl Tree {
         (self.beyond, self.files_beyond, self.unwatched) = (0, 0, 0);
     }
 
-    /// Whether one more directory is gone through.
-    pub(super) fn takes_directory(&mut self) -> bool {
-        if self.directories >= self.limits.directories {
-            self.beyond += 1;
-            return false;
+    /// Whether one more directory is gone through. One that has come since is not numbered, since nobody numbers those that
+    /// go; how many are watched bounds them.
+    pub(super) fn takes_directory(&mut self, fresh: bool) -> bool {
+        if !fresh {
+            if self.directories >= self.limits.directories {
+                self.beyond += 1;
+                return false;
+            }
+            self.directories += 1;
         }
-        self.directories += 1;
         self.pending += 1;
         true
     }
 
     /// Whether one more file is looked at.
-    pub(super) fn takes_file(&mut self) -> bool {
+    pub(super) fn takes_file(&mut self, fresh: bool) -> bool {
+        if fresh {
+            return true;
+        }
         if self.files >= self.limits.files {
             self.files_beyond += 1;
             return false;
@@ -96,10 +102,13 @@ mod tests {
             ..WatchLimits::default()
         };
         let mut tree = Tree::new(Path::new("/a").into(), 1, limits);
-        assert!(tree.takes_directory());
-        assert!(!tree.takes_directory());
-        assert!(tree.takes_file());
-        assert!(!tree.takes_file());
+        assert!(tree.takes_directory(false));
+        assert!(!tree.takes_directory(false));
+        assert!(tree.takes_file(false));
+        assert!(!tree.takes_file(false));
+        // One that comes and goes again takes no room for good.
+        assert!(tree.takes_directory(true) && tree.takes_file(true));
+        assert_eq!(tree.done(), None);
         assert_eq!(tree.done(), None);
         let walked = tree.done().unwrap();
         assert_eq!(

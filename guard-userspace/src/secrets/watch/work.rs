@@ -168,7 +168,7 @@ impl Shared {
             .collect();
         // They have lost their watches with it.
         for (number, path) in inside {
-            queue.add_directories(number, vec![path]);
+            queue.add_directories(number, vec![path], true);
         }
     }
 
@@ -193,6 +193,7 @@ impl Shared {
         }
         while let Some(notices) = self.notices.wait(stop) {
             let mut gone = Vec::new();
+            let has_room = (self.notices.count() as u64) < self.limits.directories;
             let mut queue = lock(&self.queue);
             for notice in notices {
                 match notice {
@@ -201,10 +202,11 @@ impl Shared {
                     Notice::Gone(path, lives) => gone.push((path, lives)),
                     Notice::Directory(path) => {
                         if let Some((number, tree)) = queue.tree_of(&path)
+                            && has_room
                             && !path.starts_with(&self.except)
                             && !is_left_out_below(&tree.top, &path.join("any"))
                         {
-                            queue.add_directories(number, vec![path]);
+                            queue.add_directories(number, vec![path], true);
                         }
                     }
                     Notice::Lost => queue.all_again(),
@@ -241,7 +243,9 @@ impl Shared {
                     pid,
                     start,
                 } => self.look_at_environment(session, pid, start),
-                Job::Directory(number, path) => self.look_at_directory(number, &path),
+                Job::Directory { tree, path, fresh } => {
+                    self.look_at_directory(tree, &path, fresh);
+                }
             }
         }
     }
@@ -280,7 +284,7 @@ impl Shared {
         made.as_deref()
     }
 
-    fn look_at_directory(&self, number: u32, directory: &Path) {
+    fn look_at_directory(&self, number: u32, directory: &Path, fresh: bool) {
         let device = {
             let queue = lock(&self.queue);
             let Some(tree) = queue.trees.get(&number) else {
@@ -307,7 +311,7 @@ impl Shared {
                 let takes = lock(&self.queue)
                     .trees
                     .get_mut(&number)
-                    .is_some_and(super::tree::Tree::takes_file);
+                    .is_some_and(|tree| tree.takes_file(fresh));
                 if takes {
                     self.look(&path, None);
                 }
@@ -315,7 +319,7 @@ impl Shared {
         }
         let walked = {
             let mut queue = lock(&self.queue);
-            queue.add_directories(number, inside);
+            queue.add_directories(number, inside, fresh);
             let Some(tree) = queue.trees.get_mut(&number) else {
                 return;
             };
