@@ -16,6 +16,7 @@ pub mod event;
 pub mod herald;
 pub mod http;
 pub mod init;
+pub mod intent;
 pub mod journal;
 pub mod kernel;
 pub mod mask;

@@ -110,6 +110,9 @@ pub enum Request {
         /// What it is for.
         #[serde(default)]
         intent: Option<String>,
+        /// Its kind of work, one of the policy's personas.
+        #[serde(default)]
+        persona: Option<String>,
         /// `guardctl run` does not adopt something that runs already but begins something new.
         #[serde(default)]
         run: bool,
@@ -530,6 +533,12 @@ pub struct SessionDetail {
     /// Variables with secrets that its first process was started with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub environment: Vec<EnvironmentInfo>,
+    /// What was made of its intent, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub understood: Option<String>,
+    /// Its kind of work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persona: Option<String>,
     /// How it behaves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conduct: Option<ConductInfo>,

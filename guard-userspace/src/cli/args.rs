@@ -285,6 +285,12 @@ pub struct RunArgs {
         hide_env_values = true
     )]
     pub intent: Option<String>,
+    /// Go on without asking whether the intent was understood
+    #[arg(long, short)]
+    pub yes: bool,
+    /// What kind of work it is, one of the policy's personas
+    #[arg(long, value_name = "NAME")]
+    pub persona: Option<String>,
     /// Run as this user, with that user's HOME, SHELL, USER and LOGNAME (only root may)
     #[arg(long, value_name = "USER")]
     pub user: Option<String>,

@@ -418,6 +418,7 @@ fn request(command: &Command) -> Option<Request> {
             pid: *pid,
             agent: agent.clone(),
             intent: None,
+            persona: None,
             run: false,
         },
         Command::Grant { session, lease } => Request::Grant {

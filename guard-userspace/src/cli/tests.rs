@@ -349,6 +349,7 @@ fn commands_become_the_requests_of_the_protocol() {
                 pid: 77,
                 agent: Some("a".into()),
                 intent: None,
+                persona: None,
                 run: false,
             },
         ),

@@ -28,6 +28,8 @@ pub(super) struct Beginning {
     pub parent: Option<u32>,
     pub anchor: Option<Id>,
     pub intent: Option<String>,
+    /// Its kind of work, where that was said.
+    pub persona: Option<String>,
     /// The root runs (it is not stopped and not waiting), so its children must be looked for.
     pub running: bool,
 }
@@ -159,6 +161,7 @@ impl Engine {
             parent,
             anchor,
             intent: None,
+            persona: None,
             running,
         });
     }
@@ -201,6 +204,7 @@ impl Engine {
             parent,
             anchor,
             intent,
+            persona,
             running,
         } = beginning;
         let depth = 1 + parent.map_or(0, |parent| self.depth_of(parent));
@@ -215,6 +219,7 @@ impl Engine {
         let uid = process::uid(root.pid).unwrap_or(u32::MAX);
         self.look_at_users_file(uid);
         self.attach();
+        let (purpose, wrong) = self.purpose_of(root, &agent, intent, persona);
         self.next_session += 1;
         let id = self.next_session;
         let session = Session {
@@ -225,7 +230,7 @@ impl Engine {
             uid,
             parent,
             anchor: anchor.map(|id| (id.pid, id.start)),
-            intent,
+            intent: purpose.intent.as_ref().map(|intent| intent.text.clone()),
             began_ns: clock::monotonic_ns(),
             began_s: clock::realtime_s(),
             paused: false,
@@ -237,6 +242,7 @@ impl Engine {
             tree: None,
             environment: Vec::new(),
             conduct: crate::conduct::Conduct::default(),
+            purpose,
         };
         if let Err(error) = self.enter(&session) {
             return Err(self.not_begun(&session.agent, &error.to_string()));
@@ -253,6 +259,22 @@ impl Engine {
         let mut object = json!({ "what": "began", "origin": origin.name(), "root_pid": root.pid });
         if let (Some(parent), Some(object)) = (parent, object.as_object_mut()) {
             object.insert("parent".into(), format!("s-{parent}").into());
+        }
+        let session = self.sessions.get(&id);
+        if let (Some(purpose), Some(object)) = (
+            session.map(|session| &session.purpose),
+            object.as_object_mut(),
+        ) {
+            if let Some(intent) = &purpose.intent {
+                object.insert("intent".into(), intent.text.clone().into());
+                object.insert("understood".into(), intent.says().into());
+            }
+            if let Some(persona) = &purpose.persona {
+                object.insert("persona".into(), persona.clone().into());
+            }
+            if let Some(wrong) = wrong {
+                object.insert("intent_problem".into(), wrong.into());
+            }
         }
         event.object = Some(object);
         self.tell(event);
@@ -532,6 +554,7 @@ impl Engine {
                     parent,
                     anchor,
                     intent: None,
+                    persona: None,
                     running: true,
                 });
             }

@@ -142,23 +142,23 @@ impl Engine {
             self.dirty = true;
             return;
         }
-        self.judge_divergence(session, event);
+        self.judge_found(session, DIVERGENT, event);
     }
 
-    /// The label `divergent` as a fact of the session. What a rule says is done to the process that went too far, and
-    /// where it has gone, to the session's first.
-    fn judge_divergence(&mut self, session: u32, mut event: Event) {
+    /// A label that guardd has found by itself as a fact of the session. What a rule says is done to the process that went too
+    /// far, and where it has gone, to the session's first.
+    pub(super) fn judge_found(&mut self, session: u32, label: &str, mut event: Event) {
         let began_ns = clock::monotonic_ns();
-        let target = self.target_of_divergence(session, &event);
+        let target = self.target_of_found(session, &event);
         let tgid = target.map_or(0, |(tgid, _)| tgid);
-        let labels = self.bits.mask(DIVERGENT);
+        let labels = self.bits.mask(label);
         let judged = self.feed(session, labels, tgid, false, kind::EXEC);
         let generation = self.kernel.tables.generation() as u16;
         let rule = judged
             .rule
             .and_then(|index| self.rule_of(index, generation))
             .cloned();
-        event.labels = vec![DIVERGENT.into()];
+        event.labels = vec![label.into()];
         event.verdict = Some(judged.verdict.name().into());
         event.would = (judged.would > judged.verdict).then(|| judged.would.name().into());
         event.rule = rule.as_ref().map(|rule| rule.name.clone());
@@ -232,7 +232,7 @@ impl Engine {
     }
 
     /// A process of the session that still runs: the one whose act it was, else the first.
-    fn target_of_divergence(&self, session: u32, event: &Event) -> Option<(u32, u64)> {
+    fn target_of_found(&self, session: u32, event: &Event) -> Option<(u32, u64)> {
         let root = self.sessions.get(&session).map(|session| session.root.0);
         [event.tgid, root].into_iter().flatten().find_map(|tgid| {
             let task = self.kernel.tables.task(tgid)?;

@@ -18,6 +18,7 @@ mod likeness;
 mod mode;
 mod names;
 mod own;
+mod purpose;
 mod quic;
 mod records;
 mod recover;
@@ -210,6 +211,8 @@ pub struct Engine {
     tally: tally::Tally,
     /// What is usual for each agent.
     baselines: Baselines,
+    /// Facts that guardd has found and that are not judged yet.
+    found: Vec<purpose::Found>,
     /// Scores that have crossed the threshold since that was last told.
     turned: Vec<conduct::Turned>,
     known: HashMap<u32, Known>,
@@ -357,6 +360,7 @@ impl Engine {
             grants: BTreeMap::new(),
             tally: tally::Tally::default(),
             baselines: Baselines::default(),
+            found: Vec::new(),
             turned: Vec::new(),
             known: HashMap::new(),
             next_session: 0,
@@ -529,6 +533,7 @@ impl Engine {
             self.handle(record);
         }
         self.read_requests();
+        self.tell_found();
         self.tell_turned();
     }
 
@@ -848,6 +853,7 @@ impl Engine {
         for own in after {
             let _ = self.events.send(Arc::new(own));
         }
+        self.note_purpose(&event);
         self.note_conduct(&event);
         event
     }

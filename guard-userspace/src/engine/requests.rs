@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::{By, Engine, Origin, Outcome, Session, adopt::Beginning, session::number};
 use crate::{
     event::Kind,
+    intent::Intent,
     process::{self},
     wire::{Code, Failure, Reply, Request},
 };
@@ -286,8 +287,9 @@ impl Engine {
                 pid,
                 agent,
                 intent,
+                persona,
                 run,
-            } => self.adopt(peer, pid, agent, intent, run),
+            } => self.adopt(peer, pid, (agent, intent, persona), run),
             Request::Grant { session, terms } => {
                 let by = self.may_decide(peer, "grant")?;
                 let id = self.live_session(peer, &session)?;
@@ -320,17 +322,21 @@ impl Engine {
             Request::Intent { session, text } => {
                 self.may_decide(peer, "intent")?;
                 let id = self.live_session(peer, &session)?;
+                let intent = text.as_deref().map(Intent::understand);
+                let understood = intent.as_ref().map(Intent::says);
                 if let Some(session) = self.sessions.get_mut(&id) {
                     session.intent.clone_from(&text);
+                    session.purpose.intent = intent;
                 }
                 let mut event = self.event_for(Kind::Intent, Some(id));
-                event.object = Some(json!({ "text": text, "by_uid": peer.uid }));
+                event.object =
+                    Some(json!({ "text": text, "understood": understood, "by_uid": peer.uid }));
                 self.tell(event);
                 self.save();
-                Ok(done(format!(
-                    "{session}: the intent is {}",
-                    if text.is_some() { "set" } else { "cleared" }
-                )))
+                Ok(done(match understood {
+                    Some(understood) => format!("{session}: the intent is set: {understood}"),
+                    None => format!("{session}: the intent is cleared"),
+                }))
             }
             Request::PolicyShow => Ok(Reply::Policy {
                 source: self.policy.source().to_string(),
@@ -395,8 +401,7 @@ impl Engine {
         &mut self,
         peer: &Peer,
         pid: u32,
-        agent: Option<String>,
-        intent: Option<String>,
+        (agent, intent, persona): (Option<String>, Option<String>, Option<String>),
         run: bool,
     ) -> Result<Reply, Refusal> {
         let what = if run { "run" } else { "adopt" };
@@ -431,6 +436,24 @@ impl Engine {
                 "{what}: pid {pid}: init, guardd and kernel threads cannot be sessions"
             )));
         }
+        if let Some(name) = &persona
+            && !self.policy.personas.iter().any(|known| known.name == *name)
+        {
+            let known: Vec<&str> = self
+                .policy
+                .personas
+                .iter()
+                .map(|it| it.name.as_str())
+                .collect();
+            return Err(Refusal::invalid(format!(
+                "{what}: no persona {name:?}: the policy has {}",
+                if known.is_empty() {
+                    "none".into()
+                } else {
+                    known.join(", ")
+                }
+            )));
+        }
         let current = self
             .kernel
             .tables
@@ -459,6 +482,7 @@ impl Engine {
             parent: current.map(|task| task.session),
             anchor: None,
             intent,
+            persona,
             running: !run,
         })?;
         if let Some(problem) = self.problems.get("hooks") {

@@ -98,6 +98,9 @@ pub struct Session {
     /// Variables with secrets that its first process was started with.
     #[serde(default)]
     pub environment: Vec<EnvironmentInfo>,
+    /// What it is for, and what it has been found to do besides.
+    #[serde(default)]
+    pub purpose: super::purpose::Purpose,
     /// How it behaves, and whether that is usual.
     #[serde(default)]
     pub conduct: Conduct,

@@ -184,6 +184,12 @@ impl Engine {
             timeline,
             untapped: session.untapped.iter().cloned().collect(),
             environment: session.environment.clone(),
+            understood: session
+                .purpose
+                .intent
+                .as_ref()
+                .map(crate::intent::Intent::says),
+            persona: session.purpose.persona.clone(),
             conduct: Some(self.conduct_info(session)),
         }
     }

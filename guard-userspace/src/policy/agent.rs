@@ -87,7 +87,7 @@ impl ExePattern {
     }
 }
 
-fn path_glob(pattern: &str) -> Result<(bool, GlobMatcher), String> {
+pub(super) fn path_glob(pattern: &str) -> Result<(bool, GlobMatcher), String> {
     let (home, glob) = match pattern.strip_prefix("~/") {
         Some(rest) => (true, rest),
         None if pattern.starts_with('/') || pattern.starts_with("**/") => (false, pattern),

@@ -6,12 +6,14 @@ use guard_common::{MAX_GROUPS, MAX_LABELS, MAX_RULES, MAX_STEPS, MAX_UNLESS, Ver
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Agent, LabelGroup, Mode, Part, Policy, RequestPattern, Rule, Scope, Severity, Unless, address,
+    Agent, LabelGroup, Mode, Part, Persona, Policy, RequestPattern, Rule, Scope, Severity, Unless,
+    address,
     agent::{EnvMarker, ExePattern},
     command::CommandPattern,
     error::{Mistake, PolicyError, nearest},
     glob, host,
     labels::BY_GUARD,
+    persona::Directory,
     read::{Document, Entry, Table, array, string, table},
     settings,
     spared::{self, SparedHost},
@@ -22,7 +24,11 @@ use crate::secrets;
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Keys at the top of a file.
-pub(super) const TOP: &[&str] = &["version", "mode", "agent", "label", "template", "rule"];
+pub(super) const TOP: &[&str] = &[
+    "version", "mode", "agent", "persona", "label", "template", "rule",
+];
+/// Keys of `[[persona]]`.
+pub(super) const PERSONA: &[&str] = &["name", "description", "agents", "directories", "allows"];
 /// Keys of `[[agent]]`.
 pub(super) const AGENT: &[&str] = &["name", "exe", "env"];
 /// Keys of `[[label]]`.
@@ -123,6 +129,7 @@ pub(super) fn read(parts: &[Part]) -> Result<Policy, PolicyError> {
         parts: parts.to_vec(),
         mode: mode.unwrap_or(Mode::Enforce),
         agents,
+        personas: personas(&tops, &labels)?,
         groups,
         labels,
         rules,
@@ -310,6 +317,50 @@ fn agents(tops: &[Table<'_>]) -> Result<Vec<Agent>, PolicyError> {
         });
     }
     Ok(agents)
+}
+
+/// The personas of all files.
+fn personas(tops: &[Table<'_>], labels: &[String]) -> Result<Vec<Persona>, PolicyError> {
+    let mut names = Names::new("persona", "");
+    let mut personas = Vec::new();
+    for table in tables_of(tops, "persona", "[[persona]]")? {
+        table.only(PERSONA)?;
+        let name = name(&table, false)?;
+        names.add(table.document, &name)?;
+        if table.value("allows").is_none() {
+            return Err(table.missing("allows", "allows = [\"label\", …]; [] for none"));
+        }
+        let mut allows = Vec::new();
+        for entry in table.strings("allows")? {
+            if !labels.contains(&entry.text) {
+                let mistake = Mistake::UnknownLabel {
+                    label: entry.text.clone(),
+                    rule: name.text.clone(),
+                    near: nearest(&entry.text, labels.iter().map(String::as_str)),
+                };
+                return Err(table.document.error(entry.span, mistake));
+            }
+            allows.push(entry.text);
+        }
+        let mut directories = Vec::new();
+        for entry in table.strings("directories")? {
+            let directory = Directory::parse(&entry.text);
+            directories
+                .push(directory.map_err(|mistake| table.document.error(entry.span, mistake))?);
+        }
+        personas.push(Persona {
+            name: name.text,
+            description: table.string("description")?.map(|entry| entry.text),
+            agents: table
+                .strings("agents")?
+                .into_iter()
+                .map(|entry| entry.text)
+                .collect(),
+            directories,
+            allows,
+        });
+    }
+    Ok(personas)
 }
 
 /// The labels of all files, of which a table may have the keys `known`.

@@ -6,9 +6,15 @@ use super::{Mistake, Policy, PolicyError};
 
 /// A session whose score has fallen below the policy's threshold.
 pub const DIVERGENT: &str = "divergent";
+/// A session that searches for credentials, or opens many of them.
+pub const HUNT: &str = "credential-hunt";
+/// What is outside of what a session says it is for.
+pub const OUTSIDE_INTENT: &str = "outside-intent";
+/// What is outside of what a session's kind of work may touch.
+pub const OUTSIDE_PERSONA: &str = "outside-persona";
 /// Labels that guardd finds by itself: a rule may name them though no `[[label]]` does. Only those that some rule names
 /// take one of the label's places.
-pub const BY_GUARD: &[&str] = &[DIVERGENT];
+pub const BY_GUARD: &[&str] = &[DIVERGENT, HUNT, OUTSIDE_INTENT, OUTSIDE_PERSONA];
 
 /// Label names and their bits. A name keeps its bit over reloads, so that a session's facts keep
 /// their meaning; a name that the policy no longer has keeps its bit until the room is needed.

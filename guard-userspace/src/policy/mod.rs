@@ -20,6 +20,7 @@ mod host;
 mod interpreter;
 pub mod judge;
 mod labels;
+mod persona;
 mod read;
 mod request;
 mod root;
@@ -58,11 +59,12 @@ pub use self::{
     error::{Mistake, Place, PolicyError},
     homes::Homes,
     host::HostPattern,
-    labels::{BY_GUARD, DIVERGENT, LabelBits},
+    labels::{BY_GUARD, DIVERGENT, HUNT, LabelBits, OUTSIDE_INTENT, OUTSIDE_PERSONA},
+    persona::Persona,
     request::{Fits, RequestPattern},
     settings::{
-        Desktop, Journald, Listen, Metrics, Notify, Otlp, Settings, Slack, SlackAnswers, SlackTo,
-        Terminal, Webhook, Which,
+        Desktop, Hunting, Journald, Listen, Metrics, Notify, Otlp, Settings, Slack, SlackAnswers,
+        SlackTo, Terminal, Webhook, Which,
     },
     spared::{Allowed, SparedHost},
     tables::Tables,
@@ -136,6 +138,8 @@ pub struct Policy {
     pub mode: Mode,
     /// The agents, in order.
     pub agents: Vec<Agent>,
+    /// What kinds of work may touch at all, in order.
+    pub personas: Vec<Persona>,
     /// The label tables, in order; several may share a name.
     pub groups: Vec<LabelGroup>,
     /// Distinct label names, in order of first mention.

@@ -32,6 +32,7 @@ pub fn schema() -> Value {
                 words(&["enforce", "observe"]),
             ),
             "agent" => list("Programs whose processes make a session.", agent()),
+            "persona" => list("What a kind of work may touch at all.", persona()),
             "label" => list("What a fact is; several tables may share a name.", label()),
             "template" => list("What several rules have in common.", template()),
             "rule" => {
@@ -221,6 +222,22 @@ fn request() -> Value {
     request
 }
 
+fn persona() -> Value {
+    table(
+        "A kind of work.",
+        document::PERSONA,
+        &["name", "allows"],
+        |key| match key {
+            "name" => name("Its name.", false),
+            "description" => string("For people."),
+            "agents" => strings("Agents whose sessions have it."),
+            "directories" => strings("Patterns of directories: sessions that begin there have it."),
+            "allows" => strings("Labels that it may touch."),
+            _ => Value::Null,
+        },
+    )
+}
+
 fn severity() -> Value {
     let known: Vec<&str> = Severity::WORDS.iter().map(|(word, _)| *word).collect();
     words(&known)
@@ -347,6 +364,7 @@ mod tests {
             (items("agent"), document::AGENT),
             (items("rule"), document::RULE),
             (items("template"), document::TEMPLATE),
+            (items("persona"), document::PERSONA),
             (
                 items("rule")["properties"]["when"]["items"]["anyOf"][1].clone(),
                 document::STEP,

@@ -286,6 +286,7 @@ fn adopt(config: &Config) -> Result<Ready, String> {
         pid: config.worker.pid,
         agent: Some(config.agent.clone()),
         intent: None,
+        persona: None,
         run: false,
     };
     let (session, processes) = match ask_guardd(&config.dir, &request)? {

@@ -90,6 +90,12 @@ pub fn show(screen: &Screen, detail: &SessionDetail) -> String {
     if let Some(intent) = &info.intent {
         row("it says", format!("\"{}\"", escape::text(intent)));
     }
+    if let Some(understood) = &detail.understood {
+        row("taken as", escape::text(understood));
+    }
+    if let Some(persona) = &detail.persona {
+        row("persona", escape::text(persona));
+    }
     if let Some(score) = info.score {
         row("score", format!("{score} of 100"));
     }
@@ -342,6 +348,8 @@ mod tests {
                 provider: "npm".into(),
                 kind: "access-token".into(),
             }],
+            understood: None,
+            persona: None,
             conduct: None,
         };
         assert_eq!(

@@ -13,7 +13,7 @@ mod tests;
 use std::{
     ffi::{CString, OsString},
     fs::File,
-    io::{self, Read as _, Write as _},
+    io::{self, IsTerminal as _, Read as _, Write as _},
     os::{fd::OwnedFd, unix::ffi::OsStringExt as _},
     path::Path,
 };
@@ -26,6 +26,7 @@ use rustix::{
 use self::child::{Report, Waiting};
 use crate::{
     cli::{account::Account, args::RunArgs, client, escape, failure::Failure},
+    intent::Intent,
     wire::{Reply, Request},
 };
 
@@ -45,6 +46,14 @@ pub fn run(socket: &Path, args: &RunArgs) -> Result<u8, Failure> {
         ));
     };
 
+    if let Some(text) = &args.intent
+        && !args.yes
+        && !is_understood(text)?
+    {
+        return Err(Failure::No(
+            "not begun: say it otherwise, or in .guard/intent.toml".into(),
+        ));
+    }
     let (go_read, go_write) = pipe()?;
     let (report_read, report_write) = pipe()?;
     let waiting = Waiting {
@@ -90,6 +99,31 @@ pub fn run(socket: &Path, args: &RunArgs) -> Result<u8, Failure> {
     }
 }
 
+/// Says what is made of an intent, and on a terminal asks whether that is meant.
+fn is_understood(text: &str) -> Result<bool, Failure> {
+    let says = escape::text(&Intent::understand(text).says());
+    let (stdin, mut stderr) = (io::stdin(), io::stderr());
+    if !stdin.is_terminal() || !stderr.is_terminal() {
+        return Ok(true);
+    }
+    let failed = |source| Failure::System {
+        what: "cannot ask on the terminal",
+        source,
+    };
+    write!(stderr, "guardctl: understood: {says}\nGo on? [Y/n] ").map_err(failed)?;
+    stderr.flush().map_err(failed)?;
+    // Byte by byte: what is typed behind the answer is the command's.
+    let mut answer = Vec::new();
+    let mut byte = [0];
+    while rustix::io::read(&stdin, &mut byte).map_err(|error| failed(error.into()))? == 1
+        && byte[0] != b'\n'
+    {
+        answer.push(byte[0]);
+    }
+    let answer = String::from_utf8_lossy(&answer).trim().to_lowercase();
+    Ok(matches!(answer.as_str(), "" | "y" | "yes"))
+}
+
 /// Asks guardd to make the waiting child a session.
 fn begin_session(
     socket: &Path,
@@ -106,6 +140,7 @@ fn begin_session(
         pid: child.as_raw_pid().unsigned_abs(),
         agent: Some(agent),
         intent: args.intent.clone(),
+        persona: args.persona.clone(),
         run: true,
     };
     let mut conversation = client::Conversation::open(socket, &request)?;

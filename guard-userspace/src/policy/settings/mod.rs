@@ -2,6 +2,7 @@
 //! and one module each.
 
 mod divergence;
+mod hunting;
 mod journal;
 mod notify;
 pub(super) mod schema;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use self::notify::{address, bad, inner, path, secret};
 pub use self::{
     divergence::Divergence,
+    hunting::Hunting,
     journal::Journal,
     notify::{Desktop, Notify, Slack, SlackAnswers, SlackTo, Terminal, Webhook},
     secrets::Secrets,
@@ -23,6 +25,7 @@ use super::{error::PolicyError, read::Table};
 /// Keys of the policy's top that are read here.
 pub(super) const KEYS: &[&str] = &[
     "divergence",
+    "hunting",
     "journal",
     "notify",
     "metrics",
@@ -37,6 +40,9 @@ pub struct Settings {
     /// `[divergence]`: when a session's score is told.
     #[serde(default)]
     pub divergence: Divergence,
+    /// `[hunting]`: what is called a hunt for credentials.
+    #[serde(default)]
+    pub hunting: Hunting,
     /// `[journal]`: how much of it is kept.
     #[serde(default)]
     pub journal: Journal,
@@ -73,6 +79,7 @@ impl Settings {
 pub(super) fn read(tops: &[Table<'_>]) -> Result<Settings, PolicyError> {
     Ok(Settings {
         divergence: last(tops, "divergence", divergence::read)?,
+        hunting: last(tops, "hunting", hunting::read)?,
         journal: last(tops, "journal", journal::read)?,
         notify: last(tops, "notify", notify::read)?,
         metrics: last(tops, "metrics", telemetry::metrics)?,

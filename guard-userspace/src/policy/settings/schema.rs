@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{divergence, journal, notify, secrets, telemetry};
+use super::{divergence, hunting, journal, notify, secrets, telemetry};
 use crate::policy::schema::{described, duration, flag, list, string, strings, table, words};
 
 /// The table with this name; null for none.
@@ -19,6 +19,18 @@ pub(in crate::policy) fn table_of(key: &str) -> Value {
                     what,
                     json!({ "type": "integer", "minimum": 0, "maximum": 100 }),
                 )
+            },
+        ),
+        "hunting" => table(
+            "What is called a hunt for credentials.",
+            hunting::KEYS,
+            &[],
+            |key| match key {
+                "files" => described(
+                    "So many different credential files; 0 for never.",
+                    json!({ "type": "integer", "minimum": 0, "maximum": 64 }),
+                ),
+                _ => duration("In so long a time."),
             },
         ),
         "journal" => journal_table(),
