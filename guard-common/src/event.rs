@@ -92,6 +92,9 @@ pub const FLAG_FOLLOWED: u32 = 1024;
 /// It waits for guardd on its processor and is not stopped: it is a job of an interactive shell, which would take a stop
 /// for the user's own Ctrl-Z.
 pub const FLAG_SPINS: u32 = 2048;
+/// For [`kind::OPEN`]: it carries no label, and is told because what the file holds may not have been looked at yet (see
+/// [`crate::state::Config::unscanned`]).
+pub const FLAG_UNSCANNED: u32 = 4096;
 
 /// No rule.
 pub const NO_RULE: u16 = u16::MAX;

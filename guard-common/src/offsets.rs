@@ -82,6 +82,7 @@ fields! {
     FILE_FLAGS: "file" ["f_flags"] Open;
     INODE_INO: "inode" ["i_ino"] Open;
     INODE_SB: "inode" ["i_sb"] Open;
+    INODE_MODE: "inode" ["i_mode"] Open;
     INODE_GENERATION: "inode" ["i_generation"] Open;
     SB_DEV: "super_block" ["s_dev"] Open;
     DENTRY_NAME: "dentry" ["d_name.name"] ["__d_name.name"] Paths;

@@ -10,7 +10,7 @@ use crate::{
 
 /// Version of the tables' layout and meaning. A guardd takes the tables of an earlier one over only where it is
 /// the same: change it with any of the structures below.
-pub const LAYOUT: u32 = 5;
+pub const LAYOUT: u32 = 6;
 
 /// A process (thread group) that belongs to a session. Key: its tgid in the initial pid namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -297,9 +297,15 @@ pub struct Config {
     pub written: u64,
     /// Labels of servers whose children are followed.
     pub followed: u64,
+    /// Not 0: some session is in the table of those whose opens of files without a label are told for a while, because
+    /// what is in their files is being looked at for secrets.
+    pub unscanned: u64,
     /// Which of [`crate::event::tier`] serves each of [`watched`].
     pub tiers: [u8; watched::COUNT],
 }
+
+/// How long after an open that may write, opens of the session's processes are told: what was written is scanned by then.
+pub const UNSCANNED_NS: u64 = 1_500_000_000;
 
 /// What has become of a call whose process is held.
 pub mod fate {

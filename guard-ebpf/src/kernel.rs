@@ -65,6 +65,7 @@ offsets!(
     FILE_FLAGS,
     INODE_INO,
     INODE_SB,
+    INODE_MODE,
     INODE_GENERATION,
     SB_DEV,
     DENTRY_NAME,

@@ -4,6 +4,7 @@
 use core::marker::PhantomPinned;
 
 use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
     btf_maps::SkStorage,
     macros::{btf_map, map},
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
@@ -81,9 +82,12 @@ pub static HOMES: HashMap<u64, u32> = HashMap::with_max_entries(8_192, 0);
 /// Known inodes.
 #[map]
 pub static FILES: HashMap<FileKey, KnownFile> = HashMap::with_max_entries(65_536, 0);
-/// Per generation: which inode numbers FILES may have.
+/// Per generation: which inode numbers FILES may have. guardd has it in its memory, since both sides set single bytes.
 #[map]
-pub static INODES: Array<[u8; INODE_SLOTS]> = Array::with_max_entries(2, 0);
+pub static INODES: Array<[u8; INODE_SLOTS]> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+/// Sessions whose opens of files without a label are told, and until when, ns of `CLOCK_MONOTONIC`.
+#[map]
+pub static UNSCANNED: HashMap<u32, u64> = HashMap::with_max_entries(4_096, 0);
 /// Addresses, longest prefix first.
 #[map]
 pub static ADDRESSES: LpmTrie<AddressKey, KnownAddress> = LpmTrie::with_max_entries(16_384, 0);

@@ -7,15 +7,16 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     EbpfContext as _,
+    bindings::BPF_RB_AVAIL_DATA,
     helpers::{bpf_get_current_task, bpf_ktime_get_ns},
     macros::tracepoint,
     programs::{FEntryContext, LsmContext, TracePointContext},
 };
 use guard_common::{
     Verdict,
-    event::{FLAG_REFUSED, FLAG_STOPPED, FLAG_TRUNCATED, kind, tier},
+    event::{FLAG_REFUSED, FLAG_STOPPED, FLAG_TRUNCATED, FLAG_UNSCANNED, kind, tier},
     matching::{FileKey, KnownFile, domain, inode_slot},
-    state::{Task, class, file_object, watched},
+    state::{Task, UNSCANNED_NS, class, file_object, watched},
 };
 
 use crate::{
@@ -23,10 +24,11 @@ use crate::{
     judge::{self, Done, Judgement},
     kernel::{
         self, Address, BPRM_FILE, FDT_FD, FDT_MAX, FILE_DENTRY, FILE_FLAGS, FILE_INODE, FILE_MNT,
-        FILE_MODE, FILES_FDT, INODE_GENERATION, INODE_INO, INODE_SB, SB_DEV, TASK_FILES, Words,
+        FILE_MODE, FILES_FDT, INODE_GENERATION, INODE_INO, INODE_MODE, INODE_SB, SB_DEV,
+        TASK_FILES, Words,
     },
     lineage,
-    maps::{FILES, INODES, Scratch, with_memory},
+    maps::{self, ACTIVITY, ACTIVITY_BYTES, FILES, INODES, Scratch, UNSCANNED, with_memory},
     path::{self, Place},
 };
 
@@ -34,6 +36,9 @@ use crate::{
 const O_PATH: u32 = 0o10000000;
 /// `O_WRONLY | O_RDWR | O_TRUNC`.
 pub const WRITES: u32 = 0o1003;
+/// The kind of a file in its mode, and that of a regular one; see inode(7).
+const S_IFMT: u16 = 0o170_000;
+const S_IFREG: u16 = 0o100_000;
 /// `__FMODE_EXEC` among the flags of a file: it is opened to be executed.
 /// <https://github.com/torvalds/linux/blob/v6.12/include/linux/fs.h#L126>
 const FMODE_EXEC: u32 = 0x20;
@@ -285,6 +290,7 @@ fn judge_with(
     // Whatever way they came about, from here on they are just a word to the verifier.
     labels ^= config.zero;
     if labels == 0 {
+        unlabelled(scratch, file, record_kind, task, tier, config.unscanned);
         return None;
     }
     let flags = match file {
@@ -298,6 +304,7 @@ fn judge_with(
     if file.is_some() && flags & WRITES == 0 {
         labels &= !config.written;
         if labels == 0 {
+            unlabelled(scratch, file, record_kind, task, tier, config.unscanned);
             return None;
         }
     }
@@ -361,6 +368,97 @@ fn judge_with(
         complete != 0,
     );
     Some(done)
+}
+
+/// What is opened and carries no label: told where nobody knows yet what is in the session's files.
+#[inline(always)]
+fn unlabelled(
+    scratch: &Scratch,
+    file: Option<Address>,
+    record_kind: u8,
+    task: &Task,
+    tier: u8,
+    unscanned: u64,
+) {
+    if unscanned != 0
+        && record_kind == kind::OPEN
+        && let Some(file) = file
+    {
+        guard_unscanned(scratch.slot, file, task.session, task.start_ns, tier as u32);
+    }
+}
+
+/// Tells the open of a regular file by a session some of whose files have not been looked at for secrets, in the work
+/// memory `slot`. An open that may write makes it one for a while. Exported for the reason given at [`crate::kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_unscanned(
+    slot: u32,
+    file: Address,
+    session: u32,
+    start_ns: u64,
+    tier: u32,
+) -> u32 {
+    let Some(until) = UNSCANNED.get_ptr_mut(session) else {
+        return 0;
+    };
+    let flags: u32 = kernel::read(file, &FILE_FLAGS).unwrap_or(0);
+    let writes = flags & WRITES != 0;
+    // SAFETY: the helper has no precondition.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: the pointer was checked. Volatile, since guardd and other CPUs write it: whichever end is kept is one.
+    if flags & O_PATH != 0 || (!writes && now_ns > unsafe { until.read_volatile() }) {
+        return 0;
+    }
+    let Some(scratch) = maps::memory(slot) else {
+        return 0;
+    };
+    let mut words = Words::<6>::new();
+    let Some(opened) = words.read(file, [&FILE_INODE, &FILE_DENTRY, &FILE_MNT]) else {
+        return 0;
+    };
+    let (Some(inode), Some(dentry), Some(mnt)) = (
+        opened.pointer(&FILE_INODE),
+        opened.pointer(&FILE_DENTRY),
+        opened.pointer(&FILE_MNT),
+    ) else {
+        return 0;
+    };
+    let mode: u16 = kernel::read(inode, &INODE_MODE).unwrap_or(0);
+    if mode & S_IFMT != S_IFREG {
+        return 0;
+    }
+    if writes {
+        // SAFETY: as above.
+        unsafe { until.write_volatile(now_ns + UNSCANNED_NS) };
+    }
+    // Labelled calls come first: for them half of the ring is kept free.
+    if ACTIVITY.query(BPF_RB_AVAIL_DATA as u64) > ACTIVITY_BYTES as u64 / 2 {
+        emit::count(class::ACTIVITY, false);
+        return 0;
+    }
+    scratch.head.open_flags = flags;
+    scratch.head.ino = kernel::read(inode, &INODE_INO).unwrap_or(0);
+    scratch.head.dev = match kernel::pointer(inode, &INODE_SB) {
+        Some(sb) => kernel::read(sb, &SB_DEV).unwrap_or(0),
+        None => 0,
+    };
+    let complete = path::guard_walk(slot, dentry, mnt);
+    emit::fill(
+        &mut scratch.head.header,
+        kind::OPEN,
+        tier as u8,
+        session,
+        start_ns,
+        now_ns,
+    );
+    scratch.head.header.flags = FLAG_UNSCANNED;
+    if complete == 0 {
+        scratch.head.header.flags |= FLAG_TRUNCATED;
+    }
+    scratch.head.arg_len = 0;
+    emit::send(scratch, false, class::ACTIVITY);
+    1
 }
 
 /// How a held touch waits. Most are repeated. What an io_uring asks for is no system call that could be: it

@@ -1,5 +1,5 @@
 //! Feeds the parsers of what comes from outside (kernel records, kernel type information, the control socket,
-//! the journal, policies) with inputs that are changed at random, for a fixed time. Started by `cargo xtask
+//! the journal, policies, files that are searched for secrets) with inputs that are changed at random, for a fixed time. Started by `cargo xtask
 //! fuzz`, with overflow checks. Not guided by coverage: that needs a nightly compiler and libFuzzer.
 //!
 //! `fuzz SECONDS [TARGET]`. An input on which a parser panics, or takes longer than ten seconds, is kept in the
@@ -25,6 +25,7 @@ use guard::{
     names,
     policy::{CommandMatcher, Part, Policy, Source, users::Account},
     report::{self, Collector},
+    secrets::{Keyed, Scanner},
     wire::{Reply, Request},
 };
 use guard_common::{
@@ -43,7 +44,7 @@ struct Target {
     run: fn(&[u8]),
 }
 
-const TARGETS: [Target; 14] = [
+const TARGETS: [Target; 15] = [
     Target {
         name: "record",
         seeds: record_seeds,
@@ -247,6 +248,28 @@ const TARGETS: [Target; 14] = [
         run: |data| journal("journal-00000000000000000001.jsonl", data),
     },
     Target {
+        name: "secrets",
+        seeds: secret_seeds,
+        run: |data| {
+            static SCANNER: LazyLock<Scanner> = LazyLock::new(|| {
+                let keyed = Keyed::random().expect("the kernel gives random numbers");
+                Scanner::built_in(keyed).expect("the built-in table is sound")
+            });
+            for path in ["a.txt", "a.js", ".pgpass", ".netrc", ".railway/config.json"] {
+                let mut last = 0;
+                SCANNER.scan_bytes(path.as_ref(), data, &mut |found| {
+                    assert!(last <= found.start && found.start < found.end);
+                    assert!(found.end <= data.len() as u64);
+                    last = found.end;
+                });
+            }
+            for piece in SCANNER.tokens_in(data) {
+                assert!(piece.range.end <= data.len());
+                let _ = SCANNER.keyed().hash(piece.value());
+            }
+        },
+    },
+    Target {
         name: "journal-head",
         seeds: || {
             let head = format!(
@@ -279,6 +302,24 @@ within = "10m"
 then = "hold"
 on_timeout = "kill"
 "#;
+
+/// The table itself has every literal; the rest is what code recognises, with values that are nobody's.
+fn secret_seeds() -> Vec<Vec<u8>> {
+    let body = "Zm9vYmFyQmF6MTIzNDU2Nzg5MFF1dXhRdXV6".repeat(4);
+    let texts = [
+        format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{body}\n-----END OPENSSH PRIVATE KEY-----\n"),
+        format!("PuTTY-User-Key-File-3: x\nEncryption: none\nPrivate-Lines: 1\n{body}\nPrivate-MAC: 0\n"),
+        "postgres://a:b1c2d3e4f5@h/d machine m login l password q1w2e3r4\nh:1:d:u:p4ssw0rD9\n".into(),
+        "{\"auth\": \"dXNlcjpwNHNzdzByRDk=\", \"name\": \"X_TOKEN\",\n \"value\": \"a1B2c3D4e5F6g7H8\"}".into(),
+        "Authorization: Basic dXNlcjpwNHNzdzByRDk=\r\nx: Bearer a1B2c3D4e5F6g7H8i9\r\n/?token=a%2Bb&sig=c%3D".into(),
+        "# railway\nconst API_TOKEN: &str = r#\"00112233-4455-4677-8899-aabbccddeeff\"#;\n".into(),
+    ];
+    let wide = texts[2].encode_utf16().flat_map(u16::to_le_bytes);
+    let mut seeds: Vec<Vec<u8>> = vec![[0xff, 0xfe].into_iter().chain(wide).collect()];
+    seeds.extend(texts.iter().map(|text| text.as_bytes().to_vec()));
+    seeds.push(include_bytes!("../../policy/secrets.toml").to_vec());
+    seeds
+}
 
 /// One of each kind, with lengths that fit.
 fn http_seeds() -> Vec<Vec<u8>> {

@@ -25,6 +25,7 @@ pub mod policy;
 pub mod process;
 pub mod replay;
 pub mod report;
+pub mod secrets;
 pub mod sentinel;
 pub mod server;
 pub mod service;

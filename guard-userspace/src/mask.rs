@@ -8,7 +8,7 @@
 //! place in a URL, a header or the arguments of a known program (`scan`, `words`).
 
 mod forms;
-mod names;
+pub(crate) mod names;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -102,4 +102,10 @@ fn mask_once(text: &str, form: Form, context: &mut Context) -> Option<String> {
     }
     masked.push_str(&text[from..]);
     (masked != text).then_some(masked)
+}
+
+/// The prefixes of providers' tokens that are masked.
+#[cfg(test)]
+pub(crate) fn prefixes() -> impl Iterator<Item = &'static str> {
+    forms::prefixes()
 }

@@ -530,6 +530,9 @@ pub struct SessionDetail {
     /// Processes whose requests could not be read, a line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub untapped: Vec<String>,
+    /// Variables with secrets that its first process was started with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub environment: Vec<EnvironmentInfo>,
     /// What was made of its intent, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub understood: Option<String>,
@@ -539,6 +542,17 @@ pub struct SessionDetail {
     /// How it behaves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conduct: Option<ConductInfo>,
+}
+
+/// A variable of an environment that holds a secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvironmentInfo {
+    /// Its name.
+    pub name: String,
+    /// Whose secret it is.
+    pub provider: String,
+    /// Which of theirs.
+    pub kind: String,
 }
 
 /// Whether a number is left out of JSON.

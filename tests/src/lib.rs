@@ -22,6 +22,7 @@ pub mod proc;
 pub mod pty;
 pub mod quic;
 pub mod resolving;
+pub mod secrets;
 pub mod server;
 pub mod slack;
 pub mod tls;

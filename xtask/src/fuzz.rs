@@ -10,7 +10,7 @@ pub(crate) struct Args {
     /// Seconds for each target.
     #[arg(long, default_value_t = 10, value_name = "N")]
     seconds: u64,
-    /// Only this one: record, dns, name-server, quic, http, request, reply, policy, command, btf or journal.
+    /// Only this one: record, dns, name-server, quic, http, request, reply, policy, command, btf, secrets or journal.
     target: Option<String>,
 }
 

@@ -1,16 +1,23 @@
 //! guardctl: the command-line client. All of it is in [`guard::cli`]; here it is only given what it
 //! does without the daemon.
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    io,
+    path::Path,
+    process::ExitCode,
+    sync::{Mutex, PoisonError},
+};
 
 use guard::{
     cli::{
-        self, Events, InitArgs, Lacking, Offline, TestCase, TestEvent, TestReport, VerifyReport,
+        self, Events, Finding, InitArgs, Lacking, Offline, ScanArgs, ScanReport, TestCase,
+        TestEvent, TestReport, Unreadable, VerifyReport,
     },
     doctor, init,
     journal::{Against, Journal},
     policy::{Homes, Policy, cases, files, judge::Ruling, schema, users},
     replay::{Replay, Replayed},
+    secrets::{FileOutcome, FileReport, Keyed, Limits, Scanner, TreeOptions},
     suggest::{Suggest, Suggested},
 };
 
@@ -23,6 +30,7 @@ fn main() -> ExitCode {
         doctor: doctor::examine,
         verify,
         replay,
+        scan,
         suggest,
         journal,
     })
@@ -202,4 +210,85 @@ fn journal(state_dir: &Path) -> Result<Events, String> {
     Ok(Box::new(
         events.map(|event| event.map_err(|error| error.to_string())),
     ))
+}
+
+/// With guardd's key where that may be read, so that hashes compare with those of its events; else with one that is gone
+/// afterwards. A scan makes none: it leaves nothing behind.
+fn scan(args: &ScanArgs) -> Result<ScanReport, String> {
+    let (keyed, key) = match Keyed::load(&args.state_dir) {
+        Ok(Some(keyed)) => (keyed, "state"),
+        // Not everybody may; that is no mistake.
+        Ok(None) | Err(_) => {
+            let random = Keyed::random().map_err(|error| {
+                format!("the kernel gives no random numbers: {error}: nothing was searched")
+            })?;
+            (random, "run")
+        }
+    };
+    let scanner = Scanner::built_in(keyed).map_err(|error| error.to_string())?;
+    let options = TreeOptions {
+        limits: Limits {
+            bytes: args.max_size,
+        },
+        threads: args.threads,
+        everything: args.all,
+    };
+    let reports = Mutex::new(Vec::new());
+    let summary = scanner.scan_tree(&args.paths, &options, &|report: FileReport| {
+        reports
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(report);
+    });
+    let mut reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner);
+    reports.sort_by(|one, other| one.path.cmp(&other.path));
+    // What was named twice is told once.
+    reports.dedup_by(|one, other| one.path == other.path);
+    let (mut findings, mut unreadable, mut in_fixtures) = (Vec::new(), Vec::new(), 0);
+    for FileReport {
+        path,
+        outcome,
+        found,
+    } in reports
+    {
+        match outcome {
+            FileOutcome::Searched { seen, .. } => {
+                for found in found {
+                    if found.fixture && !args.all {
+                        in_fixtures += 1;
+                    } else {
+                        let (path, dev, ino) = (path.clone(), seen.dev, seen.ino);
+                        findings.push(Finding {
+                            path,
+                            dev,
+                            ino,
+                            found,
+                        });
+                    }
+                }
+            }
+            FileOutcome::Failed(error) => unreadable.push(Unreadable {
+                path,
+                why: reason(&error),
+            }),
+            FileOutcome::Binary(_) | FileOutcome::Special | FileOutcome::Gone => {}
+        }
+    }
+    Ok(ScanReport {
+        findings,
+        in_fixtures,
+        unreadable,
+        summary,
+        key,
+        max_size: args.max_size as u64,
+    })
+}
+
+/// As other programs tell it.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error ")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }

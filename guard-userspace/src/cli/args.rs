@@ -178,6 +178,8 @@ pub enum Command {
     Ci(super::ci::CiCommand),
     /// Try what will work on this machine, and say how to mend what will not
     Doctor,
+    /// Find secrets in files: tokens, private keys, passwords
+    Scan(super::scan::ScanArgs),
     /// Check the journal's chain and signatures
     Verify {
         /// State directory of guardd

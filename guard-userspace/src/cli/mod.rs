@@ -17,6 +17,7 @@ mod journal;
 mod offline;
 pub(crate) mod render;
 mod run;
+mod scan;
 mod screen;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ pub use self::{
         DoctorCheck, DoctorReport, Events, Lacking, Offline, TestCase, TestEvent, TestReport,
         VerifyReport,
     },
+    scan::{Finding, ScanArgs, ScanReport, Unreadable},
 };
 use self::{
     args::{Cli, Command, LeaseArgs, NotACommand, PolicyCommand},
@@ -145,6 +147,7 @@ impl Guardctl<'_> {
             }
             Command::Top => return top::run(&self.cli.socket, self.cli.json, self.screen),
             Command::Doctor => return self.doctor(),
+            Command::Scan(args) => return self.scan(args),
             Command::Digest { since } => return self.digest(*since),
             Command::Init(args) => {
                 return self.said((self.offline.init)(args).map_err(Failure::No));
@@ -476,6 +479,7 @@ fn request(command: &Command) -> Option<Request> {
         | Command::Baseline(_)
         | Command::Top
         | Command::Doctor
+        | Command::Scan(_)
         | Command::Verify { .. }
         | Command::Report { .. }
         | Command::Replay { .. } => return None,

@@ -5,7 +5,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::args::InitArgs;
+use super::{
+    args::InitArgs,
+    scan::{ScanArgs, ScanReport},
+};
 use crate::{event::Event, journal::Against, replay::Replayed, suggest::Suggested};
 
 /// What the binary hands in.
@@ -28,6 +31,8 @@ pub struct Offline {
     /// is wrong, and where.
     pub replay:
         fn(events: Events, policy: &Path, session: Option<&str>) -> Result<Replayed, String>,
+    /// `scan`: secrets in files, or why nothing was searched.
+    pub scan: fn(&ScanArgs) -> Result<ScanReport, String>,
     /// `policy suggest`: what the policy (of a path, else the built-in one) could say better, by these events; or that the policy is
     /// wrong, and where.
     pub suggest: fn(events: Events, policy: Option<&Path>) -> Result<Suggested, String>,

@@ -239,6 +239,8 @@ impl Engine {
             trail: std::collections::VecDeque::new(),
             evidence: std::collections::VecDeque::new(),
             untapped: std::collections::VecDeque::new(),
+            tree: None,
+            environment: Vec::new(),
             conduct: crate::conduct::Conduct::default(),
             purpose,
         };
@@ -246,6 +248,7 @@ impl Engine {
             return Err(self.not_begun(&session.agent, &error.to_string()));
         }
         self.sessions.insert(id, session);
+        self.search_files_of(id);
         let above = process::stat(root.pid).map_or(0, |stat| stat.parent);
         self.tag(root, id, above);
         if running {

@@ -262,6 +262,7 @@ impl Engine {
         talk.used_ns = now;
         let (bytes, missing) = talk.fresh(write);
         let mut known = std::mem::take(&mut self.talks.known);
+        known.secrets = self.secrets.known();
         let talk = self.talks.get(talk_id);
         let requests = talk.stream.take(&bytes, missing, &mut known);
         for request in &requests {
@@ -324,7 +325,7 @@ impl Engine {
         let mut all = 0;
         let mut found: Vec<(&Request, u64, Option<&'static str>)> = Vec::new();
         for request in requests {
-            let (mut labels, mut why) = (0, None);
+            let (mut labels, mut why) = (self.uses_of(fields.session, request), None);
             for (index, unsure) in self.policy.of_request(request, others) {
                 let Some(group) = self.policy.groups.get(index) else {
                     continue;
@@ -538,7 +539,9 @@ impl Engine {
                 .map(|rule| rule.name.clone());
         }
         event.latency_ns = Some(clock::monotonic_ns().saturating_sub(write.fields.time_ns));
-        event.object = Some(object_of(write, request, others, why).into());
+        let mut object = object_of(write, request, others, why);
+        self.secrets.describe_uses(request, &mut object);
+        event.object = Some(object.into());
         // One that nothing is asked about is told for people's sake alone.
         if labels == 0 && !self.may_tell_connect() {
             return event;

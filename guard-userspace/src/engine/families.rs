@@ -75,6 +75,7 @@ impl Engine {
         event.object = Some(json!({ "what": "ended" }));
         self.tell(event);
         self.kernel.tables.drop_session(id);
+        self.search_no_more_for(id);
         for grant in self.grants.values_mut().filter(|grant| grant.session == id) {
             grant.end(clock::monotonic_ns());
         }

@@ -25,6 +25,7 @@ mod recover;
 mod reload;
 mod requests;
 mod running;
+mod secrets;
 mod session;
 mod spared;
 mod tally;
@@ -253,6 +254,8 @@ pub struct Engine {
     /// Programs that run containers, and whose these are.
     containers: containers::Containers,
     herald: herald::Herald,
+    /// What is known of secrets in files.
+    secrets: secrets::Secrets,
     service: Service,
 }
 
@@ -386,6 +389,7 @@ impl Engine {
             kept_by_others: Vec::new(),
             containers: containers::Containers::default(),
             herald: herald::Herald::after(begun_at),
+            secrets: secrets::Secrets::default(),
             service,
         };
         engine.mark_own_files();
@@ -409,6 +413,7 @@ impl Engine {
             });
         }
         engine.load_tally();
+        engine.search_as_the_policy_says();
         engine.load_baselines();
         engine.recover();
         engine.adopt_running_agents();
@@ -459,6 +464,11 @@ impl Engine {
                     // What the kernel has already told comes first, so that an answer shows it.
                     self.drain();
                     self.answer(command);
+                }
+                Some(report) = self.secrets.next() => {
+                    // What was opened before it was found comes first.
+                    self.drain();
+                    self.on_report(report);
                 }
                 guard = self.activity.readable_mut() => {
                     if let Ok(mut guard) = guard { guard.clear_ready(); }
@@ -628,6 +638,7 @@ impl Engine {
         self.sweep_taps();
         self.sweep_withheld();
         self.look_after_containers();
+        self.look_after_secrets();
         self.take_up_changed_users();
         self.tell_digest();
         // Facts are in the journal already; this keeps what a restart has to replay short, and the list

@@ -4,7 +4,9 @@ use std::{collections::BTreeSet, path::Path};
 
 use guard_common::{
     Verdict,
-    event::{self as record, FLAG_GATED, FLAG_SPINS, FLAG_STOPPED, Header, kind, tier},
+    event::{
+        self as record, FLAG_GATED, FLAG_SPINS, FLAG_STOPPED, FLAG_UNSCANNED, Header, kind, tier,
+    },
     state::{act, fate, own},
 };
 use rustix::process::Signal;
@@ -225,6 +227,9 @@ impl Engine {
         dev: u32,
         flags: u32,
     ) {
+        if fields.flags & FLAG_UNSCANNED != 0 {
+            return self.look_into(fields, path, ino, dev, flags);
+        }
         let connect = fields.kind == kind::CONNECT;
         let mut event = self.event_of(if connect { Kind::Connect } else { Kind::Open }, fields);
         let mut object = serde_json::Map::new();
@@ -241,6 +246,7 @@ impl Engine {
         object.insert("ino".into(), ino.into());
         if !connect {
             object.insert("flags".into(), open_flags(flags).into());
+            self.secrets.describe(dev, ino, &mut object);
         }
         event.object = Some(object.into());
         // Another user's label alone: that this session has opened the file is nothing to it.
@@ -334,7 +340,7 @@ impl Engine {
 }
 
 /// `O_RDWR|O_CREAT` and so on.
-fn open_flags(flags: u32) -> String {
+pub(super) fn open_flags(flags: u32) -> String {
     const NAMES: [(i32, &str); 9] = [
         (libc::O_CREAT, "O_CREAT"),
         (libc::O_EXCL, "O_EXCL"),

@@ -115,6 +115,7 @@ impl Engine {
             std::mem::replace(&mut self.tables, tables.clone()),
         );
         self.tell_all_names(generation);
+        self.label_files_in(generation);
         if let Err(error) = self.kernel.tables.commit(&tables, observe) {
             (self.policy, self.bits, self.tables) = before;
             return Err(failed(error));
@@ -131,6 +132,7 @@ impl Engine {
         self.commands = CommandMatcher::new(policy);
         self.users = users;
         self.mark_own_files();
+        self.search_as_the_policy_says();
         self.journal.limit(self.journal_limits());
         self.kernel.tables.look_at_all_streams();
         // It may name system calls that the one before did not.

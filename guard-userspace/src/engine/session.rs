@@ -1,10 +1,13 @@
 //! A session as userspace knows it: what the kernel's table does not hold, since only people need it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{conduct::Conduct, event::Event, process::Id};
+use crate::{conduct::Conduct, event::Event, process::Id, wire::EnvironmentInfo};
 
 /// Touches that are kept to rebuild the rules' progress after a restart or a reload.
 const TRAIL: usize = 256;
@@ -89,6 +92,12 @@ pub struct Session {
     /// Processes whose requests could not be read, a line each; the last ones.
     #[serde(default)]
     pub untapped: VecDeque<String>,
+    /// The tree that it works in: where its first process stood at its beginning, or the repository around that.
+    #[serde(default)]
+    pub tree: Option<PathBuf>,
+    /// Variables with secrets that its first process was started with.
+    #[serde(default)]
+    pub environment: Vec<EnvironmentInfo>,
     /// What it is for, and what it has been found to do besides.
     #[serde(default)]
     pub purpose: super::purpose::Purpose,

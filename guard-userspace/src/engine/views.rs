@@ -63,6 +63,7 @@ impl Engine {
         let mut not_enforced = self.kernel.hooks.not_enforced();
         not_enforced.extend(self.untapped());
         not_enforced.extend(self.spared_notes());
+        not_enforced.extend(self.secrets.notes());
         Status {
             state: if degraded.is_empty() {
                 "ok".into()
@@ -182,6 +183,7 @@ impl Engine {
                 .collect(),
             timeline,
             untapped: session.untapped.iter().cloned().collect(),
+            environment: session.environment.clone(),
             understood: session
                 .purpose
                 .intent

@@ -82,10 +82,17 @@ fn read_body(
     request: &mut Request,
     known: &mut KnownQueries,
 ) -> Result<(), &'static str> {
+    let mut look = |text: &[u8]| {
+        if let Some(secrets) = &known.secrets {
+            secrets.look(text, &mut request.secrets);
+        }
+    };
     if body.is_empty() || head.kind().starts_with("application/grpc") {
+        look(&body);
         return Ok(());
     }
     let body = decode(body, &head.encodings)?;
+    look(&body);
     let kind = head.kind();
     if kind == "multipart/form-data" || kind == "multipart/mixed" {
         let boundary = form::boundary(&head.content_type).ok_or("its boundary is not said")?;

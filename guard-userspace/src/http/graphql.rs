@@ -1,12 +1,15 @@
 //! GraphQL over HTTP: which fields of the root a request executes.
 //! <https://graphql.github.io/graphql-over-http/draft/>, <https://spec.graphql.org/October2021/>
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
 
 use apollo_parser::{Parser, cst, cst::CstNode as _};
 use sha2::{Digest as _, Sha256};
 
-use super::{Request, json::Json, words::words};
+use super::{KnownSecrets, Request, json::Json, words::words};
 
 /// Levels of selections and values that are read.
 const MAX_DEPTH: usize = 64;
@@ -35,12 +38,15 @@ pub struct Operation {
     pub field: Option<String>,
 }
 
-/// Queries that were seen with their hash: servers keep them so (automatic persisted queries).
+/// What is known by its hash alone. Queries that were seen with theirs, since servers keep them so (automatic persisted
+/// queries); and secrets.
 #[derive(Debug, Default)]
 pub struct KnownQueries {
     texts: HashMap<String, String>,
     order: VecDeque<String>,
     bytes: usize,
+    /// Values that requests are searched for.
+    pub secrets: Option<Arc<dyn KnownSecrets>>,
 }
 
 impl KnownQueries {

@@ -41,7 +41,12 @@ impl Lines {
     }
 
     /// Takes what belongs to the head and gives the rest.
-    pub(super) fn take<'a>(&mut self, bytes: &'a [u8], number: u64) -> (Begins, &'a [u8]) {
+    pub(super) fn take<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        number: u64,
+        known: &KnownQueries,
+    ) -> (Begins, &'a [u8]) {
         let before = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
         // Empty lines before a request are skipped (2.2).
@@ -84,7 +89,7 @@ impl Lines {
             return (Begins::NotYet, &[]);
         };
         let used = end.saturating_sub(before).min(bytes.len());
-        let begins = read(&self.bytes[blank..end], number);
+        let begins = read(&self.bytes[blank..end], number, known);
         self.bytes.clear();
         self.seen = 0;
         (begins, &bytes[used..])
@@ -106,7 +111,7 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-fn read(bytes: &[u8], number: u64) -> Begins {
+fn read(bytes: &[u8], number: u64, known: &KnownQueries) -> Begins {
     let mut fields = vec![httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut fields);
     let mut lenient = httparse::ParserConfig::default();
@@ -124,7 +129,9 @@ fn read(bytes: &[u8], number: u64) -> Begins {
     );
     for field in request.headers.iter() {
         head.header(field.name.as_bytes(), field.value);
+        head.look(field.value, known);
     }
+    head.look(request.path.unwrap_or_default().as_bytes(), known);
     let framing = match framing(&head) {
         Ok(framing) => framing,
         Err(why) => return Begins::Unreadable(why),

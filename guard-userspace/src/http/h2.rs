@@ -237,7 +237,12 @@ impl Connection {
         if self.streams.len() >= MAX_STREAMS {
             return Err("more requests are under way than are kept");
         }
-        let head = head_of(u64::from(id), &fields).ok_or("a request has no method or path")?;
+        let mut head = head_of(u64::from(id), &fields).ok_or("a request has no method or path")?;
+        for (name, value) in &fields {
+            if !name.starts_with(b":") || name == b":path" {
+                head.look(value, known);
+            }
+        }
         found.push(head.request());
         self.streams.insert(
             id,

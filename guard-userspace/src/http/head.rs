@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-use super::{Request, aws, form, kube};
+use super::{Hash, KnownQueries, Request, aws, form, kube};
 
 /// Longest path of which forms are made.
 const MAX_PATH: usize = 16 << 10;
@@ -32,6 +32,8 @@ pub(super) struct Head {
     pub(super) codings: Vec<String>,
     /// `Content-Length`, every one.
     pub(super) lengths: Vec<String>,
+    /// Hashes of known secrets in target and fields, whose values are kept nowhere.
+    pub(super) secrets: Vec<Hash>,
     /// `Expect: 100-continue`: the body comes when the server has said so.
     pub(super) expects: bool,
 }
@@ -123,6 +125,13 @@ impl Head {
         }
     }
 
+    /// Looks for known secrets in a target or in a field's value.
+    pub(super) fn look(&mut self, text: &[u8], known: &KnownQueries) {
+        if let Some(secrets) = &known.secrets {
+            secrets.look(text, &mut self.secrets);
+        }
+    }
+
     /// Asks to be taken for another method.
     pub(super) fn overrides(&mut self, method: &str) {
         let method = method.trim().to_ascii_uppercase();
@@ -166,6 +175,7 @@ impl Head {
             grpc: self.grpc(),
             actions,
             kube,
+            secrets: self.secrets.clone(),
             ..Request::default()
         }
     }

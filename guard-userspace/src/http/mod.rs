@@ -23,11 +23,14 @@ mod stream;
 mod websocket;
 mod words;
 
+use std::fmt;
+
 pub use self::{
     graphql::{KnownQueries, Operation},
     stream::{Stream, Unfinished},
     words::{WordPattern, words},
 };
+use crate::secrets::Hash;
 
 /// Bytes of a request's head that are kept: servers take 8 to 64 KiB.
 const MAX_HEAD: usize = 128 << 10;
@@ -36,6 +39,12 @@ const MAX_BODY: usize = 1 << 20;
 /// Bytes of a request, as far as its length is known, up to which it is worth waiting for its rest: what a sending
 /// socket takes at once, whatever it was set to.
 const MAX_AWAITED: usize = 32 << 10;
+
+/// Values that nobody here knows but by their hashes.
+pub trait KnownSecrets: fmt::Debug + Send + Sync {
+    /// Adds the hashes of those that stand in a text, which is a header's value, a target or a body.
+    fn look(&self, text: &[u8], found: &mut Vec<Hash>);
+}
 
 /// Which part of a request could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +97,8 @@ pub struct Request {
     pub kube: Vec<(String, String)>,
     /// What its operation is about, as `name=value`, as far as names like `id` tell.
     pub objects: Vec<String>,
+    /// Hashes of known secrets that it carries.
+    pub secrets: Vec<Hash>,
     /// Its body has ended.
     pub complete: bool,
     /// What could not be read.

@@ -119,7 +119,7 @@ impl Stream {
     ) -> &'a [u8] {
         match &mut self.state {
             State::Head(lines) => {
-                let (begins, rest) = lines.take(bytes, self.number);
+                let (begins, rest) = lines.take(bytes, self.number, known);
                 match begins {
                     Begins::NotYet => {}
                     Begins::Two => self.state = State::Two(Box::default()),
@@ -236,5 +236,122 @@ impl Stream {
         }
         found.push(request);
         self.state = State::Lost(why);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write as _, sync::Arc};
+
+    use super::*;
+    use crate::{http::KnownSecrets, secrets::Hash};
+
+    const VALUE: &str = "c0ffee-c0ffee-c0ffee";
+
+    /// Knows one value.
+    #[derive(Debug)]
+    struct One;
+
+    impl KnownSecrets for One {
+        fn look(&self, text: &[u8], found: &mut Vec<Hash>) {
+            if text
+                .windows(VALUE.len())
+                .any(|window| window == VALUE.as_bytes())
+            {
+                found.push(Hash([7; 16]));
+            }
+        }
+    }
+
+    /// Secrets of the last request that these bytes make, in pieces of `step`.
+    fn secrets(bytes: &[u8], step: usize) -> usize {
+        let mut known = KnownQueries::default();
+        known.secrets = Some(Arc::new(One));
+        let mut stream = Stream::new();
+        let pieces = bytes.chunks(step);
+        let told: Vec<Request> = pieces
+            .flat_map(|piece| stream.take(piece, 0, &mut known))
+            .collect();
+        let last = told.last().expect("a request");
+        assert!(last.complete, "{last:?}");
+        last.secrets.len()
+    }
+
+    fn with_body(head: &str, body: &[u8]) -> Vec<u8> {
+        let head = format!(
+            "POST /x HTTP/1.1\r\nHost: h.test\r\n{head}Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        [head.as_bytes(), body].concat()
+    }
+
+    #[test]
+    fn a_known_secret_is_found_wherever_a_request_carries_it() {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(VALUE.as_bytes()).unwrap();
+        let field = |name: &str, value: &str| {
+            let (name_len, value_len) = (name.len() as u8, value.len() as u8);
+            [
+                &[0, name_len],
+                name.as_bytes(),
+                &[value_len],
+                value.as_bytes(),
+            ]
+            .concat()
+        };
+        let two = |path: &str, token: &str| {
+            let block = [
+                field(":method", "GET"),
+                field(":scheme", "https"),
+                field(":authority", "h.test"),
+                field(":path", path),
+                field("x-api-key", token),
+            ]
+            .concat();
+            let head = [0, 0, block.len() as u8, 1, 5, 0, 0, 0, 1];
+            [
+                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(),
+                &head,
+                &block,
+            ]
+            .concat()
+        };
+        for (what, bytes, secrets_in_it) in [
+            (
+                "a header",
+                format!("GET / HTTP/1.1\r\nHost: h.test\r\nAuthorization: Bearer {VALUE}\r\n\r\n")
+                    .into_bytes(),
+                1,
+            ),
+            (
+                "the target",
+                format!("GET /x?token={VALUE} HTTP/1.1\r\nHost: h.test\r\n\r\n").into_bytes(),
+                1,
+            ),
+            ("the body", with_body("", VALUE.as_bytes()), 1),
+            (
+                "head and body",
+                with_body(&format!("X-Key: {VALUE}\r\n"), VALUE.as_bytes()),
+                2,
+            ),
+            (
+                "a packed body",
+                with_body("Content-Encoding: gzip\r\n", &packed.finish().unwrap()),
+                1,
+            ),
+            (
+                "gRPC",
+                with_body("Content-Type: application/grpc\r\n", VALUE.as_bytes()),
+                1,
+            ),
+            ("HTTP/2's path", two(&format!("/x?t={VALUE}"), "none"), 1),
+            ("HTTP/2's field", two("/x", VALUE), 1),
+            ("nothing", two("/x", "none"), 0),
+            ("another", with_body("", b"c0ffee-c0ffee-c0ffef"), 0),
+        ] {
+            for step in [bytes.len(), 7, 1] {
+                assert_eq!(secrets(&bytes, step), secrets_in_it, "{what}, by {step}");
+            }
+        }
     }
 }

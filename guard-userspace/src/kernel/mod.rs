@@ -5,6 +5,7 @@
 pub mod btf;
 mod hooks;
 mod inject;
+mod inodes;
 mod link;
 #[cfg(feature = "kernel-log")]
 mod log;
@@ -34,7 +35,7 @@ pub use hooks::Hooks;
 pub use inject::Judged;
 pub use neighbours::Neighbours;
 pub use records::{Connection, Fields, NameServerBytes, Record, Said, Write};
-pub use tables::{Counters, Lineage, Tables, kernel_dev};
+pub use tables::{Counters, LabelledFile, Lineage, Tables, kernel_dev};
 pub use watched::{FEATURES, Feature, Tier};
 
 use crate::tls::Library;

@@ -32,7 +32,7 @@ use guard_common::{
     },
 };
 
-use super::{KernelError, Neighbours, neighbours, sys};
+use super::{KernelError, Neighbours, inodes::Inodes, neighbours, sys};
 use crate::{names::Taken, policy, process};
 
 /// Handed over and lost, by class.
@@ -72,6 +72,9 @@ pub struct Tables {
     homes: HashMap<MapData, u64, u32>,
     files: HashMap<MapData, FileKey, KnownFile>,
     inodes: Array<MapData, [u8; INODE_SLOTS]>,
+    /// The same, for single bytes.
+    slots: Inodes,
+    unscanned: HashMap<MapData, u32, u64>,
     addresses: LpmTrie<MapData, AddressKey, KnownAddress>,
     hosts: HashMap<MapData, HostKey, KnownHost>,
     resolved: HashMap<MapData, ResolvedKey, Resolved>,
@@ -152,6 +155,7 @@ impl Tables {
                 _ => None,
             })
             .collect();
+        let slots = Inodes::of(ebpf)?;
         Ok(Self {
             stopped,
             lent: descriptor(ebpf, "LEASES")?,
@@ -174,6 +178,8 @@ impl Tables {
             homes: take!(ebpf, "HOMES"),
             files: take!(ebpf, "FILES"),
             inodes: take!(ebpf, "INODES"),
+            slots,
+            unscanned: take!(ebpf, "UNSCANNED"),
             addresses: take!(ebpf, "ADDRESSES"),
             hosts: take!(ebpf, "HOSTS"),
             resolved: take!(ebpf, "RESOLVED"),
@@ -836,6 +842,84 @@ impl Tables {
         }
     }
 
+    // --- what files hold ---
+
+    /// Gives a file the labels `labels` of `all`, those of them that it has and `labels` has not being taken away; in one
+    /// half of the policy. `file` is known by its device, as stat(2) or the kernel has it, its inode, and its
+    /// `i_generation` where that is known.
+    ///
+    /// # Errors
+    /// When the table is full.
+    pub fn label_file(
+        &mut self,
+        generation: u32,
+        file: LabelledFile,
+        labels: u64,
+        all: u64,
+    ) -> Result<(), KernelError> {
+        /// The kernel enters files at the same time; it does so once for each.
+        const TRIES: usize = 4;
+        let key = FileKey {
+            ino: file.ino,
+            dev: file.dev,
+            generation,
+        };
+        // The slot first: whoever finds it set looks further.
+        self.slots.set(generation, file.ino);
+        for _ in 0..TRIES {
+            let before = found(self.files.get(&key, 0));
+            let mut known = before.unwrap_or_default();
+            if let (Some(generation), 1) = (file.inode_generation, known.has_generation)
+                && known.inode_generation != generation
+            {
+                // What was known is of a file that has gone.
+                known = KnownFile::default();
+            }
+            known.labels = known.labels & !all | labels;
+            known.plain = known.plain & !all | labels;
+            if let Some(generation) = file.inode_generation {
+                known.inode_generation = generation;
+                known.has_generation = 1;
+            }
+            if before.unwrap_or_default() == known || (before.is_none() && known.labels == 0) {
+                break;
+            }
+            if known.labels == 0 {
+                // Gone already is as good.
+                let _ = self.files.remove(&key);
+            } else {
+                at("FILES", self.files.insert(key, known, 0))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has opens of files without a label told for a session until `until_ns` of the monotonic clock, and for a while after
+    /// each of its opens that may write.
+    ///
+    /// # Errors
+    /// When the table is full.
+    pub fn tell_opens(&mut self, session: u32, until_ns: u64) -> Result<(), KernelError> {
+        at("UNSCANNED", self.unscanned.insert(session, until_ns, 0))?;
+        if self.switches.unscanned == 0 {
+            self.switch(|config| config.unscanned = 1)?;
+        }
+        Ok(())
+    }
+
+    /// And no longer; `last` is that no other session's are.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn tell_no_opens(&mut self, session: u32, last: bool) -> Result<(), KernelError> {
+        // Gone already is as good.
+        let _ = self.unscanned.remove(&session);
+        if last && self.switches.unscanned != 0 {
+            self.switch(|config| config.unscanned = 0)?;
+        }
+        Ok(())
+    }
+
     // --- names ---
 
     /// Enters what an address was given for by name servers: the hashes of the names with what each
@@ -935,6 +1019,17 @@ fn address_key(generation: u32, addr: [u8; 16], port: u16) -> Key<AddressKey> {
             addr,
         },
     )
+}
+
+/// A file that userspace knows something about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LabelledFile {
+    /// Device, as the kernel has it.
+    pub dev: u32,
+    /// Inode.
+    pub ino: u64,
+    /// `i_generation`, where the file system tells it.
+    pub inode_generation: Option<u32>,
 }
 
 /// `st_dev` as the kernel itself encodes it.

@@ -111,6 +111,11 @@ const TOKENS: &[Token] = &[
     token("AGE-SECRET-KEY-1", 20, Body::Alnum, true),
 ];
 
+#[cfg(test)]
+pub(super) fn prefixes() -> impl Iterator<Item = &'static str> {
+    TOKENS.iter().map(|token| token.prefix)
+}
+
 /// The bytes that a token may begin with.
 const BEGINNINGS: [bool; 256] = {
     let mut beginnings = [false; 256];

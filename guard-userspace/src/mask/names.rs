@@ -2,7 +2,7 @@
 
 /// What a name promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Name {
+pub(crate) enum Name {
     /// A secret.
     Secret,
     /// A secret, unless the value is a path (`--private-key ~/.ssh/id`, `PWD=/`).
@@ -105,7 +105,7 @@ const QUALIFIERS: &[&str] = &[
 ];
 
 impl Name {
-    pub(super) fn of(name: &str) -> Self {
+    pub(crate) fn of(name: &str) -> Self {
         let name =
             name.trim_end_matches(|c: char| c.is_ascii_digit() || matches!(c, '_' | '-' | '.'));
         let parts = parts(name);
@@ -150,7 +150,7 @@ impl Name {
 }
 
 /// `AWS_SECRET_ACCESS_KEY`, `apiKey`, `x-api-key`, `APIKey` as lower-case words.
-fn parts(name: &str) -> Vec<String> {
+pub(crate) fn parts(name: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let chars: Vec<char> = name.chars().collect();
     for (at, c) in chars.iter().enumerate() {
@@ -175,7 +175,7 @@ fn parts(name: &str) -> Vec<String> {
 }
 
 /// A value that is no secret whatever its name: none at all, a switch, a variable, the mask.
-pub(super) fn harmless(value: &str) -> bool {
+pub(crate) fn harmless(value: &str) -> bool {
     const SWITCHES: &[&str] = &[
         "",
         "***",
@@ -230,7 +230,7 @@ pub(super) fn plain(value: &str) -> bool {
                 .all(|c| c.is_ascii_digit() || matches!(c, '.' | '-'))
 }
 
-pub(super) fn path(value: &str) -> bool {
+pub(crate) fn path(value: &str) -> bool {
     ["/", "./", "../", "~/", "~"]
         .iter()
         .any(|start| value.starts_with(start))
@@ -239,7 +239,7 @@ pub(super) fn path(value: &str) -> bool {
 
 /// Long and random, or a UUID: a secret when it stands beside a telling name. A git SHA is not, since
 /// `git grep token <sha>` is an everyday command.
-pub(super) fn random(value: &str) -> bool {
+pub(crate) fn random(value: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=_.~%-".contains(&byte);
     if !value.bytes().all(allowed) || path(value) {
         return false;
@@ -260,11 +260,11 @@ pub(super) fn random(value: &str) -> bool {
     );
     !sha && !file
         && digit
-        && (value.len() >= 32 && (upper || lower) && entropy(value) >= 3.3
-            || value.len() >= 20 && upper && lower && entropy(value) >= 3.5)
+        && (value.len() >= 32 && (upper || lower) && entropy(value.as_bytes()) >= 3.3
+            || value.len() >= 20 && upper && lower && entropy(value.as_bytes()) >= 3.5)
 }
 
-fn uuid(value: &str) -> bool {
+pub(crate) fn uuid(value: &str) -> bool {
     value.len() == 36
         && value.bytes().enumerate().all(|(at, byte)| match at {
             8 | 13 | 18 | 23 => byte == b'-',
@@ -273,10 +273,10 @@ fn uuid(value: &str) -> bool {
 }
 
 /// Shannon entropy in bits a byte.
-fn entropy(value: &str) -> f64 {
+pub(crate) fn entropy(value: &[u8]) -> f64 {
     let mut counts = [0u32; 256];
-    for byte in value.bytes() {
-        counts[usize::from(byte)] += 1;
+    for byte in value {
+        counts[usize::from(*byte)] += 1;
     }
     let total = value.len() as f64;
     let share = |count: u32| f64::from(count) / total;

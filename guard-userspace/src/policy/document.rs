@@ -18,6 +18,7 @@ use super::{
     settings,
     spared::{self, SparedHost},
 };
+use crate::secrets;
 
 /// How long a hold waits when the rule does not say.
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
@@ -110,13 +111,17 @@ pub(super) fn read(parts: &[Part]) -> Result<Policy, PolicyError> {
     }
     let agents = agents(&tops)?;
     let (groups, mut labels) = labels(&tops, LABEL)?;
-    let by_guard = BY_GUARD.iter().map(|name| (*name).to_owned());
-    let known: Vec<String> = labels.iter().cloned().chain(by_guard).collect();
+    let by_guard: Vec<String> = BY_GUARD
+        .iter()
+        .map(|name| (*name).to_owned())
+        .chain(secrets::all_labels())
+        .collect();
+    let known = [labels.clone(), by_guard.clone()].concat();
     let mut rules = rules(&tops, RULE, &known)?;
-    for name in BY_GUARD {
-        let named = rules.iter().any(|rule| rule.names(name));
-        if named && !labels.iter().any(|label| label == name) {
-            labels.push((*name).to_owned());
+    for name in by_guard {
+        let named = rules.iter().any(|rule| rule.names(&name));
+        if named && !labels.contains(&name) {
+            labels.push(name);
         }
     }
     seal(&tops, &groups, &mut rules)?;

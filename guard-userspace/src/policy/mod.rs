@@ -45,7 +45,10 @@ use std::{
 use guard_common::Verdict;
 use serde::{Deserialize, Serialize};
 
-use crate::http::Request;
+use crate::{
+    http::Request,
+    secrets::{self, Meaning},
+};
 
 pub use self::{
     address::Address,
@@ -405,12 +408,35 @@ impl Policy {
     /// Whether some label asks about requests to any host.
     pub fn asks_about_any(&self) -> bool {
         let mut patterns = self.groups.iter().flat_map(|group| &group.requests);
-        patterns.any(RequestPattern::is_for_any)
+        patterns.any(RequestPattern::is_for_any) || self.asks_about_secrets()
+    }
+
+    /// Whether some label asks which secrets requests carry.
+    pub fn asks_about_secrets(&self) -> bool {
+        let about = |label: &String| {
+            matches!(
+                secrets::meaning(label),
+                Some(Meaning::Uses(_) | Meaning::Foreign)
+            )
+        };
+        self.looks_for_secrets() && self.labels.iter().any(about)
+    }
+
+    /// Whether files are searched for secrets: as the policy says, else when a rule names a label that only this gives.
+    pub fn looks_for_secrets(&self) -> bool {
+        let only_by_content = |label: &String| {
+            secrets::meaning(label).is_some()
+                && !self.groups.iter().any(|group| group.name == *label)
+        };
+        let settings = &self.settings.secrets;
+        settings
+            .enabled
+            .unwrap_or_else(|| self.labels.iter().any(only_by_content))
     }
 
     /// Whether some label asks about requests at all.
     pub fn asks_about_requests(&self) -> bool {
-        self.groups.iter().any(|group| !group.requests.is_empty())
+        self.groups.iter().any(|group| !group.requests.is_empty()) || self.asks_about_secrets()
     }
 
     /// The label tables (indices into [`Policy::groups`], rising) that a request carries, each with what keeps that from

@@ -8,7 +8,7 @@ mod replayed;
 mod sessions;
 mod status;
 mod suggested;
-mod table;
+pub(super) mod table;
 mod tested;
 
 use std::time::Duration;

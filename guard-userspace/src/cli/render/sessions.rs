@@ -118,6 +118,20 @@ pub fn show(screen: &Screen, detail: &SessionDetail) -> String {
             out.push_str(&format!("  {}\n", escape::text(line)));
         }
     }
+    if !detail.environment.is_empty() {
+        out.push_str(&format!(
+            "\n{}\n",
+            screen.bold("Secrets in its environment")
+        ));
+        for one in &detail.environment {
+            out.push_str(&format!(
+                "  {}  {} {}\n",
+                escape::text(&one.name),
+                escape::text(&one.provider),
+                escape::text(&one.kind)
+            ));
+        }
+    }
     out.push_str(&format!("\n{}\n", screen.bold("Timeline (UTC)")));
     if detail.timeline.is_empty() {
         out.push_str("  nothing yet\n");
@@ -233,7 +247,7 @@ fn process_line(screen: &Screen, process: &ProcessInfo, prefix: &str) -> String 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::FactInfo;
+    use crate::wire::{EnvironmentInfo, FactInfo};
 
     fn process(pid: u32, ppid: u32, argv: &[&str]) -> ProcessInfo {
         let argv = argv.iter().map(|&arg| arg.into()).collect();
@@ -329,6 +343,11 @@ mod tests {
             ],
             timeline: vec![],
             untapped: vec!["pid 412 (/x) to h.test: none".into()],
+            environment: vec![EnvironmentInfo {
+                name: "NPM_TOKEN".into(),
+                provider: "npm".into(),
+                kind: "access-token".into(),
+            }],
             understood: None,
             persona: None,
             conduct: None,
@@ -339,6 +358,7 @@ mod tests {
              \nProcesses\n  412 claude\n  and 3 more\n\
              \nFacts\n  credential  1m12s ago  /home/a/\\x1b.env\n  infra       just now\n\
              \nRequests not seen\n  pid 412 (/x) to h.test: none\n\
+             \nSecrets in its environment\n  NPM_TOKEN  npm access-token\n\
              \nTimeline (UTC)\n  nothing yet\n"
         );
     }

@@ -521,6 +521,7 @@ fn tab_and_arrows_choose_and_the_choice_stays_by_name() {
         }],
         timeline: vec![],
         untapped: vec!["pid 3: no library".into()],
+        environment: vec![],
         understood: None,
         persona: None,
         conduct: None,

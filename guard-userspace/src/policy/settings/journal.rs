@@ -81,7 +81,7 @@ fn age(table: &Table<'_>, entry: Entry) -> Result<Option<Duration>, PolicyError>
     Err(table.document.error(entry.span, mistake))
 }
 
-fn size(table: &Table<'_>, entry: Entry) -> Result<Option<u64>, PolicyError> {
+pub(super) fn size(table: &Table<'_>, entry: Entry) -> Result<Option<u64>, PolicyError> {
     if entry.text == UNLIMITED {
         return Ok(None);
     }

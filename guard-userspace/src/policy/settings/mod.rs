@@ -6,6 +6,7 @@ mod hunting;
 mod journal;
 mod notify;
 pub(super) mod schema;
+mod secrets;
 mod telemetry;
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ pub use self::{
     hunting::Hunting,
     journal::Journal,
     notify::{Desktop, Notify, Slack, SlackAnswers, SlackTo, Terminal, Webhook},
+    secrets::Secrets,
     telemetry::{Journald, Listen, Metrics, Otlp, Which},
 };
 use super::{error::PolicyError, read::Table};
@@ -29,6 +31,7 @@ pub(super) const KEYS: &[&str] = &[
     "metrics",
     "otlp",
     "journald",
+    "secrets",
 ];
 
 /// The tables, all of which may be left out.
@@ -55,6 +58,9 @@ pub struct Settings {
     /// `[journald]`: events for systemd's journal.
     #[serde(default)]
     pub journald: Option<Journald>,
+    /// `[secrets]`: which files are searched for secrets.
+    #[serde(default)]
+    pub secrets: Secrets,
 }
 
 impl Settings {
@@ -79,6 +85,7 @@ pub(super) fn read(tops: &[Table<'_>]) -> Result<Settings, PolicyError> {
         metrics: last(tops, "metrics", telemetry::metrics)?,
         otlp: last(tops, "otlp", telemetry::otlp)?,
         journald: last(tops, "journald", telemetry::journald)?,
+        secrets: last(tops, "secrets", secrets::read)?,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{divergence, hunting, journal, notify, telemetry};
+use super::{divergence, hunting, journal, notify, secrets, telemetry};
 use crate::policy::schema::{described, duration, flag, list, string, strings, table, words};
 
 /// The table with this name; null for none.
@@ -62,8 +62,34 @@ pub(in crate::policy) fn table_of(key: &str) -> Value {
             &[],
             |_| which(),
         ),
+        "secrets" => table(
+            "Which files are searched for secrets.",
+            secrets::KEYS,
+            &[],
+            |key| match key {
+                "enabled" => flag(
+                    "Whether they are; without it when a rule names a label like secret or uses:secret:PROVIDER.",
+                ),
+                "roots" => strings(
+                    "Whole paths of directories that are searched beside those that sessions work in.",
+                ),
+                "size" => {
+                    string("What is read of each file at most, from its beginning, like \"4MiB\".")
+                }
+                "files" => {
+                    most("Files of one directory, with all below it, that are searched at most.")
+                }
+                _ => most(
+                    "Directories of one directory, with all below it, that are searched at most.",
+                ),
+            },
+        ),
         _ => Value::Null,
     }
+}
+
+fn most(what: &str) -> Value {
+    json!({ "description": what, "type": "integer", "minimum": 1, "maximum": secrets::MOST })
 }
 
 fn which() -> Value {
