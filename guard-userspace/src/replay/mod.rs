@@ -24,6 +24,10 @@ use crate::{
     },
 };
 
+/// Events that wait for an earlier one.
+const MAX_WAITING: usize = 4096;
+/// So much earlier than the latest is another boot's.
+const BACK_NS: u64 = 60_000_000_000;
 /// Sessions around one whose rules are judged too, and itself.
 const LEVELS: usize = 5;
 /// How long an approval waits for the call that it is for, as in the kernel.
@@ -91,6 +95,8 @@ pub struct Replay<'a> {
     found: Replayed,
     counted: BTreeSet<String>,
     last_ns: u64,
+    /// Events that an earlier one may still come behind, by their times and numbers.
+    waiting: BTreeMap<(u64, u64), Event>,
 }
 
 impl<'a> Replay<'a> {
@@ -113,6 +119,7 @@ impl<'a> Replay<'a> {
             found: Replayed::default(),
             counted: BTreeSet::new(),
             last_ns: 1,
+            waiting: BTreeMap::new(),
         })
     }
 
@@ -121,8 +128,30 @@ impl<'a> Replay<'a> {
         self.found.unreadable += 1;
     }
 
-    /// The next event.
+    /// The next event of the journal. guardd reads two rings in turns, so that of two acts close to each other the later may
+    /// stand first: they are judged in the order of their times.
     pub fn add(&mut self, event: &Event) {
+        let latest = self.waiting.last_key_value().map_or(0, |((at, _), _)| *at);
+        let at = event.mono_ns.unwrap_or(latest);
+        // The clock has begun anew.
+        if at.saturating_add(BACK_NS) < latest {
+            self.judge_all();
+        }
+        self.waiting.insert((at, event.seq), event.clone());
+        if self.waiting.len() > MAX_WAITING
+            && let Some((_, first)) = self.waiting.pop_first()
+        {
+            self.judge_one(&first);
+        }
+    }
+
+    fn judge_all(&mut self) {
+        for event in std::mem::take(&mut self.waiting).into_values() {
+            self.judge_one(&event);
+        }
+    }
+
+    fn judge_one(&mut self, event: &Event) {
         let Some(name) = event.session.as_deref() else {
             return;
         };
@@ -270,7 +299,8 @@ impl<'a> Replay<'a> {
     }
 
     /// What has come of it.
-    pub fn finish(self) -> Replayed {
+    pub fn finish(mut self) -> Replayed {
+        self.judge_all();
         self.found
     }
 }
