@@ -363,7 +363,8 @@ fn judge_with(
     } else {
         0
     };
-    scratch.judgement = Judgement::new(can_deny, object, kind::CALL);
+    scratch.judgement = Judgement::new(can_deny, object, kind_of(call.act));
+    scratch.place = 0;
     judge::guard_judge(scratch.slot, task.session, labels, now_ns, tgid);
     let judgement = &mut scratch.judgement;
     let mut done = Done::Goes;

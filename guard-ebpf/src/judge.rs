@@ -18,7 +18,8 @@ use guard_common::{
 use crate::{
     emit, kernel, lineage,
     maps::{
-        self, ANSWERS, CONFIG, HELD, JUDGED_IN, LEASES, PROGRESS, RULES, SESSIONS, with_memory,
+        self, ANSWERS, CONFIG, HELD, JUDGED_IN, LEASES, PROGRESS, RULES, SESSIONS, Scratch,
+        with_memory,
     },
     path,
 };
@@ -87,8 +88,6 @@ pub struct Judgement {
     pub deadline_ns: u64,
     /// What the call is about, for answers: a hash, or 0 where it cannot be repeated.
     pub object: u64,
-    /// The same for leases.
-    pub place: u64,
     /// When the rules were asked, ns of `CLOCK_MONOTONIC`.
     pub time_ns: u64,
     /// Session whose rule it was.
@@ -105,13 +104,13 @@ pub struct Judgement {
     pub would: u8,
     /// What silence means.
     pub on_timeout: u8,
-    /// The caller can make the call fail.
-    pub can_deny: u8,
-    /// What kind of call it is, of [`guard_common::event::kind`].
+    /// What kind of call it is, of [`guard_common::event::kind`], and [`CAN_DENY`]: callers have this on their stack, on which every
+    /// byte counts.
     pub kind: u8,
-    /// Unused.
-    pub pad: [u8; 7],
 }
+
+/// Bit of [`Judgement::kind`]: the caller can make the call fail.
+pub const CAN_DENY: u8 = 0x80;
 
 impl Judgement {
     /// Nothing yet.
@@ -120,7 +119,6 @@ impl Judgement {
         Self {
             deadline_ns: 0,
             object,
-            place: object,
             time_ns: 0,
             judged_in: 0,
             flags: 0,
@@ -129,9 +127,7 @@ impl Judgement {
             verdict: 0,
             would: 0,
             on_timeout: 0,
-            can_deny: can_deny as u8,
-            kind,
-            pad: [0; 7],
+            kind: kind | if can_deny { CAN_DENY } else { 0 },
         }
     }
 }
@@ -171,13 +167,11 @@ pub extern "C" fn guard_judge(slot: u32, session: u32, labels: u64, now_ns: u64,
             }
             let lowest = firing & firing.wrapping_neg();
             firing ^= lowest;
-            guard_fired(
-                slot,
-                lowest_bit(lowest) | generation << 16,
-                id,
-                session,
-                tgid,
-            );
+            let rule = lowest_bit(lowest) | generation << 16;
+            if guard_excepted(id, rule, now_ns) != 0 {
+                continue;
+            }
+            guard_fired(slot, rule, id, session, tgid);
         }
         id = touched as u32;
     }
@@ -190,6 +184,7 @@ pub fn judge(session: u32, labels: u64, now_ns: u64, tgid: u32, judgement: &mut 
     let Some(config) = config() else { return };
     with_memory!(config, scratch => {
         scratch.judgement = *judgement;
+        scratch.place = judgement.object;
         guard_judge(scratch.slot, session, labels, now_ns, tgid);
         *judgement = scratch.judgement;
         None::<Done>
@@ -242,9 +237,7 @@ pub extern "C" fn guard_advance_all(
         let rule = &table.rules[index as usize];
         if rule.concerns(labels) && rule.is_for(uid) {
             let fires = guard_advance(session, index | generation << 16, labels, now_ns);
-            if fires != 0 && guard_excepted(session, index | generation << 16, now_ns) == 0 {
-                firing |= 1 << index;
-            }
+            firing |= (fires as u64 & 1) << index;
         }
     }
     firing
@@ -364,17 +357,9 @@ pub extern "C" fn guard_fired(
     let rule = &table.rules[path::forget(&rule) as usize & (MAX_RULES - 1)];
     let mut action = rule.action;
     let trigger = rule.steps[(rule.len as usize).wrapping_sub(1) & 7] as u32;
-    if action > Verdict::Flag as u8 {
-        let bit = 1u64 << (trigger & 63);
-        // One call is one use, however many rules it would meet.
-        if scratch.leased & bit != 0
-            || guard_leased(slot, judged_in, trigger) != 0
-            || guard_leased(slot, session, trigger) != 0
-        {
-            scratch.leased |= bit;
-            out.flags |= FLAG_LEASED;
-            action = Verdict::Allow as u8;
-        }
+    if action > Verdict::Flag as u8 && guard_leased(slot, judged_in, session, trigger) != 0 {
+        out.flags |= FLAG_LEASED;
+        action = Verdict::Allow as u8;
     }
     if action == Verdict::Hold as u8 {
         if guard_answered(tgid, key, out.object, now_ns) != 0 {
@@ -382,7 +367,7 @@ pub extern "C" fn guard_fired(
             out.flags |= FLAG_LEASED;
         }
     }
-    if action == Verdict::Deny as u8 && out.can_deny == 0 {
+    if action == Verdict::Deny as u8 && out.kind & CAN_DENY == 0 {
         action = rule.fallback;
         out.flags |= FLAG_FALLBACK;
     }
@@ -423,25 +408,42 @@ pub fn refused(tgid: u32, now_ns: u64, judgement: &mut Judgement) {
     }
 }
 
-/// Whether `session` has a lease for `label` that allows the call in the work memory `slot`, as 0 or 1; a counted one is used by
-/// it. Exported for the reason given at [`kernel`].
+/// Whether one of two sessions has a lease for `label` that allows the call in the work memory `slot`, as 0 or 1; a counted one is
+/// used by it. One call is one use, however many rules it would meet. Exported for the reason given at [`kernel`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn guard_leased(slot: u32, session: u32, label: u32) -> u32 {
+pub extern "C" fn guard_leased(slot: u32, judged_in: u32, session: u32, label: u32) -> u32 {
     let Some(scratch) = maps::memory(slot) else {
         return 0;
     };
-    let call = &scratch.judgement;
-    let mut key = LeaseKey {
-        session,
-        label,
-        object: 0,
-    };
-    if allows(&key, call) {
+    let bit = 1u64 << (label & 63);
+    if scratch.leased & bit != 0 {
         return 1;
     }
-    key.object = call.place;
-    (key.object != 0 && allows(&key, call)) as u32
+    // In the work memory, since the stack is short here.
+    scratch.lease.label = label;
+    scratch.lease.session = judged_in;
+    if !holds_lease(scratch) {
+        if judged_in == session {
+            return 0;
+        }
+        scratch.lease.session = session;
+        if !holds_lease(scratch) {
+            return 0;
+        }
+    }
+    scratch.leased |= bit;
+    1
+}
+
+#[inline(always)]
+fn holds_lease(scratch: &mut Scratch) -> bool {
+    scratch.lease.object = 0;
+    if allows(&scratch.lease, &scratch.judgement) {
+        return true;
+    }
+    scratch.lease.object = scratch.place;
+    scratch.place != 0 && allows(&scratch.lease, &scratch.judgement)
 }
 
 #[inline(always)]
@@ -452,7 +454,9 @@ fn allows(key: &LeaseKey, call: &Judgement) -> bool {
     // SAFETY: the pointer was checked. Userspace writes leases whole; a stale value is one that was true.
     unsafe {
         let kinds = (*lease).kinds;
-        if (*lease).until_ns <= call.time_ns || (kinds != 0 && kinds >> (call.kind & 31) & 1 == 0) {
+        if (*lease).until_ns <= call.time_ns
+            || (kinds != 0 && kinds >> (call.kind & !CAN_DENY & 31) & 1 == 0)
+        {
             return false;
         }
         if (*lease).uses == UNCOUNTED {

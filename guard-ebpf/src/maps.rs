@@ -260,6 +260,10 @@ pub struct Scratch {
     pub judgement: Judgement,
     /// Labels, as bits, that a lease allows this call.
     pub leased: u64,
+    /// What the call is about, for leases.
+    pub place: u64,
+    /// The lease that is looked up.
+    pub lease: LeaseKey,
     /// A hold on its way into its table.
     pub held: Held,
     /// What is known of a file, on its way into its table.

@@ -1069,7 +1069,7 @@ pub extern "C" fn guard_named(slot: u32) -> u32 {
     let object = fold(scratch.socket.object, scratch.hash) | 1;
     scratch.judgement = Judgement::new(true, object, record::CONNECT);
     // A lease is for the address, whatever name is said there.
-    scratch.judgement.place = scratch.socket.object;
+    scratch.place = scratch.socket.object;
     let tgid = scratch.socket.tgid;
     if labels != 0 {
         // A process waits for one answer at a time.

@@ -316,6 +316,7 @@ fn judge_with(
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let object = if can_deny { file_object(ino, dev) } else { 0 };
     scratch.judgement = Judgement::new(can_deny, object, record_kind);
+    scratch.place = object;
     judge::guard_judge(scratch.slot, task.session, labels, now_ns, tgid);
     let mut done = Done::Goes;
     if can_deny {
@@ -373,7 +374,7 @@ fn judge_with(
 /// What is opened and carries no label: told where nobody knows yet what is in the session's files.
 #[inline(always)]
 fn unlabelled(
-    scratch: &Scratch,
+    scratch: &mut Scratch,
     file: Option<Address>,
     record_kind: u8,
     task: &Task,
@@ -384,7 +385,9 @@ fn unlabelled(
         && record_kind == kind::OPEN
         && let Some(file) = file
     {
-        guard_unscanned(scratch.slot, file, task.session, task.start_ns, tier as u32);
+        // By the work memory: of a pointer that the kernel vouches for, no exported function takes the number.
+        scratch.walk.dentry = file;
+        guard_unscanned(scratch.slot, task.session, task.start_ns, tier as u32);
     }
 }
 
@@ -392,13 +395,11 @@ fn unlabelled(
 /// memory `slot`. An open that may write makes it one for a while. Exported for the reason given at [`crate::kernel`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn guard_unscanned(
-    slot: u32,
-    file: Address,
-    session: u32,
-    start_ns: u64,
-    tier: u32,
-) -> u32 {
+pub extern "C" fn guard_unscanned(slot: u32, session: u32, start_ns: u64, tier: u32) -> u32 {
+    let Some(scratch) = maps::memory(slot) else {
+        return 0;
+    };
+    let file = scratch.walk.dentry;
     let Some(until) = UNSCANNED.get_ptr_mut(session) else {
         return 0;
     };
@@ -410,9 +411,6 @@ pub extern "C" fn guard_unscanned(
     if flags & O_PATH != 0 || (!writes && now_ns > unsafe { until.read_volatile() }) {
         return 0;
     }
-    let Some(scratch) = maps::memory(slot) else {
-        return 0;
-    };
     let mut words = Words::<6>::new();
     let Some(opened) = words.read(file, [&FILE_INODE, &FILE_DENTRY, &FILE_MNT]) else {
         return 0;
