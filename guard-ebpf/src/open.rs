@@ -411,15 +411,8 @@ pub extern "C" fn guard_unscanned(slot: u32, session: u32, start_ns: u64, tier: 
     if flags & O_PATH != 0 || (!writes && now_ns > unsafe { until.read_volatile() }) {
         return 0;
     }
-    let mut words = Words::<6>::new();
-    let Some(opened) = words.read(file, [&FILE_INODE, &FILE_DENTRY, &FILE_MNT]) else {
-        return 0;
-    };
-    let (Some(inode), Some(dentry), Some(mnt)) = (
-        opened.pointer(&FILE_INODE),
-        opened.pointer(&FILE_DENTRY),
-        opened.pointer(&FILE_MNT),
-    ) else {
+    // One by one, since the stack is short.
+    let Some(inode) = kernel::pointer(file, &FILE_INODE) else {
         return 0;
     };
     let mode: u16 = kernel::read(inode, &INODE_MODE).unwrap_or(0);
@@ -440,6 +433,12 @@ pub extern "C" fn guard_unscanned(slot: u32, session: u32, start_ns: u64, tier: 
     scratch.head.dev = match kernel::pointer(inode, &INODE_SB) {
         Some(sb) => kernel::read(sb, &SB_DEV).unwrap_or(0),
         None => 0,
+    };
+    let (Some(dentry), Some(mnt)) = (
+        kernel::pointer(file, &FILE_DENTRY),
+        kernel::pointer(file, &FILE_MNT),
+    ) else {
+        return 0;
     };
     let complete = path::guard_walk(slot, dentry, mnt);
     emit::fill(
