@@ -213,6 +213,7 @@ impl Kernel {
                 Err(error) => hooks.cannot_pin(error.to_string()),
             }
         }
+        forget_object();
         // The type information of a whole kernel has just been read and dropped. musl gives such pieces back by itself.
         // SAFETY: malloc_trim has no precondition.
         #[cfg(target_env = "gnu")]
@@ -410,6 +411,19 @@ fn load_object(
     loader.map_max_entries("TASKS", lineage_size);
     loader.map_max_entries(neighbours::HELD, lineage_size);
     Ok(loader.load(OBJECT)?)
+}
+
+/// The programs have been read from guardd's own file, six megabytes with their types, and are seldom read again (when the first
+/// session begins): the kernel need not keep them in memory for guardd.
+fn forget_object() {
+    let page = rustix::param::page_size();
+    let from = OBJECT.as_ptr().addr().next_multiple_of(page);
+    let to = (OBJECT.as_ptr().addr() + OBJECT.len()) / page * page;
+    if let Some(len) = to.checked_sub(from).filter(|len| *len > 0) {
+        let start = OBJECT.as_ptr().wrapping_add(from - OBJECT.as_ptr().addr());
+        // SAFETY: whole pages of a file, mapped and never written: what is read there again is what the file has.
+        unsafe { libc::madvise(start.cast_mut().cast(), len, libc::MADV_DONTNEED) };
+    }
 }
 
 fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, KernelError> {
