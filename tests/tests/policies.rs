@@ -760,15 +760,10 @@ fn any_policy(chance: &mut Chance, files: &[String]) -> String {
 fn the_kernel_and_the_judge_agree_on_any_policy_and_any_session() {
     const ROUNDS: usize = 8;
     const OPENS: usize = 120;
-    // To have a failure again.
+    /// The same each time, so that one that fails fails for whoever has changed something. Others: `GUARD_TEST_SEED=N`.
+    const SEED: u64 = 1_795_712_190_552_799_297;
     let given = std::env::var("GUARD_TEST_SEED").ok();
-    let seed = given.map_or_else(
-        || {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            now.unwrap().as_nanos() as u64 | 1
-        },
-        |seed| seed.parse().unwrap(),
-    );
+    let seed: u64 = given.map_or(SEED, |seed| seed.parse().unwrap());
     println!("seed {seed}");
     let mut chance = Chance(seed);
     let mut fired = 0;

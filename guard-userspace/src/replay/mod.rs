@@ -269,6 +269,16 @@ impl<'a> Replay<'a> {
         if same_rule && becomes == Verdict::Deny && was != Verdict::Allow {
             return;
         }
+        // Also where another rule is named, since that one was told and this one only observed.
+        let rules = &self.judge.policy().rules;
+        let fallback = ruling
+            .rule
+            .as_ref()
+            .and_then(|name| rules.iter().find(|rule| rule.name == *name))
+            .map(|rule| rule.fallback);
+        if becomes == Verdict::Deny && fallback == Some(was) {
+            return;
+        }
         // A lease for some calls alone had allowed this one.
         if same_rule && was == Verdict::Allow && self.bounded.contains(name) {
             return;
