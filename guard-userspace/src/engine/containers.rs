@@ -25,6 +25,8 @@ use crate::{
 
 /// How often conduits that have ended are forgotten, and the sockets of daemons looked at again.
 const SWEEP_NS: u64 = 2_000_000_000;
+/// How long one that has ended is still known: on a busy machine what it has started is seen seconds later.
+const GONE_NS: u64 = 10_000_000_000;
 /// How long an answer to "who asks?" serves: the start of one container is several execs.
 const FRESH_NS: u64 = 100_000_000;
 
@@ -53,6 +55,8 @@ struct Conduit {
     sockets: BTreeSet<PathBuf>,
     /// Those among them that a label follows.
     followed: BTreeSet<PathBuf>,
+    /// When it was first seen to have ended.
+    gone_ns: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -178,6 +182,7 @@ impl Engine {
             followed: self.followed_of(&role, &sockets),
             role,
             sockets,
+            gone_ns: None,
         };
         self.containers.conduits.insert(id.pid, conduit);
     }
@@ -503,12 +508,16 @@ impl Engine {
         let ended: Vec<u32> = self
             .containers
             .conduits
-            .values()
-            .filter(|conduit| {
-                process::stat(conduit.id.pid)
-                    .is_none_or(|stat| stat.id != conduit.id || !stat.is_alive())
+            .values_mut()
+            .filter_map(|conduit| {
+                let alive = process::stat(conduit.id.pid)
+                    .is_some_and(|stat| stat.id == conduit.id && stat.is_alive());
+                if alive {
+                    return None;
+                }
+                let gone_ns = *conduit.gone_ns.get_or_insert(now);
+                (now - gone_ns >= GONE_NS).then_some(conduit.id.pid)
             })
-            .map(|conduit| conduit.id.pid)
             .collect();
         for pid in ended {
             self.forget_conduit(pid);
