@@ -364,7 +364,9 @@ impl Engine {
                 .max_by_key(|lease| lease.until_ns);
             match rest {
                 Some(lease) => {
-                    let _ = self.kernel.tables.put_lease(&key, lease);
+                    if let Err(error) = self.kernel.tables.put_lease(&key, lease) {
+                        self.problems.insert("leases", error.to_string());
+                    }
                 }
                 None => self.kernel.tables.drop_lease(&key),
             }

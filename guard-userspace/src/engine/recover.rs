@@ -217,8 +217,10 @@ impl Engine {
             if grant.is_active(now)
                 && self.sessions.contains_key(&grant.session)
                 && let Some(bit) = self.bits.bit(&grant.label)
+                && let Err(error) = self.kernel.tables.put_lease(&grant.key(bit), grant.lease())
             {
-                let _ = self.kernel.tables.put_lease(&grant.key(bit), grant.lease());
+                self.problems
+                    .insert("leases", format!("g-{id} is not in force: {error}"));
             }
             self.grants.insert(id, grant);
         }

@@ -247,6 +247,9 @@ impl Engine {
 
     /// Lets go what has waited for long enough, and what nobody waits for any more.
     pub(super) fn sweep_withheld(&mut self) {
+        if self.withheld.len() < MAX_WITHHELD / 2 {
+            self.problems.remove("withheld");
+        }
         let now = clock::monotonic_ns();
         let mut late = Vec::new();
         for (talk_id, waits) in &self.withheld {
