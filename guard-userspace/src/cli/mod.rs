@@ -17,6 +17,7 @@ mod journal;
 mod offline;
 pub(crate) mod render;
 mod run;
+mod sarif;
 mod scan;
 mod screen;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::{Finding, ScanReport};
-use crate::cli::escape;
+use crate::cli::{escape, sarif};
 
 /// Results in one run: what code scanning takes of one file.
 const MAX_RESULTS: usize = 5000;
@@ -96,42 +96,16 @@ pub(super) fn log(report: &ScanReport) -> Value {
         );
         notes.push(json!({ "level": "warning", "message": { "text": text } }));
     }
-    json!({
-        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
-        "version": "2.1.0",
-        "runs": [{
-            "tool": {
-                "driver": {
-                    "name": "guard scan",
-                    "version": env!("CARGO_PKG_VERSION"),
-                    "semanticVersion": env!("CARGO_PKG_VERSION"),
-                    "rules": rules,
-                },
-            },
-            "invocations": [{
-                "executionSuccessful": true,
-                "toolExecutionNotifications": notes,
-            }],
-            "results": results,
-            "columnKind": "unicodeCodePoints",
-        }],
-    })
+    sarif::log("guard scan", &json!(rules), &json!(notes), &json!(results))
 }
 
 /// A relative reference (RFC 3986, 4.2), or a `file` URI (RFC 8089).
 fn uri(path: &Path) -> String {
     use std::os::unix::ffi::OsStrExt as _;
 
-    use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
-    const KEPT: &AsciiSet = &NON_ALPHANUMERIC
-        .remove(b'/')
-        .remove(b'.')
-        .remove(b'-')
-        .remove(b'_')
-        .remove(b'~');
     let bytes = path.as_os_str().as_bytes();
     let bytes = bytes.strip_prefix(b"./").unwrap_or(bytes);
-    let text = percent_encode(bytes, KEPT).to_string();
+    let text = sarif::encoded(bytes);
     if path.is_absolute() {
         format!("file://{text}")
     } else {

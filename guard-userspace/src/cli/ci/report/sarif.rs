@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::{Finding, Report};
-use crate::cli::escape;
+use crate::cli::{escape, sarif};
 
 /// Results in one run: what code scanning takes of one file.
 const MAX_RESULTS: usize = 5000;
@@ -104,38 +104,12 @@ pub fn sarif(report: &Report, location: &str) -> Value {
         let text = format!("{left_out} results are left out");
         notes.push(json!({ "level": "warning", "message": { "text": text } }));
     }
-    json!({
-        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
-        "version": "2.1.0",
-        "runs": [{
-            "tool": {
-                "driver": {
-                    "name": "guard",
-                    "version": env!("CARGO_PKG_VERSION"),
-                    "semanticVersion": env!("CARGO_PKG_VERSION"),
-                    "rules": rules,
-                },
-            },
-            "invocations": [{
-                "executionSuccessful": true,
-                "toolExecutionNotifications": notes,
-            }],
-            "results": results,
-            "columnKind": "unicodeCodePoints",
-        }],
-    })
+    sarif::log("guard", &json!(rules), &json!(notes), &json!(results))
 }
 
 /// A relative reference (RFC 3986, 4.2) to a file of the repository.
 fn uri(file: &str) -> String {
-    use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-    const KEPT: &AsciiSet = &NON_ALPHANUMERIC
-        .remove(b'/')
-        .remove(b'.')
-        .remove(b'-')
-        .remove(b'_')
-        .remove(b'~');
-    utf8_percent_encode(file, KEPT).to_string()
+    sarif::encoded(file.as_bytes())
 }
 
 #[cfg(test)]
