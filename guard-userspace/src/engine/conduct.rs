@@ -4,12 +4,10 @@
 use guard_common::{
     Verdict,
     event::{self as record, Header, kind, tier},
-    state::fate,
 };
-use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::{By, Engine, Refusal, Session, holds::Call, mode::write_whole, session::number};
+use super::{By, Engine, Refusal, Session, mode::write_whole, session::number};
 use crate::{
     clock,
     conduct::{Baseline, Baselines, Contribution, Scores, Turn, contributions},
@@ -153,68 +151,46 @@ impl Engine {
         let tgid = target.map_or(0, |(tgid, _)| tgid);
         let labels = self.bits.mask(label);
         let judged = self.feed(session, labels, tgid, false, kind::EXEC);
-        let generation = self.kernel.tables.generation() as u16;
-        let rule = judged
-            .rule
-            .and_then(|index| self.rule_of(index, generation))
-            .cloned();
-        event.labels = vec![label.into()];
-        event.verdict = Some(judged.verdict.name().into());
-        event.would = (judged.would > judged.verdict).then(|| judged.would.name().into());
-        event.rule = rule.as_ref().map(|rule| rule.name.clone());
-        event.tier = Some(tier::NAMES[usize::from(tier::USERSPACE)].into());
+        self.note_judged(&mut event, &judged, judged.verdict, labels);
         event.latency_ns = Some(clock::monotonic_ns().saturating_sub(began_ns));
         let Some((tgid, start_ns)) = target else {
             self.tell_fact(session, event);
             return;
         };
+        let fields = Header {
+            time_ns: began_ns,
+            start_ns,
+            labels,
+            session,
+            judged_in: judged.judged_in,
+            pid: tgid,
+            tgid,
+            ppid: 0,
+            uid: 0,
+            latency_ns: 0,
+            flags: 0,
+            rule: judged.rule.unwrap_or(record::NO_RULE),
+            generation: self.kernel.tables.generation() as u16,
+            kind: kind::EXEC,
+            verdict: judged.verdict as u8,
+            would: judged.would as u8,
+            tier: tier::USERSPACE,
+            comm: [0; 16],
+        };
+        // Held for something else already: that hold's answer decides.
         let id = Id::new(tgid, start_ns);
-        match (judged.verdict, rule) {
-            (Verdict::Kill, _) => {
-                let _ = process::signal(id, Signal::KILL);
-                self.tell_fact(session, event);
-            }
-            (Verdict::Hold, Some(rule)) => {
-                let event = self.tell_fact(session, event);
-                // Held for something else already: that hold's answer decides.
-                let held = self.kernel.tables.held();
-                if self.is_held(id) || held.iter().any(|(pid, _)| *pid == tgid) {
-                    return;
-                }
-                let _ = process::signal(id, Signal::STOP);
-                let index = judged.rule.unwrap_or(record::NO_RULE);
-                let fields = Header {
-                    time_ns: began_ns,
-                    start_ns,
-                    labels,
-                    session,
-                    judged_in: judged.judged_in,
-                    pid: tgid,
-                    tgid,
-                    ppid: 0,
-                    uid: 0,
-                    latency_ns: 0,
-                    flags: 0,
-                    rule: index,
-                    generation,
-                    kind: kind::EXEC,
-                    verdict: judged.verdict as u8,
-                    would: judged.would as u8,
-                    tier: tier::USERSPACE,
-                    comm: [0; 16],
-                };
-                let call = Call {
-                    labels,
-                    object: 0,
-                    kind: kind::EXEC,
-                    fate: fate::HAPPENED,
-                };
-                let held = self.enter_hold(&fields, index, &rule, &call);
-                self.take_up_hold(tgid, &held, 0, judged.judged_in, event, None);
-            }
-            _ => {
-                self.tell_fact(session, event);
-            }
+        let is_held = judged.verdict == Verdict::Hold
+            && (self.is_held(id)
+                || self
+                    .kernel
+                    .tables
+                    .held()
+                    .iter()
+                    .any(|(pid, _)| *pid == tgid));
+        if is_held {
+            self.tell_fact(session, event);
+        } else {
+            self.carry_out_on(&fields, &judged, judged.verdict, event);
         }
     }
 

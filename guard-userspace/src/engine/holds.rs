@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use guard_common::{
     Verdict,
-    event::{self as record, FLAG_SIGNAL_NEEDED, Header},
+    event::{self as record, FLAG_SIGNAL_NEEDED, Header, tier},
     requests::clears,
     rule::RULE_SCOPE_SESSION,
     state::{Answer, AnswerKey, Held, POSTURE_NORMAL, POSTURE_PAUSED, fate},
@@ -159,6 +159,73 @@ impl Engine {
                 judged_in: 0,
             }
         })
+    }
+
+    /// Tells of what a process has done, which guardd alone could see, and carries out what the rules say of it: behind the act, or
+    /// before the first instruction of a program that waits for that. `verdict` may be milder than what was judged. Says whether the
+    /// process goes on.
+    pub(super) fn carry_out_on(
+        &mut self,
+        fields: &Header,
+        judged: &Judged,
+        verdict: Verdict,
+        event: Event,
+    ) -> bool {
+        let id = Id::new(fields.tgid, fields.start_ns);
+        let generation = self.kernel.tables.generation() as u16;
+        let rule = judged
+            .rule
+            .and_then(|index| Some((index, self.rule_of(index, generation)?.clone())));
+        match (verdict, rule) {
+            (Verdict::Kill, _) => {
+                let _ = process::signal(id, Signal::KILL);
+                let event = self.tell(event);
+                self.touch(fields, &event);
+                false
+            }
+            (Verdict::Hold, Some((index, rule))) => {
+                let _ = process::signal(id, Signal::STOP);
+                let call = Call {
+                    labels: event
+                        .labels
+                        .iter()
+                        .fold(0, |all, label| all | self.bits.mask(label)),
+                    object: 0,
+                    kind: fields.kind,
+                    fate: fate::HAPPENED,
+                };
+                let held = self.enter_hold(fields, index, &rule, &call);
+                let event = self.tell(event);
+                self.touch(fields, &event);
+                self.take_up_hold(id.pid, &held, 0, judged.judged_in, event, None);
+                false
+            }
+            _ => {
+                let event = self.tell(event);
+                self.touch(fields, &event);
+                true
+            }
+        }
+    }
+
+    /// What the rules say of what an event tells, written into it.
+    pub(super) fn note_judged(
+        &self,
+        event: &mut Event,
+        judged: &Judged,
+        verdict: Verdict,
+        labels: u64,
+    ) {
+        let generation = self.kernel.tables.generation() as u16;
+        let would = judged.would.max(judged.verdict);
+        event.labels = self.bits.names(labels);
+        event.verdict = Some(verdict.name().into());
+        event.would = (would > verdict).then(|| would.name().into());
+        event.rule = judged
+            .rule
+            .and_then(|index| self.rule_of(index, generation))
+            .map(|rule| rule.name.clone());
+        event.tier = Some(tier::NAMES[usize::from(tier::USERSPACE)].into());
     }
 
     /// Enters a hold that guardd decided on in the kernel's table, by a rule of the policy in force.

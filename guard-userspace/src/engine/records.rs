@@ -7,14 +7,11 @@ use guard_common::{
     event::{
         self as record, FLAG_GATED, FLAG_SPINS, FLAG_STOPPED, FLAG_UNSCANNED, Header, kind, tier,
     },
-    state::{act, fate, own},
+    state::{act, own},
 };
 use rustix::process::Signal;
 
-use super::{
-    Engine, Known,
-    holds::{Call, object_of},
-};
+use super::{Engine, Known, holds::object_of};
 use crate::{
     clock,
     event::{Event, Kind},
@@ -164,46 +161,13 @@ impl Engine {
             return;
         }
         let judged = self.feed(fields.session, labels, fields.tgid, false, fields.kind);
-        let generation = self.kernel.tables.generation() as u16;
-        let rule = judged
-            .rule
-            .and_then(|index| self.rule_of(index, generation))
-            .cloned();
-        event.labels = self.bits.names(labels);
-        event.verdict = Some(judged.verdict.name().into());
-        event.would = (judged.would > judged.verdict).then(|| judged.would.name().into());
-        event.rule = rule.as_ref().map(|rule| rule.name.clone());
-        event.tier = Some(tier::NAMES[usize::from(tier::USERSPACE)].into());
+        self.note_judged(&mut event, &judged, judged.verdict, labels);
         event.latency_ns = Some(clock::monotonic_ns().saturating_sub(fields.time_ns));
-        match (judged.verdict, rule) {
-            (Verdict::Kill, _) => {
-                let _ = process::signal(id, Signal::KILL);
-                self.kernel.tables.drop_waiting(id.pid);
-                let event = self.tell(event);
-                self.touch(fields, &event);
-            }
-            (Verdict::Hold, Some(rule)) => {
-                if fields.flags & FLAG_STOPPED == 0 {
-                    let _ = process::signal(id, Signal::STOP);
-                }
-                let index = judged.rule.unwrap_or(record::NO_RULE);
-                let call = Call {
-                    labels,
-                    object: 0,
-                    kind: kind::EXEC,
-                    fate: fate::HAPPENED,
-                };
-                let held = self.enter_hold(fields, index, &rule, &call);
-                self.kernel.tables.drop_waiting(id.pid);
-                let event = self.tell(event);
-                self.touch(fields, &event);
-                self.take_up_hold(id.pid, &held, 0, judged.judged_in, event, None);
-            }
-            _ => {
-                let event = self.tell(event);
-                self.touch(fields, &event);
-                self.let_go_on(id);
-            }
+        if self.carry_out_on(fields, &judged, judged.verdict, event) {
+            self.let_go_on(id);
+        } else {
+            // It waits for a person now, or for nobody.
+            self.kernel.tables.drop_waiting(id.pid);
         }
     }
 

@@ -4,16 +4,14 @@ use std::path::Path;
 
 use guard_common::{
     Verdict,
-    event::{Header, NO_RULE, kind, tier},
-    state::fate,
+    event::{Header, kind},
 };
-use rustix::process::Signal;
 use serde_json::json;
 
 use super::{FileId, Work, told};
 use crate::{
     clock,
-    engine::{Engine, holds::Call, records::open_flags},
+    engine::{Engine, records::open_flags},
     event::Kind,
     process::{self, Id},
     secrets::Opened,
@@ -75,13 +73,7 @@ impl Engine {
         }
         let lives = process::same(fields.tgid, fields.start_ns).is_some();
         let judged = self.feed(fields.session, labels, fields.tgid, false, kind::OPEN);
-        let generation = self.kernel.tables.generation() as u16;
-        let rule = judged
-            .rule
-            .and_then(|index| self.rule_of(index, generation))
-            .cloned();
         let mut event = self.event_of(Kind::Open, fields);
-        event.labels = self.bits.names(labels);
         // Of a process that has ended nothing can be stopped any more, and one that is held is asked about already.
         let process = Id::new(fields.tgid, fields.start_ns);
         let is_held = judged.verdict == Verdict::Hold && self.is_held(process);
@@ -90,11 +82,7 @@ impl Engine {
         } else {
             judged.verdict.min(Verdict::Flag)
         };
-        let would = judged.would.max(judged.verdict);
-        event.verdict = Some(verdict.name().into());
-        event.would = (would > verdict).then(|| would.name().into());
-        event.rule = rule.as_ref().map(|rule| rule.name.clone());
-        event.tier = Some(tier::NAMES[usize::from(tier::USERSPACE)].into());
+        self.note_judged(&mut event, &judged, verdict, labels);
         event.latency_ns = Some(clock::monotonic_ns().saturating_sub(fields.time_ns));
         event.object = Some(json!({
             "path": opened.path.to_string_lossy(),
@@ -104,30 +92,6 @@ impl Engine {
             "late": true,
             "secrets": told(&secrets),
         }));
-        match (verdict, rule) {
-            (Verdict::Kill, _) => {
-                let _ = process::signal(process, Signal::KILL);
-                let event = self.tell(event);
-                self.touch(fields, &event);
-            }
-            (Verdict::Hold, Some(rule)) => {
-                let _ = process::signal(process, Signal::STOP);
-                let index = judged.rule.unwrap_or(NO_RULE);
-                let call = Call {
-                    labels,
-                    object: 0,
-                    kind: kind::OPEN,
-                    fate: fate::HAPPENED,
-                };
-                let held = self.enter_hold(fields, index, &rule, &call);
-                let event = self.tell(event);
-                self.touch(fields, &event);
-                self.take_up_hold(fields.tgid, &held, 0, judged.judged_in, event, None);
-            }
-            _ => {
-                let event = self.tell(event);
-                self.touch(fields, &event);
-            }
-        }
+        self.carry_out_on(fields, &judged, verdict, event);
     }
 }
