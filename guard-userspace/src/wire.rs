@@ -536,6 +536,9 @@ pub struct SessionDetail {
     /// What was made of its intent, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub understood: Option<String>,
+    /// Why it has none, though its directory says something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent_problem: Option<String>,
     /// Its kind of work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persona: Option<String>,

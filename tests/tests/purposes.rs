@@ -120,7 +120,15 @@ fn an_intent_comes_from_the_tree_or_the_environment_as_well() {
     );
     // A mistake, or somebody else's file, is told, and the session is there all the same.
     fs::write(&file, "text = 3\n").unwrap();
-    assert_eq!(begin(None)["understood"], Value::Null);
+    let detail = begin(None);
+    assert_eq!(detail["understood"], Value::Null);
+    assert!(
+        detail["intent_problem"]
+            .as_str()
+            .unwrap()
+            .contains("intent.toml:1"),
+        "{detail}"
+    );
     let all = guard.events_now();
     let began = all
         .iter()

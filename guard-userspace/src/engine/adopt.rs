@@ -219,7 +219,7 @@ impl Engine {
         let uid = process::uid(root.pid).unwrap_or(u32::MAX);
         self.look_at_users_file(uid);
         self.attach();
-        let (purpose, wrong) = self.purpose_of(root, &agent, intent, persona);
+        let purpose = self.purpose_of(root, &agent, intent, persona);
         self.next_session += 1;
         let id = self.next_session;
         let session = Session {
@@ -272,8 +272,8 @@ impl Engine {
             if let Some(persona) = &purpose.persona {
                 object.insert("persona".into(), persona.clone().into());
             }
-            if let Some(wrong) = wrong {
-                object.insert("intent_problem".into(), wrong.into());
+            if let Some(problem) = &purpose.problem {
+                object.insert("intent_problem".into(), problem.clone().into());
             }
         }
         event.object = Some(object);

@@ -37,6 +37,9 @@ const MAX_HUNTED: usize = 64;
 pub struct Purpose {
     /// What was made of its intent.
     pub intent: Option<Intent>,
+    /// Why it has none though its directory says something.
+    #[serde(default)]
+    pub problem: Option<String>,
     /// Its kind of work.
     pub persona: Option<String>,
     /// What was told to be outside: what, and when.
@@ -55,15 +58,14 @@ pub(super) struct Found {
 }
 
 impl Engine {
-    /// What a session that begins is for: as it was said, else as its environment says, else as its directory does. With what is
-    /// wrong about that.
+    /// What a session that begins is for: as it was said, else as its environment says, else as its directory does.
     pub(super) fn purpose_of(
         &self,
         root: Id,
         agent: &str,
         said: Option<String>,
         persona: Option<String>,
-    ) -> (Purpose, Option<String>) {
+    ) -> Purpose {
         let directory = process::cwd(root.pid);
         let mut problem = None;
         let intent = match said.or_else(|| variable_of(root.pid)) {
@@ -83,12 +85,12 @@ impl Engine {
             all.find(|persona| persona.is_for(agent, directory.as_deref(), &homes))
                 .map(|persona| persona.name.clone())
         });
-        let purpose = Purpose {
+        Purpose {
             intent,
+            problem,
             persona,
             ..Purpose::default()
-        };
-        (purpose, problem)
+        }
     }
 
     /// Takes an event into what is known of its session's purpose, and of those around it.

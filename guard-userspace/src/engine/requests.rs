@@ -327,6 +327,7 @@ impl Engine {
                 if let Some(session) = self.sessions.get_mut(&id) {
                     session.intent.clone_from(&text);
                     session.purpose.intent = intent;
+                    session.purpose.problem = None;
                 }
                 let mut event = self.event_for(Kind::Intent, Some(id));
                 event.object =

@@ -189,6 +189,7 @@ impl Engine {
                 .intent
                 .as_ref()
                 .map(crate::intent::Intent::says),
+            intent_problem: session.purpose.problem.clone(),
             persona: session.purpose.persona.clone(),
             conduct: Some(self.conduct_info(session)),
         }

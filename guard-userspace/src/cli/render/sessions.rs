@@ -93,6 +93,9 @@ pub fn show(screen: &Screen, detail: &SessionDetail) -> String {
     if let Some(understood) = &detail.understood {
         row("taken as", escape::text(understood));
     }
+    if let Some(problem) = &detail.intent_problem {
+        row("intent", escape::text(problem));
+    }
     if let Some(persona) = &detail.persona {
         row("persona", escape::text(persona));
     }
@@ -349,6 +352,7 @@ mod tests {
                 kind: "access-token".into(),
             }],
             understood: None,
+            intent_problem: None,
             persona: None,
             conduct: None,
         };

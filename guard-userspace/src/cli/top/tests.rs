@@ -523,6 +523,7 @@ fn tab_and_arrows_choose_and_the_choice_stays_by_name() {
         untapped: vec!["pid 3: no library".into()],
         environment: vec![],
         understood: None,
+        intent_problem: None,
         persona: None,
         conduct: None,
     });
