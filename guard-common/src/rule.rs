@@ -66,6 +66,15 @@ pub struct Progress {
     pub start: [u64; MAX_STEPS],
 }
 
+impl Progress {
+    /// Adds what another account of the same touches knows: a later start is as true as an earlier one.
+    pub fn merge(&mut self, other: &Self) {
+        for (start, other) in self.start.iter_mut().zip(other.start) {
+            *start = other.max(*start);
+        }
+    }
+}
+
 /// Which session and which rule a [`Progress`] belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]

@@ -10,7 +10,7 @@ use crate::{
 
 /// Version of the tables' layout and meaning. A guardd takes the tables of an earlier one over only where it is
 /// the same: change it with any of the structures below.
-pub const LAYOUT: u32 = 6;
+pub const LAYOUT: u32 = 7;
 
 /// A process (thread group) that belongs to a session. Key: its tgid in the initial pid namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -275,13 +275,8 @@ pub struct Names {
 pub struct Config {
     /// 0 or 1: the half of every policy table that is in force.
     pub generation: u32,
-    /// 0: verdicts are carried out. 1: they are only recorded.
-    pub observe: u32,
     /// Report every fork on the machine, while guardd reads /proc.
     pub trace_forks: u32,
-    /// Set of [`crate::names::asked`]. Not 0: some label has names of hosts, so connections are looked at until they have
-    /// said whom they are for.
-    pub names: u32,
     /// Until then guardd looks at the activity ring by itself, ns of `CLOCK_MONOTONIC`: records need
     /// not wake it.
     pub attentive_until_ns: u64,
@@ -291,17 +286,52 @@ pub struct Config {
     /// Always 0, which the verifier cannot know: what is XORed with it, it no longer follows value by
     /// value.
     pub zero: u64,
-    /// Per generation: one bit per known environment marker (see [`crate::matching::env_bit`]).
-    pub env_bloom: [u64; 2],
-    /// Labels that a file has only for opens that write.
-    pub written: u64,
-    /// Labels of servers whose children are followed.
-    pub followed: u64,
+    /// Per generation: what belongs to the policy.
+    pub halves: [Half; 2],
     /// Not 0: some session is in the table of those whose opens of files without a label are told for a while, because
     /// what is in their files is being looked at for secrets.
     pub unscanned: u64,
     /// Which of [`crate::event::tier`] serves each of [`watched`].
     pub tiers: [u8; watched::COUNT],
+}
+
+/// What the switchboard holds of one half of the policy. Whoever judges reads [`Config::generation`] once and takes everything
+/// from that half: another may be put in force at any moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Half {
+    /// One bit per known environment marker (see [`crate::matching::env_bit`]).
+    pub env_bloom: u64,
+    /// Labels that a file has only for opens that write.
+    pub written: u64,
+    /// Labels of servers whose children are followed.
+    pub followed: u64,
+    /// Set of [`crate::names::asked`]. Not 0: some label has names of hosts, so connections are looked at until they have
+    /// said whom they are for.
+    pub names: u32,
+    /// 0: verdicts are carried out. 1: they are only recorded.
+    pub observe: u32,
+}
+
+impl Config {
+    /// The half that is in force, 0 or 1. Read anew at each call, and not by the compiler once more later.
+    #[inline(always)]
+    pub fn generation(&self) -> u32 {
+        // SAFETY: a reference is valid for reads.
+        unsafe { core::ptr::read_volatile(&raw const self.generation) & 1 }
+    }
+
+    /// The given half.
+    #[inline(always)]
+    pub const fn half(&self, generation: u32) -> &Half {
+        &self.halves[generation as usize & 1]
+    }
+
+    /// The half in force at this moment, for whoever looks at nothing else of the policy.
+    #[inline(always)]
+    pub fn in_force(&self) -> &Half {
+        self.half(self.generation())
+    }
 }
 
 /// How long after an open that may write, opens of the session's processes are told: what was written is scanned by then.

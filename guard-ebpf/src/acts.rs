@@ -344,7 +344,8 @@ fn judge_with(
     can_deny: bool,
 ) -> Option<Done> {
     let config = judge::config()?;
-    let acts = ACTS.get(config.generation & 1)?;
+    let generation = config.generation();
+    let acts = ACTS.get(generation)?;
     let at = call.act as usize & (act::COUNT - 1);
     if acts.groups[at] & task.excepted != 0 {
         return None;
@@ -363,7 +364,7 @@ fn judge_with(
     } else {
         0
     };
-    scratch.judgement = Judgement::new(can_deny, object, kind_of(call.act));
+    scratch.judgement = Judgement::new(can_deny, object, kind_of(call.act), generation);
     scratch.place = 0;
     judge::guard_judge(scratch.slot, task.session, labels, now_ns, tgid);
     let judgement = &mut scratch.judgement;

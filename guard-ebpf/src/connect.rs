@@ -157,14 +157,15 @@ fn judge_tagged(
     pid: u32,
     task: &mut Task,
 ) -> Option<i32> {
-    let generation = judge::config()?.generation & 1;
+    let generation = judge::config()?.generation();
     let words = destination(ctx, family);
     // SAFETY: four words are sixteen bytes; both in network order.
     let addr: [u8; 16] = unsafe { core::mem::transmute(words) };
     // SAFETY: the field is readable by these program types. Network order in the low half.
     let port_be = unsafe { (*ctx).user_port } as u16;
     // What a name server has just said may spare this address: whoever asked is as quick as guardd.
-    let unread = judge::config()?.names & asked::SPARES != 0 && names::await_answers();
+    let unread =
+        judge::config()?.half(generation).names & asked::SPARES != 0 && names::await_answers();
     let known = known(&addr, port_be, generation as u16);
     let mut labels = if known.groups & task.excepted != 0 {
         0
@@ -173,7 +174,7 @@ fn judge_tagged(
     };
     let stream = !datagram && is_tcp(ctx);
     // Of TCP the first bytes will say which of the address's names it is for; of anything else nothing will.
-    if judge::config()?.names != 0
+    if judge::config()?.half(generation).names != 0
         && let Some(names) = names::resolved(&addr, generation)
         && names.groups & task.excepted == 0
     {
@@ -185,7 +186,7 @@ fn judge_tagged(
     }
     let config = judge::config()?;
     // QUIC says its name in its first datagrams.
-    if !stream && config.names != 0 && is_udp(ctx) {
+    if !stream && config.half(generation).names != 0 && is_udp(ctx) {
         watch(
             ctx,
             &addr,
@@ -205,7 +206,12 @@ fn judge_tagged(
     }
     // SAFETY: the helper has no precondition.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    let mut judgement = Judgement::new(true, address_object(&words, port_be), kind::CONNECT);
+    let mut judgement = Judgement::new(
+        true,
+        address_object(&words, port_be),
+        kind::CONNECT,
+        generation,
+    );
     if labels != 0 {
         judge::judge(task.session, labels, now_ns, tgid, &mut judgement);
     }
@@ -369,7 +375,7 @@ fn watch(
     judged: u64,
     asked: u32,
 ) {
-    if judge::config().is_none_or(|config| config.names == 0) {
+    if judge::config().is_none_or(|config| config.in_force().names == 0) {
         return;
     }
     // SAFETY: the field is readable by these program types.

@@ -26,7 +26,7 @@ const BLOCK: usize = 64;
 /// rest).
 #[inline(always)]
 pub fn marked(scratch: &Scratch, mm: Address, config: &Config, generation: u8) -> bool {
-    if config.env_bloom[generation as usize & 1] == 0 {
+    if config.half(generation as u32).env_bloom == 0 {
         return false;
     }
     let (Some(start), Some(end)) = (
@@ -165,7 +165,7 @@ fn is_marker(entry: u64, generation: u32) -> bool {
         return false;
     };
     let word = marker_word(entry);
-    if config.env_bloom[generation as usize & 1] >> env_bit(word) & 1 == 0 {
+    if config.half(generation as u32).env_bloom >> env_bit(word) & 1 == 0 {
         return false;
     }
     let key = EnvKey {

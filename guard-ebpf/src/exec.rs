@@ -64,7 +64,7 @@ fn exec(task: Address, bprm: Address) -> Option<()> {
     // SAFETY: the helper has no precondition.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    let generation = (config.generation & 1) as u8;
+    let generation = config.generation() as u8;
     let mm = kernel::pointer(task, &TASK_MM)?;
     let exe = kernel::pointer(mm, &MM_EXE_FILE)?;
     let place = Place {

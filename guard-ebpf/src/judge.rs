@@ -96,7 +96,7 @@ pub struct Judgement {
     pub flags: u32,
     /// Rule index.
     pub rule: u16,
-    /// Half of the policy.
+    /// Half of the policy: that in which the labels were found, so that no rule is asked about those of another one.
     pub generation: u16,
     /// What to do, a [`Verdict`].
     pub verdict: u8,
@@ -113,9 +113,9 @@ pub struct Judgement {
 pub const CAN_DENY: u8 = 0x80;
 
 impl Judgement {
-    /// Nothing yet.
+    /// Nothing yet, of a call whose labels were found in the half `generation` of the policy.
     #[inline(always)]
-    pub const fn new(can_deny: bool, object: u64, kind: u8) -> Self {
+    pub const fn new(can_deny: bool, object: u64, kind: u8, generation: u32) -> Self {
         Self {
             deadline_ns: 0,
             object,
@@ -123,7 +123,7 @@ impl Judgement {
             judged_in: 0,
             flags: 0,
             rule: NO_RULE,
-            generation: 0,
+            generation: generation as u16,
             verdict: 0,
             would: 0,
             on_timeout: 0,
@@ -144,11 +144,10 @@ pub fn config() -> Option<&'static Config> {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn guard_judge(slot: u32, session: u32, labels: u64, now_ns: u64, tgid: u32) -> u32 {
-    let (Some(config), Some(scratch)) = (config(), maps::memory(slot)) else {
+    let Some(scratch) = maps::memory(slot) else {
         return 0;
     };
-    let generation = config.generation & 1;
-    scratch.judgement.generation = generation as u16;
+    let generation = scratch.judgement.generation as u32 & 1;
     scratch.judgement.time_ns = now_ns;
     scratch.leased = 0;
     let mut id = session;
@@ -373,7 +372,9 @@ pub extern "C" fn guard_fired(
     }
     let mut done = action;
     // A flag touches nothing, so it is given in observe mode too.
-    if (config.observe != 0 || rule.flags & RULE_OBSERVE != 0) && action > Verdict::Flag as u8 {
+    if (config.half(key >> 16).observe != 0 || rule.flags & RULE_OBSERVE != 0)
+        && action > Verdict::Flag as u8
+    {
         done = Verdict::Allow as u8;
     }
     // The rule that is named is that of the strictest verdict; at the same verdict, of the strictest
@@ -581,7 +582,10 @@ pub fn guard_inject(ctx: *mut c_void) -> i32 {
     let kind: u64 = ctx.arg(4);
     // SAFETY: the helper has no precondition.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    let mut judgement = Judgement::new(can_deny != 0, 0, kind as u8);
+    let Some(config) = config() else {
+        return 0;
+    };
+    let mut judgement = Judgement::new(can_deny != 0, 0, kind as u8, config.generation());
     judge(session as u32, labels, now_ns, tgid as u32, &mut judgement);
     if let Some(judged_in) = JUDGED_IN.get_ptr_mut(0) {
         // SAFETY: the pointer was checked; guardd runs this from one thread.

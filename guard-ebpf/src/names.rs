@@ -663,7 +663,8 @@ pub extern "C" fn guard_host(slot: u32, generation: u32) -> u32 {
         guard_host_byte(slot, len.wrapping_sub(behind + 1), behind, generation);
     }
     add_labels(scratch, scratch.hash, len, kind::EXACT, generation);
-    let open = judge::config().is_some_and(|config| config.names & asked::MIDDLE != 0);
+    let open =
+        judge::config().is_some_and(|config| config.half(generation).names & asked::MIDDLE != 0);
     if open {
         guard_host_around(slot, len, generation);
     }
@@ -803,8 +804,8 @@ pub extern "C" fn guard_look(slot: u32, len: u32) -> u32 {
                 scratch.socket.plain = 1;
                 // The first byte of a method, or a line's end that servers skip before one.
                 let first = byte(scratch, 0) as u8;
-                let asks =
-                    judge::config().is_some_and(|config| config.names & asked::REQUESTS != 0);
+                let asks = judge::config()
+                    .is_some_and(|config| config.in_force().names & asked::REQUESTS != 0);
                 if asks && (first.is_ascii_alphabetic() || first == b'\r' || first == b'\n') {
                     scratch.socket.state = connection::READ;
                     return STAYS;
@@ -846,7 +847,7 @@ pub extern "C" fn guard_refuse(slot: u32) -> u32 {
     };
     // SAFETY: the helper has no precondition.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    scratch.judgement = Judgement::new(true, scratch.socket.held, record::CONNECT);
+    scratch.judgement = Judgement::new(true, scratch.socket.held, record::CONNECT, 0);
     judge::refused(scratch.socket.tgid, now_ns, &mut scratch.judgement);
     if scratch.judgement.verdict != Verdict::Deny as u8 {
         return DECIDED;
@@ -1007,10 +1008,11 @@ pub extern "C" fn guard_named(slot: u32) -> u32 {
         scratch.socket.waits += 1;
         return STAYS;
     }
-    let generation = config.generation & 1;
+    let generation = config.generation();
     let names = resolved(&scratch.socket.addr, generation);
     scratch.labels = 0;
-    scratch.asked = (config.names & asked::ANY_HOST) as u64 | scratch.socket.asked as u64;
+    scratch.asked =
+        (config.half(generation).names & asked::ANY_HOST) as u64 | scratch.socket.asked as u64;
     scratch.hash = 0;
     let mut found = scratch.seen;
     if found & seen::SNI != 0 {
@@ -1067,7 +1069,7 @@ pub extern "C" fn guard_named(slot: u32) -> u32 {
     }
     let labels = labels & !scratch.socket.judged;
     let object = fold(scratch.socket.object, scratch.hash) | 1;
-    scratch.judgement = Judgement::new(true, object, record::CONNECT);
+    scratch.judgement = Judgement::new(true, object, record::CONNECT, generation);
     // A lease is for the address, whatever name is said there.
     scratch.place = scratch.socket.object;
     let tgid = scratch.socket.tgid;
@@ -1130,7 +1132,7 @@ pub extern "C" fn guard_wait_for_tap(slot: u32, now_ns: u64) -> u32 {
     };
     // SAFETY: every field is written before the record is submitted.
     let record = unsafe { &mut *entry.as_mut_ptr() };
-    scratch.judgement = Judgement::new(true, 0, record::CONNECT);
+    scratch.judgement = Judgement::new(true, 0, record::CONNECT, 0);
     fill_name(record, scratch, record::TAP, 0, now_ns);
     entry.submit(0);
     emit::count(class::REQUEST, true);

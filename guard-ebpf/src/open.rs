@@ -235,7 +235,7 @@ fn judge_with(
     can_deny: bool,
 ) -> Option<Done> {
     let config = judge::config()?;
-    let generation = config.generation & 1;
+    let generation = config.generation();
     let ino: u64 = kernel::read(inode, &INODE_INO)?;
     scratch.excepted = task.excepted;
     let by_name =
@@ -302,7 +302,7 @@ fn judge_with(
     }
     // A socket is not opened for anything.
     if file.is_some() && flags & WRITES == 0 {
-        labels &= !config.written;
+        labels &= !config.half(generation).written;
         if labels == 0 {
             unlabelled(scratch, file, record_kind, task, tier, config.unscanned);
             return None;
@@ -315,7 +315,7 @@ fn judge_with(
     // SAFETY: the helper has no precondition.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let object = if can_deny { file_object(ino, dev) } else { 0 };
-    scratch.judgement = Judgement::new(can_deny, object, record_kind);
+    scratch.judgement = Judgement::new(can_deny, object, record_kind, generation);
     scratch.place = object;
     judge::guard_judge(scratch.slot, task.session, labels, now_ns, tgid);
     let mut done = Done::Goes;
@@ -331,7 +331,7 @@ fn judge_with(
         }
     }
     // Before whatever is reached can start anything.
-    if server != 0 && done == Done::Goes && labels & config.followed != 0 {
+    if server != 0 && done == Done::Goes && labels & config.half(generation).followed != 0 {
         lineage::follow(server, task.session, tgid, now_ns);
     }
     if scratch.judgement.verdict == Verdict::Hold as u8 {

@@ -6,7 +6,7 @@ use std::{
     io::{BufRead as _, BufReader},
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use guard_tests::{Guard, Place, Policy, Tool, eventually, proc, server::Tcp};
@@ -200,6 +200,54 @@ fn nothing_that_is_denied_succeeds_once_while_the_policy_is_loaded_again_and_aga
         }
     }
     panic!("never judged by {left:?}");
+}
+
+/// A session touches the first of a rule's two labels while the rules are being written anew: the second is refused all the same.
+#[test]
+fn what_is_touched_while_the_policy_is_loaded_counts_for_the_new_one() {
+    const ROUNDS: usize = 8;
+    const AT_ONCE: usize = 16;
+    let (place, server) = (Place::new(), Tcp::v4());
+    let secret = place.file("secret", "hunter2");
+    let policy = |round: usize| {
+        Policy::new()
+            .files("secret", &[secret.display()])
+            .addresses("out", &[server.addr()])
+            .rule(
+                &format!("in-round-{round}"),
+                &["secret", "out"],
+                "deny",
+                "within = \"10m\"",
+            )
+            .to_string()
+    };
+    let guard = Guard::new(&place, &policy(0));
+    let mut during = 0;
+    for round in 1..=ROUNDS {
+        let mut fresh: Vec<Tool> = (0..AT_ONCE).map(|_| guard.tool()).collect();
+        let mut touched = Vec::new();
+        fs::write(guard.policy(), policy(round)).unwrap();
+        let mut reload = guard
+            .guardctl()
+            .args(["policy", "reload"])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        while reload.try_wait().unwrap().is_none() {
+            let Some(mut tool) = fresh.pop() else { break };
+            tool.must(&format!("open openat {}", secret.display()));
+            touched.push(tool);
+        }
+        assert!(reload.wait().unwrap().success());
+        during += touched.len();
+        for mut tool in touched {
+            let said = tool.ask(&format!("tcp {} hello", server.addr()));
+            assert_eq!(said["errno"], libc::EPERM, "round {round}: {said}");
+        }
+    }
+    server.untouched();
+    // Those of the first moments come before, and those of the last after it.
+    assert!(during > 3 * ROUNDS, "only {during} opens met a reload");
 }
 
 /// A main file, and fragments beside it.

@@ -1,5 +1,7 @@
 //! The policy in force: its rules by the kernel's numbers, and how another one takes its place.
 
+use std::collections::HashMap;
+
 use guard_common::rule::{Progress, ProgressKey, Rule, advance};
 use serde_json::json;
 
@@ -100,8 +102,9 @@ impl Engine {
                 "policy reload: {error}: the old policy stays in force"
             ))
         };
-        self.drain_all();
         self.kernel.tables.stage(&tables).map_err(failed)?;
+        self.drain_all();
+        let touched = self.last_touches();
         let observe = self.options.mode.unwrap_or(policy.mode) == Mode::Observe;
         let rules = named_rules(&policy, &tables);
         // Progress first: the moment the new half is in force its rules must know what has been
@@ -131,6 +134,7 @@ impl Engine {
         self.agents = AgentMatcher::new(policy, &homes);
         self.commands = CommandMatcher::new(policy);
         self.users = users;
+        self.catch_up(touched);
         self.mark_own_files();
         self.search_as_the_policy_says();
         self.journal.limit(self.journal_limits());
@@ -163,6 +167,46 @@ impl Engine {
             "policy {}{files} is in force",
             self.policy.source()
         ))
+    }
+}
+
+type Touches = HashMap<u32, Option<u64>>;
+
+impl Engine {
+    /// When each session was last seen to touch something, ns of `CLOCK_MONOTONIC`.
+    fn last_touches(&self) -> Touches {
+        let last = |session: &Session| session.trail.back().map(|(mono_ns, _)| *mono_ns);
+        self.sessions
+            .values()
+            .map(|session| (session.id, last(session)))
+            .collect()
+    }
+
+    /// Moves the rules in force by what sessions have touched since `touched` was read, while these rules were being
+    /// written: the kernel has moved those of the other half by it. At once, and once more when nothing runs that may
+    /// still judge by the other half.
+    fn catch_up(&mut self, mut touched: Touches) {
+        let generation = self.kernel.tables.generation();
+        for is_last in [false, true] {
+            if is_last && let Err(error) = self.kernel.tables.wait_for_programs() {
+                tracing::warn!("policy reload: {error}");
+            }
+            self.drain_all();
+            let now = self.last_touches();
+            for session in self.sessions.values() {
+                if now.get(&session.id) != touched.get(&session.id) {
+                    let rules = &self.rules[generation as usize];
+                    rebuild(
+                        &mut self.kernel,
+                        session,
+                        rules,
+                        &self.bits,
+                        generation as u16,
+                    );
+                }
+            }
+            touched = now;
+        }
     }
 }
 
@@ -203,7 +247,7 @@ pub(super) fn rebuild(
                 rule: index as u16,
                 generation,
             };
-            if let Err(error) = kernel.tables.put_progress(key, progress) {
+            if let Err(error) = kernel.tables.move_progress(key, progress) {
                 tracing::error!("{error}");
             }
         }

@@ -27,8 +27,8 @@ use guard_common::{
     requests::{StreamKey, StreamState, Tapped},
     rule::{Progress, ProgressKey},
     state::{
-        Acts, Answer, AnswerKey, Config, Counter, Following, Held, Lease, LeaseKey, Names, OwnFile,
-        RuleTable, Session, Task, Waiting, class, watched,
+        Acts, Answer, AnswerKey, Config, Counter, Following, Half, Held, Lease, LeaseKey, Names,
+        OwnFile, RuleTable, Session, Task, Waiting, class, watched,
     },
 };
 
@@ -280,16 +280,26 @@ impl Tables {
         ))
     }
 
-    /// Sets it, when it is rebuilt after a restart or a reload.
+    /// Moves it on, when it is rebuilt after a restart or a reload: no step goes back.
     ///
     /// # Errors
     /// When the table is full.
-    pub fn put_progress(
+    pub fn move_progress(
         &mut self,
         key: ProgressKey,
         progress: Progress,
     ) -> Result<(), KernelError> {
-        at("PROGRESS", self.progress.insert(key, progress, 0))
+        let mut moved = found(self.progress.get(&key, 0)).unwrap_or_default();
+        moved.merge(&progress);
+        at("PROGRESS", self.progress.insert(key, moved, 0))
+    }
+
+    /// Waits until every program has ended that may still judge by the half that was in force before.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn wait_for_programs(&self) -> Result<(), KernelError> {
+        sys::wait_for_programs().map_err(KernelError::Wait)
     }
 
     // --- leases, answers, holds ---
@@ -601,7 +611,7 @@ impl Tables {
 
     /// Whether the policy in force has names of hosts.
     pub fn names_in_force(&self) -> bool {
-        self.switches.names != 0
+        self.switches.in_force().names != 0
     }
 
     // --- the switchboard ---
@@ -746,14 +756,17 @@ impl Tables {
             .env
             .iter()
             .fold(0u64, |bits, key| bits | 1 << env_bit(key.word));
+        // Two steps, since a program may see one without the other while they are written.
         self.switch(|config| {
-            config.env_bloom[generation as usize] = bloom;
-            config.written = tables.written;
-            config.followed = tables.followed;
-            config.names = tables.asked;
-            config.observe = observe.into();
-            config.generation = generation;
-        })
+            config.halves[generation as usize] = Half {
+                env_bloom: bloom,
+                written: tables.written,
+                followed: tables.followed,
+                names: tables.asked,
+                observe: observe.into(),
+            };
+        })?;
+        self.switch(|config| config.generation = generation)
     }
 
     /// Removes what a generation that is not in force has left.
