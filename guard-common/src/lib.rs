@@ -78,7 +78,7 @@ pub const MAX_USER_RULES: usize = 8;
 /// Bytes of a program's environment that are searched for agents' markers.
 pub const ENV_SEARCHED: usize = 64 << 10;
 /// Ordered steps in one rule.
-pub const MAX_STEPS: usize = 8;
+pub const MAX_STEPS: usize = 16;
 /// Labels that one rule wants not to have been touched.
 pub const MAX_UNLESS: usize = 4;
 /// Sessions inside sessions that a fact is passed up through, the innermost included.

@@ -117,7 +117,7 @@ pub fn advance(rule: &Rule, progress: &mut Progress, touched: u64, now_ns: u64) 
             $(fires |= advance_step::<$k>(rule, progress, touched, now_ns);)*
         };
     }
-    steps!(7 6 5 4 3 2 1 0);
+    steps!(15 14 13 12 11 10 9 8 7 6 5 4 3 2 1 0);
     fires
 }
 

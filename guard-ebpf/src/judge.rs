@@ -355,7 +355,7 @@ pub extern "C" fn guard_fired(
     // Read back, so that the compiler keeps the mask, which the verifier needs to see.
     let rule = &table.rules[path::forget(&rule) as usize & (MAX_RULES - 1)];
     let mut action = rule.action;
-    let trigger = rule.steps[(rule.len as usize).wrapping_sub(1) & 7] as u32;
+    let trigger = rule.steps[(rule.len as usize).wrapping_sub(1) & (MAX_STEPS - 1)] as u32;
     if action > Verdict::Flag as u8 && guard_leased(slot, judged_in, session, trigger) != 0 {
         out.flags |= FLAG_LEASED;
         action = Verdict::Allow as u8;

@@ -563,16 +563,16 @@ fn is_none_at_all(count: &u64) -> bool {
     *count == 0
 }
 
-/// A hold that waits for a person.
+/// A hold that waits for a person; to the herald also a lease that a session asks for, which is told in the same way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HoldInfo {
-    /// `h-N`.
+    /// `h-N`, or `g-N` of a lease.
     pub id: String,
     /// `s-N`.
     pub session: String,
     /// Agent name.
     pub agent: String,
-    /// The rule.
+    /// The rule; of a lease, why it is asked for.
     pub rule: String,
     /// The rule's steps, in order.
     pub when: Vec<String>,
@@ -606,7 +606,7 @@ pub struct HoldInfo {
     pub age_s: u64,
     /// Seconds until silence decides.
     pub expires_in_s: u64,
-    /// What silence means: deny, kill, resume.
+    /// What silence means: deny, kill, resume; of a lease: refuse.
     pub on_timeout: String,
     /// What the session says it is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -625,6 +625,13 @@ pub struct HoldInfo {
     /// The channels that have told of it, each with where its message is; told to the herald alone.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub told: BTreeMap<String, String>,
+}
+
+impl HoldInfo {
+    /// Whether it is a lease that is asked for.
+    pub fn is_ask(&self) -> bool {
+        self.id.starts_with("g-")
+    }
 }
 
 /// What a lease allows.

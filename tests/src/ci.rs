@@ -272,6 +272,18 @@ impl Machine {
         )
     }
 
+    /// A program on this machine: its names are resolved by the test's server.
+    pub fn command(&self, program: &Path) -> Command {
+        match &self.resolving {
+            Some(script) => {
+                let mut command = self.place.command("unshare");
+                command.arg("-m").arg(script).arg(program);
+                command
+            }
+            None => self.place.command(program),
+        }
+    }
+
     /// Begins a job.
     ///
     /// # Panics
@@ -284,15 +296,8 @@ impl Machine {
         let file = self
             .place
             .file(&format!("{}/job.json", self.name), &job.to_string());
-        let mut command = match &self.resolving {
-            Some(script) => {
-                let mut command = self.place.command("unshare");
-                command.arg("-m").arg(script).arg(&self.runner);
-                command
-            }
-            None => self.place.command(&self.runner),
-        };
-        let child = command
+        let child = self
+            .command(&self.runner)
             .arg(file)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -213,6 +213,85 @@ fn an_answer_in_a_response_lets_the_call_go_on() {
     );
 }
 
+/// Has the session ask for a lease.
+fn ask_for_a_lease(s: &mut Scene, more: &str) {
+    let guardctl = s.guard.guardctl().get_program().to_owned();
+    let guardctl = s.place.program(guardctl.as_ref(), "guardctl");
+    s.tool.tell(&format!(
+        "run {} --socket {} request --label infra --uses 1 --reason fix-staging {more}",
+        guardctl.display(),
+        s.guard.socket().display()
+    ));
+}
+
+#[test]
+fn a_lease_that_is_asked_for_is_told_and_answered_like_a_hold() {
+    let (mut s, hooks) = hooked("answer = true", |request| match kind(request).as_str() {
+        "poll" => signed(KEY, "guard.answer", now(), &yes(request)),
+        _ => Reply::new(200, "{}"),
+    });
+    ask_for_a_lease(&mut s, "--wait");
+    assert_eq!(s.tool.answer()["status"], 0);
+    let body = hooks
+        .wait("the question", |request| kind(request) == "ask")
+        .json();
+    let text = body["text"].as_str().expect("a text");
+    for said in [
+        "have a lease for infra, once, for 10m",
+        "\"fix-staging\"",
+        "Without an answer it is refused in",
+        "approve g-1    to give it",
+    ] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    let grant = &s.guard.json(&["grants"])["grants"][0];
+    assert_eq!(grant["state"], "active", "{grant}");
+    let given = s
+        .guard
+        .events_now()
+        .into_iter()
+        .find(|event| event.is("grant") && event["object"]["what"] == "granted");
+    let given = given.expect("it is told");
+    assert_eq!(
+        given["object"]["via"]["channel"], "webhook ops",
+        "{given:?}"
+    );
+    assert_eq!(given["object"]["via"]["who"], "sam", "{given:?}");
+    let ended = hooks
+        .wait("its end", |request| kind(request) == "ended")
+        .json();
+    assert_eq!(ended["id"], "g-1");
+    assert_eq!(ended["outcome"], "granted by sam (webhook ops)", "{ended}");
+    // It is good for one call.
+    s.be_held_and_answered();
+    s.goes_on();
+}
+
+#[test]
+fn of_a_lease_that_is_asked_for_the_end_is_told_too_and_a_forged_answer_gives_nothing() {
+    let (mut s, hooks) = hooked("answer = true", |request| match kind(request).as_str() {
+        "poll" => {
+            let mut answer = yes(request);
+            answer["token"] = "0123456789abcdef0123456789abcdef".into();
+            signed(KEY, "guard.answer", now(), &answer)
+        }
+        _ => Reply::new(200, "{}"),
+    });
+    ask_for_a_lease(&mut s, "");
+    assert_eq!(s.tool.answer()["status"], 0);
+    wait_refusal(&s.guard, "its token is another one");
+    assert_eq!(s.guard.json(&["grants"])["grants"][0]["state"], "asked");
+    drop(s.tool);
+    let ended = hooks
+        .wait("its end", |request| kind(request) == "ended")
+        .json();
+    assert_eq!(
+        ended["outcome"], "refused: its session has ended",
+        "{ended}"
+    );
+    assert_eq!(s.guard.json(&["grants"])["grants"][0]["state"], "refused");
+}
+
 #[test]
 fn every_forged_answer_is_refused_and_recorded() {
     // What is wrong with each, and what guard says to it.

@@ -689,7 +689,7 @@ fn init_writes_a_policy_that_passes_the_check_and_observes() {
     let directory = place.path("etc");
     let run = |args: &[&str]| {
         let mut command = place.command(&guardctl);
-        command.args(args).stdin(std::process::Stdio::null());
+        command.args(args).stdin(Stdio::null());
         command.output().unwrap()
     };
     let directory_text = directory.to_str().unwrap();
@@ -766,7 +766,7 @@ fn any_policy(chance: &mut Chance, files: &[String]) -> String {
     }
     for rule in 0..=chance.below(6) {
         let mut when = Vec::new();
-        let mut left = 6;
+        let mut left = 15;
         for _ in 0..chance.below(4) {
             let label = chance.one(&LABELS);
             match chance.below(4) {
@@ -775,7 +775,7 @@ fn any_policy(chance: &mut Chance, files: &[String]) -> String {
                     when.push(format!("{{ not = \"{label}\"{within} }}"));
                 }
                 1 => {
-                    let count = 1 + chance.below(3).min(left - 1);
+                    let count = 1 + chance.below(6).min(left - 1);
                     left -= count;
                     when.push(format!("{{ label = \"{label}\", count = {count} }}"));
                 }

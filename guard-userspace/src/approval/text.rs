@@ -85,7 +85,14 @@ pub fn text(hold: &HoldInfo, frame: &Frame<'_>) -> String {
     let (guardctl, id) = (frame.guardctl, escape::text(&hold.id));
     facts(hold, frame)
         + &format!("    {guardctl} deny {id}       to refuse it\n")
-        + &format!("    {guardctl} approve {id}    to let it go on\n")
+        + &format!(
+            "    {guardctl} approve {id}    to {}\n",
+            if hold.is_ask() {
+                "give it"
+            } else {
+                "let it go on"
+            }
+        )
 }
 
 /// The same without the commands that answer.
@@ -93,11 +100,12 @@ pub fn facts(hold: &HoldInfo, frame: &Frame<'_>) -> String {
     let paint = frame.paint;
     let id = escape::text(&hold.id);
     let mut out = format!(
-        "{}  {} ({}, user {}) is held, {}\n",
+        "{}  {} ({}, user {}) {}, {}\n",
         paint.bold(&id),
         paint.bold(&frame.short(&escape::text(&hold.agent))),
         escape::text(&hold.session),
         user(hold),
+        if hold.is_ask() { "asks" } else { "is held" },
         paint.yellow(&render::ago(hold.age_s)),
     );
     let command = match (&hold.argv, &hold.exe) {
@@ -126,10 +134,17 @@ pub fn facts(hold: &HoldInfo, frame: &Frame<'_>) -> String {
         line("it says", wrap(&said, frame.text_width, 12));
     }
     let steps: Vec<String> = hold.when.iter().map(|label| escape::text(label)).collect();
-    line(
-        "because",
-        format!("{}: {}", escape::text(&hold.rule), steps.join(" → ")),
-    );
+    match (hold.is_ask(), hold.rule.as_str()) {
+        (true, "") => line("because", "it gives no reason".into()),
+        (true, reason) => {
+            let said = format!("\"{}\"", frame.short(&escape::text(reason)));
+            line("because", wrap(&said, frame.text_width, 12));
+        }
+        (false, rule) => line(
+            "because",
+            format!("{}: {}", escape::text(rule), steps.join(" → ")),
+        ),
+    }
     for (n, event) in hold.evidence.iter().enumerate() {
         out.push_str(&evidence(frame, hold, event, n));
     }
@@ -161,6 +176,7 @@ fn silence(hold: &HoldInfo) -> String {
     match hold.on_timeout.as_str() {
         "kill" => format!("Without an answer it is killed {left}."),
         "deny" => format!("Without an answer it is denied {left}."),
+        "refuse" => format!("Without an answer it is refused {left}."),
         "resume" => format!("Without an answer it goes on {left}."),
         other => format!("Without an answer: {} {left}.", escape::text(other)),
     }

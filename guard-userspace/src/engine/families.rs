@@ -76,9 +76,7 @@ impl Engine {
         self.tell(event);
         self.kernel.tables.drop_session(id);
         self.search_no_more_for(id);
-        for grant in self.grants.values_mut().filter(|grant| grant.session == id) {
-            grant.end(clock::monotonic_ns());
-        }
+        self.end_grants_of(id);
         if let Some(mut session) = self.sessions.remove(&id) {
             session.ended_ns = Some(clock::monotonic_ns());
             if self.ended.len() == ENDED {

@@ -7,7 +7,7 @@ use guard_common::Verdict;
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
 
-use super::{By, Engine, Outcome, Peer, Refusal, requests::hold_number};
+use super::{By, Engine, Outcome, Peer, Refusal, requests::hold_number, session::number};
 use crate::{
     clock,
     event::{Event, Kind},
@@ -76,6 +76,13 @@ impl Engine {
                 return Ok(Reply::Herald(HeraldReply::Settings { settings, heard }));
             }
             HeraldRequest::Holds { id } => {
+                if let Some(ask) = id.as_deref().and_then(|id| number("g", id)) {
+                    return Ok(Reply::Pending {
+                        holds: self.asks(Some(ask)),
+                        left_out: 0,
+                        asked: Vec::new(),
+                    });
+                }
                 let wanted = id.as_deref().map(hold_number).transpose()?;
                 let holds = self.holds.values();
                 let holds = holds.filter(|hold| wanted.is_none_or(|id| hold.id == id));
@@ -92,8 +99,12 @@ impl Engine {
                         ..self.hold_info(hold)
                     },
                 };
+                let mut holds: Vec<HoldInfo> = holds.map(info).collect();
+                if wanted.is_none() {
+                    holds.extend(self.asks(None));
+                }
                 return Ok(Reply::Pending {
-                    holds: holds.map(info).collect(),
+                    holds,
                     left_out: 0,
                     asked: Vec::new(),
                 });
@@ -154,8 +165,10 @@ impl Engine {
                 };
             }
             HeraldRequest::Told { id, channel, place } => {
+                if let Some(ask) = number("g", &id) {
+                    self.told_of_ask(ask, channel, place);
                 // It may have ended meanwhile.
-                if let Some(hold) = self.holds.get_mut(&hold_number(&id)?) {
+                } else if let Some(hold) = self.holds.get_mut(&hold_number(&id)?) {
                     hold.told.insert(channel, place);
                     self.dirty = true;
                 }
@@ -209,15 +222,25 @@ impl Engine {
         reason: Option<String>,
         via: &Via,
     ) -> Result<String, Refusal> {
-        let number = hold_number(id)?;
-        let Some(hold) = self.holds.get(&number) else {
-            return Err(Refusal::not_found(format!(
-                "{id}: no such hold waits: it was answered, timed out or its process has exited"
-            )));
+        let ask = number("g", id);
+        let own = match ask {
+            Some(ask) => self.token_of_ask(ask).ok_or_else(|| {
+                Refusal::not_found(format!(
+                    "{id}: nobody asks for it any more: it was answered or its session has ended"
+                ))
+            })?,
+            None => match self.holds.get(&hold_number(id)?) {
+                Some(hold) => &hold.token,
+                None => {
+                    return Err(Refusal::not_found(format!(
+                        "{id}: no such hold waits: it was answered, timed out or its process has exited"
+                    )));
+                }
+            },
         };
         // One that has no token, from before an update, is answered by nobody but guardctl.
-        let same: bool = hold.token.as_bytes().ct_eq(token.as_bytes()).into();
-        if hold.token.is_empty() || !same {
+        let same: bool = own.as_bytes().ct_eq(token.as_bytes()).into();
+        if own.is_empty() || !same {
             return Err(Refusal::forbidden(format!(
                 "{id}: the answer is not to this hold: its token is another one"
             )));
@@ -231,12 +254,15 @@ impl Engine {
             )));
         }
         let by = self.came_through(via)?;
+        if ask.is_some() {
+            return self.answer_ask_via(id, approve, reason, by, via);
+        }
         let outcome = if approve {
             Outcome::Approve(None)
         } else {
             Outcome::Deny(reason)
         };
-        self.settle_via(number, &outcome, by, Some(via))
+        self.settle_via(hold_number(id)?, &outcome, by, Some(via))
     }
 
     /// None of the processes that an answer came through may be an agent's, and who answered must be somebody who

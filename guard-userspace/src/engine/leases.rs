@@ -10,12 +10,12 @@ use guard_common::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{By, Engine, Refusal, session::number};
+use super::{By, Engine, Refusal, asks::Ask, requests::Peer, session::number};
 use crate::{
     clock,
     event::Kind,
     kernel::kernel_dev,
-    wire::{GrantInfo, Operation, Reply, Terms},
+    wire::{GrantInfo, Operation, Reply, Terms, Via},
 };
 
 /// A lease without a duration.
@@ -65,6 +65,9 @@ pub(super) struct Grant {
     pub(super) reason: Option<String>,
     /// uid of who gave, refused or asked for it.
     pub(super) by_uid: u32,
+    /// While it is asked for.
+    #[serde(default)]
+    pub(super) ask: Option<Ask>,
 }
 
 impl Grant {
@@ -73,12 +76,8 @@ impl Grant {
     }
 
     /// Its session has ended.
-    pub(super) fn end(&mut self, now_ns: u64) {
-        if self.stage == Stage::Asked {
-            self.stage = Stage::Refused;
-        } else {
-            self.until_ns = self.until_ns.min(now_ns);
-        }
+    fn end(&mut self, now_ns: u64) {
+        self.until_ns = self.until_ns.min(now_ns);
     }
 
     fn kinds(&self) -> u32 {
@@ -122,7 +121,7 @@ impl Engine {
     ) -> Result<GrantInfo, Refusal> {
         let grant = self.grant_of("grant", session, terms, by.uid.unwrap_or_default())?;
         self.next_grant += 1;
-        self.give(self.next_grant, grant, by)
+        self.give(self.next_grant, grant, by, None)
     }
 
     /// Notes that a session asks for a lease: a person answers.
@@ -133,9 +132,9 @@ impl Engine {
         &mut self,
         session: u32,
         terms: &Terms,
-        uid: u32,
+        peer: &Peer,
     ) -> Result<GrantInfo, Refusal> {
-        let mut grant = self.grant_of("request", session, terms, uid)?;
+        let mut grant = self.grant_of("request", session, terms, peer.uid)?;
         let asked = |grant: &&Grant| grant.session == session && grant.stage == Stage::Asked;
         if self.grants.values().filter(asked).count() >= MAX_ASKED {
             return Err(Refusal::failed(format!(
@@ -143,11 +142,14 @@ impl Engine {
             )));
         }
         grant.stage = Stage::Asked;
+        grant.ask = Some(Ask::by(peer.pid, peer.start));
         grant.until_ns -= grant.since_ns;
         self.next_grant += 1;
         let id = self.next_grant;
-        self.tell_grant(id, &grant, "asked", By::default());
-        Ok(self.keep_grant(id, grant))
+        // Kept before it is told: whoever hears of it asks what it is.
+        let info = self.keep_grant(id, grant.clone());
+        self.tell_grant(id, &grant, "asked", By::default(), None);
+        Ok(info)
     }
 
     fn grant_of(
@@ -199,6 +201,7 @@ impl Engine {
             stage: Stage::Given,
             reason: terms.reason.clone(),
             by_uid: uid,
+            ask: None,
         })
     }
 
@@ -221,7 +224,13 @@ impl Engine {
     }
 
     /// Puts a lease in force.
-    fn give(&mut self, id: u32, mut grant: Grant, by: By) -> Result<GrantInfo, Refusal> {
+    fn give(
+        &mut self,
+        id: u32,
+        mut grant: Grant,
+        by: By,
+        via: Option<&Via>,
+    ) -> Result<GrantInfo, Refusal> {
         let Some(bit) = self.bits.bit(&grant.label) else {
             return Err(Refusal::failed(format!(
                 "g-{id}: the policy has no label {:?} any more",
@@ -250,8 +259,9 @@ impl Engine {
             .put_lease(&key, lease)
             .map_err(|error| Refusal::failed(format!("grant: {error}")))?;
         grant.stage = Stage::Given;
+        grant.ask = None;
         grant.by_uid = by.uid.unwrap_or_default();
-        self.tell_grant(id, &grant, "granted", by);
+        self.tell_grant(id, &grant, "granted", by, via);
         Ok(self.keep_grant(id, grant))
     }
 
@@ -274,7 +284,7 @@ impl Engine {
         info
     }
 
-    fn tell_grant(&mut self, id: u32, grant: &Grant, what: &str, by: By) {
+    fn tell_grant(&mut self, id: u32, grant: &Grant, what: &str, by: By, via: Option<&Via>) {
         let mut event = self.event_for(Kind::Grant, Some(grant.session));
         event.labels = vec![grant.label.clone()];
         let length = match grant.stage {
@@ -285,6 +295,12 @@ impl Engine {
         if matches!(what, "asked" | "granted") {
             object["for_s"] = length.div_ceil(1_000_000_000).into();
             object["reason"] = json!(grant.reason);
+        }
+        if what == "refused" {
+            object["why"] = json!(grant.reason);
+        }
+        if let Some(via) = via {
+            object["via"] = json!(via);
         }
         if let Some((text, _)) = &grant.object {
             object["for"] = text.clone().into();
@@ -310,6 +326,7 @@ impl Engine {
         for_ms: Option<u64>,
         reason: Option<String>,
         by: By,
+        via: Option<&Via>,
     ) -> Result<Reply, Refusal> {
         let unknown = || {
             Refusal::not_found(format!(
@@ -327,17 +344,56 @@ impl Engine {
             let length = for_ms.map_or(grant.until_ns, |ms| ms.saturating_mul(1_000_000));
             (grant.since_ns, grant.until_ns) = (now, now.saturating_add(length));
             return self
-                .give(id, grant, by)
+                .give(id, grant, by, via)
                 .map(|grant| Reply::Granted { grant });
         }
-        grant.stage = Stage::Refused;
-        grant.by_uid = by.uid.unwrap_or_default();
-        grant.reason = reason.or(grant.reason);
-        self.tell_grant(id, &grant, "refused", by);
-        self.keep_grant(id, grant);
+        self.refuse_ask(id, reason, by, via);
         Ok(Reply::Done {
             message: format!("{name} is refused"),
         })
+    }
+
+    /// Ends a lease that is asked for.
+    pub(super) fn refuse_ask(
+        &mut self,
+        id: u32,
+        reason: Option<String>,
+        by: By,
+        via: Option<&Via>,
+    ) {
+        let Some(mut grant) = self.grants.get(&id).cloned() else {
+            return;
+        };
+        grant.stage = Stage::Refused;
+        grant.ask = None;
+        grant.by_uid = by.uid.unwrap_or(grant.by_uid);
+        // Told is why it was refused, and not why it was asked for.
+        let asked_for = std::mem::replace(&mut grant.reason, reason);
+        self.tell_grant(id, &grant, "refused", by, via);
+        grant.reason = grant.reason.or(asked_for);
+        self.keep_grant(id, grant);
+    }
+
+    /// Ends what a session that has ended has, and what it has asked for.
+    pub(super) fn end_grants_of(&mut self, session: u32) {
+        let now = clock::monotonic_ns();
+        let mut asked = Vec::new();
+        for (id, grant) in &mut self.grants {
+            if grant.session == session {
+                match grant.stage {
+                    Stage::Asked => asked.push(*id),
+                    _ => grant.end(now),
+                }
+            }
+        }
+        for id in asked {
+            self.refuse_ask(
+                id,
+                Some("its session has ended".into()),
+                By::default(),
+                None,
+            );
+        }
     }
 
     pub(super) fn revoke(&mut self, name: &str, by: By) -> Result<Reply, Refusal> {
@@ -371,7 +427,7 @@ impl Engine {
                 None => self.kernel.tables.drop_lease(&key),
             }
         }
-        self.tell_grant(id, &grant, "revoked", by);
+        self.tell_grant(id, &grant, "revoked", by, None);
         self.save();
         Ok(Reply::Done {
             message: format!("{name} is revoked"),

@@ -3,6 +3,7 @@
 //! to a process goes through the kernel's tables first and a signal second, in that order.
 
 mod adopt;
+mod asks;
 mod conduct;
 mod containers;
 mod content;
@@ -615,6 +616,7 @@ impl Engine {
             self.problems.insert("heartbeat", error.to_string());
         }
         self.look_after_holds();
+        self.end_old_asks();
         self.find_lost_holds();
         self.let_forgotten_go_on();
         self.look_after_kept();
@@ -805,7 +807,6 @@ impl Engine {
         event
     }
 
-    /// Writes an event to the journal and tells whoever listens.
     /// How bad its rule says that it is.
     fn add_severity(&self, event: &mut Event) {
         let Some(name) = &event.rule else { return };
@@ -815,6 +816,7 @@ impl Engine {
             .map(|severity| severity.name().into());
     }
 
+    /// Writes an event to the journal and tells whoever listens.
     fn tell(&mut self, mut event: Event) -> Event {
         self.add_evidence(&mut event);
         self.add_severity(&mut event);

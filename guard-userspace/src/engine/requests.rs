@@ -215,7 +215,7 @@ impl Engine {
             Request::Approve { id, for_ms } => {
                 let by = self.may_decide(peer, "approve")?;
                 if number("g", &id).is_some() {
-                    return self.answer_ask(&id, true, for_ms, None, by);
+                    return self.answer_ask(&id, true, for_ms, None, by, None);
                 }
                 let number = hold_number(&id)?;
                 self.settle(
@@ -228,7 +228,7 @@ impl Engine {
             Request::Deny { id, reason } => {
                 let by = self.may_decide(peer, "deny")?;
                 if number("g", &id).is_some() {
-                    return self.answer_ask(&id, false, None, reason, by);
+                    return self.answer_ask(&id, false, None, reason, by, None);
                 }
                 let number = hold_number(&id)?;
                 self.settle(number, &Outcome::Deny(reason), by).map(done)
@@ -303,7 +303,7 @@ impl Engine {
                         peer.pid
                     ))
                 })?;
-                let grant = self.ask_for_lease(session, &terms, peer.uid)?;
+                let grant = self.ask_for_lease(session, &terms, peer)?;
                 Ok(Reply::Granted { grant })
             }
             Request::Revoke { grant } => {

@@ -58,7 +58,7 @@ const REPORT_SOON: Duration = Duration::from_millis(50);
 /// What the channels have, once guardd has gone, to say what became of the holds.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// The kinds of event that are followed.
-const KINDS: [Kind; 3] = [Kind::Hold, Kind::Answer, Kind::Policy];
+const KINDS: [Kind; 4] = [Kind::Hold, Kind::Answer, Kind::Grant, Kind::Policy];
 
 /// The herald's whole life: until guardd hangs up.
 ///

@@ -387,7 +387,7 @@ fn moved(ids: &[String], chosen: Option<&String>, by: isize) -> Option<String> {
 pub fn session_text(session: &SessionInfo) -> String {
     let indent = if session.parent.is_some() { "└ " } else { "" };
     format!(
-        "{:<5} {:<7} {indent}{} {}, {}{}",
+        "{:<5} {:<7} {indent}{} {}, {}{}{}",
         session.id,
         session.state,
         session.agent,
@@ -397,6 +397,9 @@ pub fn session_text(session: &SessionInfo) -> String {
             format!("{} processes", session.processes)
         },
         span(session.age_s),
+        session
+            .score
+            .map_or_else(String::new, |score| format!(", score {score}")),
         if session.facts.is_empty() {
             String::new()
         } else {

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{super::link::Told, Context, Held, Part};
 use crate::{
     approval,
-    event::Event,
+    event::{Event, Kind},
     wire::{HeraldRequest, Reply, Via},
 };
 
@@ -105,7 +105,7 @@ impl Answers {
 pub(super) fn how(event: &Event) -> String {
     let member = |name: &str| event.object.as_ref()?.get(name);
     let text = |name: &str| member(name).and_then(|value| value.as_str());
-    let word = text("answer").unwrap_or("answered");
+    let word = text("answer").or(text("what")).unwrap_or("answered");
     let done = event.verdict.as_deref().unwrap_or_default();
     if let Some(via) = member("via") {
         let text = |name: &str| {
@@ -120,6 +120,9 @@ pub(super) fn how(event: &Event) -> String {
         Some(uid) => {
             let name = approval::user_name(uid).unwrap_or_else(|| format!("uid {uid}"));
             format!("{word} by {name} (guardctl)")
+        }
+        None if event.kind == Kind::Grant => {
+            format!("{word}: {}", text("why").unwrap_or("nobody answered"))
         }
         None => format!("{word}: {}", outcome(done)),
     }
@@ -138,7 +141,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::event::Kind;
 
     #[test]
     fn an_answer_is_told_with_who_gave_it() {
@@ -152,5 +154,12 @@ mod tests {
         event.verdict = Some("kill".into());
         event.object = Some(json!({"id": "h-1", "answer": "timed out", "by_uid": null}));
         assert_eq!(how(&event), "timed out: it was killed");
+        let mut event = Event::new(Kind::Grant);
+        event.object = Some(json!({"id": "g-1", "what": "granted", "by_uid": 0}));
+        assert_eq!(how(&event), "granted by root (guardctl)");
+        event.object = Some(
+            json!({"id": "g-1", "what": "refused", "by_uid": null, "why": "its session has ended"}),
+        );
+        assert_eq!(how(&event), "refused: its session has ended");
     }
 }

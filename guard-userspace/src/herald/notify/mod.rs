@@ -1,4 +1,4 @@
-//! Who is told of holds, and how: each channel by itself, with a queue of its own that has an end, so that one that is
+//! Who is told of holds, and of leases that sessions ask for, and how: each channel by itself, with a queue of its own that has an end, so that one that is
 //! slow, stuck or gone keeps nothing from the others.
 
 mod answer;
@@ -39,7 +39,7 @@ enum Notice {
     Ended(Arc<Ended>),
 }
 
-/// A hold that people are told of.
+/// A hold that people are told of, or a lease that is asked for.
 #[derive(Debug)]
 struct Held {
     info: HoldInfo,
@@ -71,6 +71,11 @@ impl Held {
 
     fn id(&self) -> &str {
         &self.info.id
+    }
+
+    /// The word for it in messages to programs.
+    fn kind(&self) -> &'static str {
+        if self.info.is_ask() { "ask" } else { "hold" }
     }
 
     fn token(&self) -> &str {
@@ -217,6 +222,10 @@ impl Notifier {
                 self.look(id.to_owned(), context).await?;
             }
             (Kind::Hold, Some("ended")) => self.end(id, "its process has exited".into()),
+            (Kind::Grant, Some("asked")) if !self.live.contains_key(id) => {
+                self.look(id.to_owned(), context).await?;
+            }
+            (Kind::Grant, Some("granted" | "refused")) => self.end(id, answer::how(event)),
             (Kind::Answer, _) => self.end(id, answer::how(event)),
             _ => {}
         }

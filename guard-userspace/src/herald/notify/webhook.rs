@@ -155,7 +155,7 @@ impl Sender {
             hold.remove("told");
         }
         let mut body = json!({
-            "v": 1, "type": "hold", "id": held.id(), "headline": held.headline, "text": held.text, "hold": hold,
+            "v": 1, "type": held.kind(), "id": held.id(), "headline": held.headline, "text": held.text, "hold": hold,
         });
         if let Some(question) = self.question(held) {
             body["answer"] = question;

@@ -43,9 +43,9 @@ fn a_step_that_is_none_is_refused() {
     };
     for (steps, marked, says) in [
         (
-            r#"[{ label = "credential", count = 9 }]"#,
-            "9",
-            "count is a number: expected a number from 1 to 8",
+            r#"[{ label = "credential", count = 17 }]"#,
+            "17",
+            "count is a number: expected a number from 1 to 16",
         ),
         (
             r#"[{ label = "credential", count = 0 }]"#,
@@ -82,8 +82,8 @@ fn a_step_that_is_none_is_refused() {
         let line = text.lines().nth(7).unwrap();
         refused(&text, 8, line.find(marked).unwrap() + 1, says);
     }
-    let nine = r#"[{ label = "credential", count = 8 }, "credential"]"#;
-    assert!(error(&when(nine)).to_string().contains("so many"));
+    let one_more = r#"[{ label = "credential", count = 16 }, "credential"]"#;
+    assert!(error(&when(one_more)).to_string().contains("so many"));
     let five = [r#"{ not = "credential" }"#; 5].join(", ");
     assert!(
         error(&when(&format!("[{five}, \"credential\"]")))
@@ -339,14 +339,14 @@ fn more_than_there_is_room_for_is_refused() {
         "too many rules: 65: expected at most 64",
     );
 
-    let steps = ["\"credential\""; 9].join(",");
+    let steps = ["\"credential\""; 17].join(",");
     let text =
         format!("version = 1\n{LABEL}[[rule]]\nname = \"r\"\nwhen = [{steps}]\nthen = \"flag\"");
     refused(
         &text,
         7,
-        9 + 8 * 13,
-        "too many steps in rule \"r\": 9: expected at most 8",
+        9 + 16 * 13,
+        "too many steps in rule \"r\": 17: expected at most 16",
     );
 
     let mut text = String::from("version = 1\n");
