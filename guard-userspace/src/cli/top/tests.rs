@@ -66,7 +66,7 @@ fn session(id: &str, agent: &str, state: &str) -> SessionInfo {
         parent: None,
         origin: "run".into(),
         intent: Some("fix the login".into()),
-        score: None,
+        score: Some(83),
     }
 }
 
@@ -173,7 +173,7 @@ fn at_80_by_24_a_hold_shows_who_what_why_and_the_keys() {
         picture[0]
     );
     for text in [
-        "s-3   held    claude-code",
+        "s-3   held    claude-code 3 processes, 1m05s, score 83  [credential]",
         "> h-7  1m48s s-3   claude-code: connect backboard.example:443",
         "wants to  connect backboard.example:443 (192.0.2.1)",
         "by        curl https://backboard.example",
