@@ -10,7 +10,7 @@ use guard::{
     engine::{End, Engine, Options, load_policy},
     herald,
     journal::Journal,
-    kernel::{Kernel, Settings, Tier, pins::Pins},
+    kernel::{Kernel, Settings, Tier, forget_start, pins::Pins},
     policy::{Mode, Policy},
     process,
     sentinel::{self, Sentinel},
@@ -270,6 +270,7 @@ async fn run(
     let events = handle.clone();
     let serving = tokio::spawn(server::serve(listener, handle, lineage));
     tracing::info!(socket = %socket.display(), "ready");
+    forget_start();
     let stop = async {
         tokio::select! {
             _ = terminate.recv() => End::Stops,

@@ -84,6 +84,8 @@ const ENDED: usize = 64;
 /// How often guardd looks after things while there is no session. Well below the age at which the
 /// kernel takes it for gone ([`guard_common::state::HEARTBEAT_LIMIT_NS`]).
 const IDLE_TICK: Duration = Duration::from_secs(1);
+/// How often it then looks through tables for what was lost there: to find out that a large one is empty takes the kernel 0.2 ms.
+const IDLE_LOOK: Duration = Duration::from_secs(5);
 /// How often facts alone are a reason to write the state file.
 const SAVE_EVERY: Duration = Duration::from_secs(2);
 /// Records taken from each ring before requests and the clock are looked at again: a flood on one must
@@ -243,6 +245,8 @@ pub struct Engine {
     second_ns: u64,
     dirty: bool,
     ticked_ns: u64,
+    /// When the tables were last looked through.
+    swept_ns: u64,
     saved_ns: u64,
     /// Last event that was flushed to the disk, and when.
     flushed: (u64, u64),
@@ -383,6 +387,7 @@ impl Engine {
             second_ns: 0,
             dirty: false,
             ticked_ns: 0,
+            swept_ns: 0,
             saved_ns: 0,
             flushed: (0, 0),
             to_sweep: Vec::new(),
@@ -617,10 +622,13 @@ impl Engine {
         }
         self.look_after_holds();
         self.end_old_asks();
-        self.find_lost_holds();
         self.let_forgotten_go_on();
         self.look_after_kept();
-        self.sweep();
+        if !idle || now - self.swept_ns >= IDLE_LOOK.as_nanos() as u64 {
+            self.swept_ns = now;
+            self.find_lost_holds();
+            self.sweep();
+        }
         self.count_losses();
         let waiting: Vec<u32> = self
             .sessions

@@ -416,12 +416,34 @@ fn load_object(
 /// The programs have been read from guardd's own file, six megabytes with their types, and are seldom read again (when the first
 /// session begins): the kernel need not keep them in memory for guardd.
 fn forget_object() {
+    // SAFETY: constant data of this program.
+    unsafe { forget_file(OBJECT.as_ptr(), OBJECT.as_ptr().wrapping_add(OBJECT.len())) };
+}
+
+/// Most of the code that a start takes (reading policies and the kernel's types, adopting what runs) is not needed again: the
+/// pages that are come back by themselves.
+pub fn forget_start() {
+    // Of every linker: the first byte of the program in memory, and the first behind its code.
+    // <https://sourceware.org/binutils/docs/ld/Source-Code-Reference.html>, end(3)
+    unsafe extern "C" {
+        static __executable_start: u8;
+        static etext: u8;
+    }
+    // SAFETY: their addresses alone are taken; between them are headers, constants and code, which nothing writes.
+    unsafe { forget_file(&raw const __executable_start, &raw const etext) };
+}
+
+/// Has the kernel forget the pages between two addresses.
+///
+/// # Safety
+/// They must be a file's, and never written: what is read there again is what the file has.
+unsafe fn forget_file(from: *const u8, to: *const u8) {
     let page = rustix::param::page_size();
-    let from = OBJECT.as_ptr().addr().next_multiple_of(page);
-    let to = (OBJECT.as_ptr().addr() + OBJECT.len()) / page * page;
-    if let Some(len) = to.checked_sub(from).filter(|len| *len > 0) {
-        let start = OBJECT.as_ptr().wrapping_add(from - OBJECT.as_ptr().addr());
-        // SAFETY: whole pages of a file, mapped and never written: what is read there again is what the file has.
+    let first = from.addr().next_multiple_of(page);
+    let behind = to.addr() / page * page;
+    if let Some(len) = behind.checked_sub(first).filter(|len| *len > 0) {
+        let start = from.wrapping_add(first - from.addr());
+        // SAFETY: whole pages, by the caller's word a file's.
         unsafe { libc::madvise(start.cast_mut().cast(), len, libc::MADV_DONTNEED) };
     }
 }
