@@ -247,8 +247,8 @@ fn guardd_killed_at_any_moment_lets_nothing_through_and_leaves_nobody_stopped() 
     }
 }
 
-/// Not a test: it decides nothing. `cargo xtask vm --kernel 6.12 -- --ignored --nocapture cost` prints what an open
-/// costs on each tier there, as a ratio to the same open with nothing attached, a moment before.
+/// Not a test: it decides nothing. `cargo xtask vm --kernel 6.12 --count-instructions -- --ignored --nocapture cost` prints
+/// what an open costs on each tier there, as a ratio to the same open with nothing attached, a moment before.
 #[test]
 #[ignore = "a measurement"]
 fn the_cost_of_an_open_by_tier() {

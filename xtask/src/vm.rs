@@ -46,6 +46,9 @@ pub(crate) struct Args {
     /// A shell in the guest instead of the tests.
     #[arg(long)]
     shell: bool,
+    /// One processor, whose clock goes on by a nanosecond with each instruction: for measuring.
+    #[arg(long, conflicts_with_all = ["sample", "systemd", "shell"])]
+    count_instructions: bool,
     /// Arguments for the end-to-end test programs; the whole suite when there are none.
     #[arg(last = true)]
     rest: Vec<String>,
@@ -97,6 +100,8 @@ pub(crate) struct Guest {
     programs: &'static [&'static str],
     /// The tiers that the evasion suite tries; all where it is empty.
     tiers: &'static str,
+    /// See [`qemu::Machine::counted`].
+    counted: bool,
 }
 
 impl Guest {
@@ -127,6 +132,7 @@ pub(crate) fn sample() -> Vec<Guest> {
         memory: SMALL,
         programs: SOME,
         tiers: lsm.best_tier(),
+        counted: false,
     };
     let [oldest, between @ .., newest] = archive::RELEASES else {
         return Vec::new();
@@ -194,10 +200,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .map(|release| Guest {
             release,
             lsm: args.lsm,
-            processors: "2",
+            processors: if args.count_instructions { "1" } else { "2" },
             memory: LARGE,
             programs: &[],
             tiers: "",
+            counted: args.count_instructions,
         });
     let guests: Vec<Guest> = if args.sample {
         sample()
@@ -420,6 +427,7 @@ impl Laboratory {
                     processors: guest.processors,
                     memory: guest.memory,
                     lsm: guest.lsm.list(),
+                    counted: guest.counted,
                 };
                 match self.qemu.run(&machine, &guest.limits(), dir, on_line)? {
                     qemu::Ended::Over => Ok(()),
@@ -437,6 +445,7 @@ impl Laboratory {
             processors: "2",
             memory: LARGE,
             lsm: lsm.list(),
+            counted: false,
         })
     }
 }

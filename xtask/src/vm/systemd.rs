@@ -127,6 +127,7 @@ impl Ready {
             processors: "1",
             memory: "768",
             lsm: Lsm::On.list(),
+            counted: false,
         };
         for _ in 0..BOOTS {
             let ended = qemu.run(&machine, " systemd.show_status=0", &self.dir, &mut on_line)?;
