@@ -63,6 +63,9 @@ fn counter(status: &Value, class: &str, what: &str) -> u64 {
         .unwrap()
 }
 
+/// One child of a storm in so many tries what is forbidden, as the fixture has it.
+const SAMPLE: u64 = 64;
+
 #[test]
 fn a_storm_in_a_crowd_is_judged_whole_and_leaves_nothing() {
     let scale = Scale::of_this_machine();
@@ -123,7 +126,9 @@ fn a_storm_in_a_crowd_is_judged_whole_and_leaves_nothing() {
     let count = |what: &str| did[what].as_u64().unwrap();
     println!("{did}");
     assert_eq!(count("missed"), 0, "{did}");
-    assert!(count("refused") > scale.seconds, "{did}");
+    // Each that was tried, however few a slow processor has come to: files and addresses by turns.
+    assert_eq!(count("refused"), count("forks").div_ceil(SAMPLE), "{did}");
+    assert!(count("refused") > 1, "{did}");
     assert_eq!(
         count("opened") + count("refused"),
         count("forks"),

@@ -53,9 +53,19 @@ impl Engine {
             .grants
             .iter()
             .filter(|(id, _)| wanted.is_none_or(|wanted| wanted == **id));
-        asked
-            .filter_map(|(id, grant)| self.ask_info(*id, grant, grant.ask.as_ref()?))
-            .collect()
+        let info = asked.filter_map(|(id, grant)| self.ask_info(*id, grant, grant.ask.as_ref()?));
+        match wanted {
+            Some(_) => info.collect(),
+            // As of holds: a list is one line.
+            None => info
+                .map(|ask| HoldInfo {
+                    argv: None,
+                    token: None,
+                    told: BTreeMap::new(),
+                    ..ask
+                })
+                .collect(),
+        }
     }
 
     fn ask_info(&self, id: u32, grant: &Grant, ask: &Ask) -> Option<HoldInfo> {
