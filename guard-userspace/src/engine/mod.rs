@@ -244,6 +244,8 @@ pub struct Engine {
     connects: (u32, u64),
     second_ns: u64,
     dirty: bool,
+    /// Another policy is being put in force.
+    reloading: bool,
     ticked_ns: u64,
     /// When the tables were last looked through.
     swept_ns: u64,
@@ -386,6 +388,7 @@ impl Engine {
             connects: (0, 0),
             second_ns: 0,
             dirty: false,
+            reloading: false,
             ticked_ns: 0,
             swept_ns: 0,
             saved_ns: 0,

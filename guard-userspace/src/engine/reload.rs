@@ -87,7 +87,16 @@ impl Engine {
         self.put_in_force(policy)
     }
 
-    fn put_in_force(&mut self, mut policy: Policy) -> Result<String, Refusal> {
+    fn put_in_force(&mut self, policy: Policy) -> Result<String, Refusal> {
+        // Records are read meanwhile, and with one a session may begin whose user's file has changed: that waits, or two
+        // policies would be written into one half.
+        self.reloading = true;
+        let done = self.replace_policy(policy);
+        self.reloading = false;
+        done
+    }
+
+    fn replace_policy(&mut self, mut policy: Policy) -> Result<String, Refusal> {
         let users = users::add(&mut policy, &self.options, &self.present_users());
         let bits = LabelBits::assign(Some(&self.bits), &policy)
             .map_err(|error| Refusal::invalid(error.to_string()))?;
@@ -188,8 +197,18 @@ impl Engine {
     fn catch_up(&mut self, mut touched: Touches) {
         let generation = self.kernel.tables.generation();
         for is_last in [false, true] {
-            if is_last && let Err(error) = self.kernel.tables.wait_for_programs() {
-                tracing::warn!("policy reload: {error}");
+            if is_last {
+                match self.kernel.tables.wait_for_programs() {
+                    Ok(()) => {
+                        self.problems.remove("catching up");
+                    }
+                    Err(error) => {
+                        let problem = format!(
+                            "what sessions touched during the last reload may not count: {error}"
+                        );
+                        self.problems.insert("catching up", problem);
+                    }
+                }
             }
             self.drain_all();
             let now = self.last_touches();

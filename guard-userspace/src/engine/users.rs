@@ -81,7 +81,7 @@ impl Engine {
     /// Loads the policy again where a user's file has changed, but not all the time.
     pub(super) fn take_up_changed_users(&mut self) {
         let age = clock::monotonic_ns().saturating_sub(self.users.read_ns);
-        if !self.users.changed || age < PAUSE.as_nanos() as u64 {
+        if !self.users.changed || self.reloading || age < PAUSE.as_nanos() as u64 {
             return;
         }
         // Whatever comes of it, the next look is later.

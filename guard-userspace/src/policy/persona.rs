@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(of("x", "/home/ada/infrastructure"), None);
         assert_eq!(of("claude-code", "/home/ada/shop"), Some("coding"));
         assert_eq!(of("codex", "/home/ada/shop"), None);
-        assert_eq!(of("codex", "/home/ada/work/shop"), Some("both"));
+        assert_eq!(of("codex", "/home/ada/src/shop"), Some("both"));
         for (text, says) in [
             ("[[persona]]\nname = \"p\"\n", "allows"),
             (
