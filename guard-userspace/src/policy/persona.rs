@@ -78,7 +78,7 @@ mod tests {
         let text = "version = 1\n[[label]]\nname = \"infra\"\nfiles = [\"/x\"]\n\
             [[persona]]\nname = \"infra\"\ndirectories = [\"~/infra\", \"/srv/*/deploy\"]\nallows = [\"infra\"]\n\
             [[persona]]\nname = \"coding\"\nagents = [\"claude-code\"]\nallows = []\n\
-            [[persona]]\nname = \"both\"\nagents = [\"codex\"]\ndirectories = [\"~/work\"]\nallows = []\n\
+            [[persona]]\nname = \"both\"\nagents = [\"codex\"]\ndirectories = [\"~/src\"]\nallows = []\n\
             [[persona]]\nname = \"by-hand\"\nallows = []\n";
         let policy = Policy::parse(text, Source::BuiltIn).unwrap();
         let homes = Homes::of(["/home/ada"]);
