@@ -32,7 +32,7 @@ use crate::{
         TASK_SIGNAL,
     },
     lineage,
-    maps::{self, CRITICAL, SESSIONS, SPINS, Scratch, TAPPED, WAITING, with_memory},
+    maps::{self, CRITICAL, RESUMING, SESSIONS, SPINS, Scratch, TAPPED, WAITING, with_memory},
     open,
     path::{self, Place},
 };
@@ -664,6 +664,48 @@ pub extern "C" fn guard_look_out(tgid: u32) -> u32 {
         }
     }
     0
+}
+
+/// guardd may be letting the current process go on for something else, and would undo the stop that is to come: waits on the
+/// processor until it has done so. It takes it two system calls. Says whether that has ended in time. Exported for the reason
+/// given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_wait_out(tgid: u32) -> u32 {
+    // SAFETY: the helper has no precondition.
+    let began = unsafe { bpf_ktime_get_ns() };
+    for _ in 0..LOOKOUTS {
+        if guard_is_resumed(tgid) != 0 {
+            return 1;
+        }
+        // SAFETY: as above.
+        if unsafe { bpf_ktime_get_ns() }.wrapping_sub(began) > SPIN_NS {
+            break;
+        }
+    }
+    0
+}
+
+/// Whether guardd is not, or no longer, letting a process go on. Exported for the reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_is_resumed(tgid: u32) -> u32 {
+    for _ in 0..LOOKS {
+        if !is_resuming(tgid) {
+            return 1;
+        }
+    }
+    0
+}
+
+/// Whether guardd is letting a process go on at this moment.
+#[inline(always)]
+pub fn is_resuming(tgid: u32) -> bool {
+    match RESUMING.get_ptr(0) {
+        // SAFETY: the pointer was checked; guardd writes there meanwhile.
+        Some(of) => unsafe { of.read_volatile() == u64::from(tgid) },
+        None => false,
+    }
 }
 
 /// Stops the current process until guardd has looked at it, if guardd is there to look.

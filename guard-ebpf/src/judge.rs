@@ -5,7 +5,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     Global,
-    helpers::{bpf_ktime_get_ns, bpf_send_signal},
+    helpers::{bpf_ktime_get_ns, bpf_send_signal, generated::bpf_send_signal_thread},
     programs::RawTracePointContext,
 };
 use guard_common::{
@@ -554,7 +554,9 @@ pub fn signal(verdict: u8) {
         if verdict == Verdict::Kill as u8 {
             bpf_send_signal(SIGKILL);
         } else if verdict == Verdict::Hold as u8 {
-            bpf_send_signal(SIGSTOP);
+            // To this thread: a second SIGSTOP to the process is dropped while another thread has yet to take the first, and
+            // wakes nobody. This one would run on until then.
+            bpf_send_signal_thread(SIGSTOP);
         }
     }
 }

@@ -142,6 +142,9 @@ pub static CLEARED: SkStorage<[u32; 2]> = SkStorage::new();
 /// Processes whose TLS library guardd has looked for: tgid → [`Tapped`].
 #[map]
 pub static TAPPED: HashMap<u32, Tapped> = HashMap::with_max_entries(16_384, NO_PREALLOC);
+/// The process that guardd is letting go on at this moment, by its tgid, or 0. A SIGCONT undoes every stop of it that came before.
+#[map]
+pub static RESUMING: Array<u64> = Array::with_max_entries(1, 0);
 /// Their TLS connections. The least recently used makes room: it is looked at again.
 #[map]
 pub static STREAMS: LruHashMap<StreamKey, StreamState> = LruHashMap::with_max_entries(16_384, 0);

@@ -320,6 +320,11 @@ fn stop(
 ) -> bool {
     // SAFETY: a map value pointer that was checked.
     unsafe { kernel::atomic_add((&raw mut (*tapped).writes).cast(), 1) };
+    // guardd says that it lets the process go on, and then reads the count. So either it sees this write, or this sees that.
+    if exec::is_resuming(write.tgid) && exec::guard_wait_out(write.tgid) == 0 {
+        // It may leave unread.
+        emit::count(class::REQUEST, false);
+    }
     // SAFETY: the helper has no precondition.
     let task = unsafe { bpf_get_current_task() };
     let waits = exec::wait_for_guardd(config, task, write.tgid, entry.start_ns, write.now_ns);

@@ -1049,6 +1049,18 @@ fn the_built_in_policys_requests_are_told_apart_on_their_way() {
     );
 }
 
+/// Four threads, each with a connection of its own, read and then delete something at the same time.
+const AT_ONCE: &str = "import ssl,sys,threading,http.client as h\n\
+    host,port,ca=sys.argv[1:]\n\
+    b=threading.Barrier(4)\n\
+    def speak():\n\
+    \x20 c=h.HTTPSConnection(host,int(port),context=ssl.create_default_context(cafile=ca))\n\
+    \x20 c.request('GET','/');c.getresponse().read();b.wait()\n\
+    \x20 try: c.request('DELETE','/x');c.getresponse().read()\n\
+    \x20 except OSError: pass\n\
+    t=[threading.Thread(target=speak) for n in range(4)]\n\
+    [x.start() for x in t];[x.join() for x in t]";
+
 #[test]
 fn one_answer_lets_one_request_through_and_not_that_of_another_thread() {
     if !["unshare", "python3"].into_iter().all(has_program) {
@@ -1060,21 +1072,11 @@ fn one_answer_lets_one_request_through_and_not_that_of_another_thread() {
     let resolving = Resolving::here(&place, &[API, OTHER]);
     let requests = format!("[{{ host = {API:?}, method = \"DELETE\" }}]");
     let guard = Guard::new(&place, &policy("hold", &requests));
-    const PYTHON: &str = "import ssl,sys,threading,http.client as h\n\
-        host,port,ca=sys.argv[1:]\n\
-        b=threading.Barrier(4)\n\
-        def speak():\n\
-        \x20 c=h.HTTPSConnection(host,int(port),context=ssl.create_default_context(cafile=ca))\n\
-        \x20 c.request('GET','/');c.getresponse().read();b.wait()\n\
-        \x20 try: c.request('DELETE','/x');c.getresponse().read()\n\
-        \x20 except OSError: pass\n\
-        t=[threading.Thread(target=speak) for n in range(4)]\n\
-        [x.start() for x in t];[x.join() for x in t]";
     let port = server.port().to_string();
     let mut child = resolving
         .run(
             &guard,
-            &["python3", "-c", PYTHON, API, &port, ca.to_str().unwrap()],
+            &["python3", "-c", AT_ONCE, API, &port, ca.to_str().unwrap()],
         )
         .stderr(Stdio::null())
         .spawn()
@@ -1092,9 +1094,146 @@ fn one_answer_lets_one_request_through_and_not_that_of_another_thread() {
         .iter()
         .filter(|request| request.method == "DELETE")
         .count();
-    assert!(approved > 0);
-    assert!(
-        deleted <= approved,
+    // Each of the four was asked about, the other three behind the first, and each arrived.
+    assert_eq!(
+        (deleted, approved),
+        (4, 4),
         "{deleted} deletions by {approved} answers"
     );
+}
+
+#[test]
+fn a_refusal_to_one_thread_is_one_to_those_behind_it() {
+    if !["unshare", "python3"].into_iter().all(has_program) {
+        return;
+    }
+    let place = Place::new();
+    let ca = place.path("ca.pem");
+    let server = ApiServer::tls(&[API, OTHER], &ca);
+    let resolving = Resolving::here(&place, &[API, OTHER]);
+    let requests = format!("[{{ host = {API:?}, method = \"DELETE\" }}]");
+    let guard = Guard::new(&place, &policy("hold", &requests));
+    let port = server.port().to_string();
+    let mut child = resolving
+        .run(
+            &guard,
+            &["python3", "-c", AT_ONCE, API, &port, ca.to_str().unwrap()],
+        )
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    guard.hold();
+    // The process may come to the call of another thread only after the answer.
+    eventually("the threads are through", || {
+        if let Some(hold) = guard.holds().first() {
+            guard.must(&["deny", hold["id"].as_str().unwrap()]);
+        }
+        child.try_wait().unwrap()
+    });
+    let requests = server.requests();
+    assert!(requests.iter().all(|request| request.method == "GET"));
+    assert_eq!(requests.len(), 4);
+}
+
+#[test]
+fn what_lets_one_thread_go_on_lets_no_other_go_unread() {
+    const SECOND: &str = "second.guard-requests.test";
+    if !["unshare", "python3"].into_iter().all(has_program) {
+        return;
+    }
+    let place = Place::new();
+    let ca = place.path("ca.pem");
+    let server = ApiServer::tls(&[API, SECOND], &ca);
+    let resolving = Resolving::here(&place, &[API, SECOND]);
+    let requests = format!(
+        "[{{ host = {API:?}, method = \"DELETE\" }}, {{ host = {SECOND:?}, method = \"DELETE\" }}]"
+    );
+    let guard = Guard::new(&place, &policy("deny", &requests));
+    // Each read of the six stops the process and lets it go on, and so undoes whatever stop of the other two came just before.
+    const PYTHON: &str = "import ssl,sys,threading,http.client as h\n\
+        host,second,port,ca=sys.argv[1:]\n\
+        x=ssl.create_default_context(cafile=ca)\n\
+        over=threading.Event();tried=[]\n\
+        def reads():\n\
+        \x20 c=h.HTTPSConnection(second,int(port),context=x)\n\
+        \x20 while not over.is_set():\n\
+        \x20  c.request('GET','/');c.getresponse().read()\n\
+        def deletes(n):\n\
+        \x20 for i in range(150):\n\
+        \x20  c=h.HTTPSConnection(host,int(port),context=x)\n\
+        \x20  try: c.connect();tried.append(i);c.request('DELETE','/%d/%d'%(n,i));c.getresponse().read()\n\
+        \x20  except OSError: pass\n\
+        r=[threading.Thread(target=reads) for n in range(6)]\n\
+        d=[threading.Thread(target=deletes,args=(n,)) for n in range(2)]\n\
+        [t.start() for t in r+d];[t.join() for t in d];over.set();[t.join() for t in r]\n\
+        print(len(tried))";
+    let port = server.port().to_string();
+    let output = resolving
+        .run(
+            &guard,
+            &[
+                "python3",
+                "-c",
+                PYTHON,
+                API,
+                SECOND,
+                &port,
+                ca.to_str().unwrap(),
+            ],
+        )
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let tried: usize = String::from_utf8(output.stdout)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    assert!(tried > 100, "{tried}");
+    let requests = server.requests();
+    let reads = requests.iter().filter(|one| one.method == "GET").count();
+    assert!(reads > 100, "{reads}");
+    let arrived: Vec<&str> = requests
+        .iter()
+        .filter(|one| one.method != "GET")
+        .map(|one| one.target.as_str())
+        .collect();
+    assert!(arrived.is_empty(), "of {tried} arrived {arrived:?}");
+    assert_eq!(guard.lost("request"), 0);
+}
+
+#[test]
+fn sigcont_from_outside_does_not_let_a_held_request_leave() {
+    if !["unshare", "curl"].into_iter().all(has_program) {
+        return;
+    }
+    let place = Place::new();
+    let ca = place.path("ca.pem");
+    let server = ApiServer::tls(&[API], &ca);
+    let resolving = Resolving::here(&place, &[API]);
+    let requests = format!("[{{ host = {API:?}, method = \"DELETE\" }}]");
+    let guard = Guard::new(&place, &policy("hold", &requests));
+    let url = format!("https://{API}:{}/x", server.port());
+    let ca = ca.to_str().unwrap();
+    let delete = ["curl", "-sS", "--cacert", ca, "-X", "DELETE", &url];
+    let mut child = resolving
+        .run(&guard, &delete)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let hold = guard.hold();
+    let pid = u32::try_from(hold["pid"].as_u64().unwrap()).unwrap();
+    for _ in 0..20 {
+        proc::signal(pid, rustix::process::Signal::CONT);
+        // It has left the library's call by now, or is about to.
+        eventually("it is stopped again", || {
+            (proc::state(pid) == Some('T')).then_some(())
+        });
+    }
+    assert!(server.requests().is_empty());
+    guard.must(&["approve", hold["id"].as_str().unwrap()]);
+    let status = eventually("curl is through", || child.try_wait().unwrap());
+    assert!(status.success());
+    assert_eq!(server.requests().len(), 1);
 }

@@ -1,7 +1,7 @@
 //! What processes are about to say: read before it leaves, judged by the same table as everything else, and let go.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
 };
 
@@ -78,7 +78,7 @@ pub(super) struct Talks {
 }
 
 impl Talks {
-    fn remove(&mut self, id: TalkId) {
+    pub(super) fn remove(&mut self, id: TalkId) {
         if let Some(talk) = self.talks.remove(&id) {
             self.held -= talk.held;
         }
@@ -174,6 +174,12 @@ impl Engine {
         }
         if !plain {
             self.take_up_child(id, fields.start_ns, fields.session);
+            if self.is_held(id) {
+                match self.put_off(id, write) {
+                    Ok(()) => return,
+                    Err(back) => write = back,
+                }
+            }
         }
         let (becomes, others) = self.look_at(&write, talk_id, id);
         if plain {
@@ -195,7 +201,7 @@ impl Engine {
             .filter(|tapped| tapped.start == id.start)
         else {
             // Nobody counts its writes any more.
-            self.kernel.tables.drop_waiting(id.pid);
+            self.kernel.tables.drop_tapped(id.pid);
             let _ = self.go_on([id]);
             return;
         };
@@ -207,12 +213,18 @@ impl Engine {
                 self.withhold(talk_id, id, &hosts);
             }
             Becomes::Goes(_) => self.release(talk_id),
-            Becomes::Held => self.withhold_on(talk_id),
+            // Also where somebody else lets the process go on, nothing of it leaves.
+            Becomes::Held => {
+                let mut hosts = others.clone();
+                hosts.extend(self.talks.get(talk_id).hosts.iter().cloned());
+                self.withhold(talk_id, id, &hosts);
+                self.withhold_on(talk_id);
+            }
             Becomes::Ended => {}
         }
         if let Becomes::Goes(requests) = becomes {
             if fields.flags & (FLAG_STOPPED | FLAG_SPINS) != 0 {
-                self.let_write_go_on(id);
+                self.end_wait(id);
             }
             self.tell_all(&write, &requests, &others);
         }
@@ -226,27 +238,6 @@ impl Engine {
     fn tell_all(&mut self, write: &Write, requests: &[Request], others: &[String]) {
         for request in requests {
             self.tell_request(write, request, others, 0, None, None);
-        }
-    }
-
-    /// Lets a process go on when every write that it was stopped for has been looked at. A thread may be stopped for
-    /// another at this very moment, and SIGCONT would undo that too: then it is stopped again.
-    fn let_write_go_on(&mut self, id: Id) {
-        let seen = self.taps.get(&id.pid).map_or(0, |tapped| tapped.seen);
-        let handed = |engine: &Self| {
-            engine
-                .kernel
-                .tables
-                .tapped(id.pid)
-                .map_or(0, |tapped| tapped.writes)
-        };
-        if handed(self) > seen {
-            return;
-        }
-        self.kernel.tables.drop_waiting(id.pid);
-        let _ = self.go_on([id]);
-        if handed(self) > seen {
-            let _ = process::signal(id, Signal::STOP);
         }
     }
 
@@ -363,8 +354,9 @@ impl Engine {
         }
         let can_end = write.via == via::PLAIN || self.has_connection(id, requests, others);
         let mut judged = self.feed(fields.session, all, fields.tgid, can_end, kind::REQUEST);
-        // A process is asked about one thing at a time: an answer to that must not let this through as well.
-        if judged.verdict == Verdict::Hold && self.is_held(id) {
+        // A process is asked about one thing at a time: an answer to that must not let this through as well, and a refusal has
+        // ended the connection that this was for.
+        if judged.verdict == Verdict::Hold && (self.is_held(id) || self.is_refusing(id)) {
             judged.verdict = Verdict::Deny;
         }
         let mut event = None;
@@ -495,18 +487,31 @@ impl Engine {
 
     /// Ends the connections of a process to one of these names; says how many.
     pub(super) fn end_connections(&mut self, id: Id, session: u32, hosts: &[String]) -> usize {
-        let cookies: Vec<u64> = self
-            .taps
-            .get(&id.pid)
-            .into_iter()
-            .flat_map(|tapped| &tapped.sockets)
+        let Some(tapped) = self.taps.get(&id.pid) else {
+            return 0;
+        };
+        let sockets = tapped.sockets.iter();
+        let mut wanted: BTreeSet<u64> = sockets
             .filter(|(_, host)| hosts.contains(host))
             .map(|(cookie, _)| *cookie)
             .collect();
-        cookies
-            .into_iter()
-            .filter(|&cookie| self.end_socket(id, session, cookie))
-            .count()
+        let mut ended = 0;
+        self.each_socket(id, session, |socket, cookie| {
+            if wanted.remove(&cookie) {
+                match socket.end() {
+                    Ok(()) => ended += 1,
+                    Err(error) => {
+                        tracing::warn!(%error, "a refused connection could not be ended");
+                    }
+                }
+            }
+            !wanted.is_empty()
+        });
+        // Nobody has the rest any more.
+        if let Some(tapped) = self.taps.get_mut(&id.pid) {
+            tapped.sockets.retain(|cookie, _| !wanted.contains(cookie));
+        }
+        ended
     }
 
     /// A library that is new to a process, or a process that is new to its number: nothing is known any more.

@@ -72,6 +72,9 @@ pub struct Hold {
     /// Everything may: QUIC's.
     #[serde(default)]
     pub clears_all: bool,
+    /// Another thread of the process waits behind it with something to say.
+    #[serde(default)]
+    pub others_wait: bool,
     /// What an answer by a channel must carry.
     #[serde(default)]
     pub token: String,
@@ -303,6 +306,7 @@ impl Engine {
             cookie,
             clears: None,
             clears_all: false,
+            others_wait: false,
             token: approval::token(),
             told: BTreeMap::new(),
             event,
@@ -399,6 +403,7 @@ impl Engine {
             return;
         };
         self.kernel.tables.drop_held(hold.process.0);
+        self.drop_put_off(hold.process_id());
         let mut event = self.event_for(Kind::Hold, Some(hold.session));
         event.tgid = Some(hold.process.0);
         event.rule = Some(hold.rule.clone());
@@ -433,7 +438,10 @@ impl Engine {
             )));
         };
         let process = hold.process_id();
+        // What its other threads were about to say was put off by a guardd that is gone, and would leave with it.
+        let unknown = hold.others_wait && !self.has_put_off(process);
         let wanted = match outcome {
+            Outcome::Approve(_) if unknown => Verdict::Kill,
             Outcome::Approve(_) => Verdict::Allow,
             Outcome::Deny(_) => Verdict::Deny,
             Outcome::TimedOut | Outcome::Stopping => Verdict::from_u8(hold.on_timeout),
@@ -462,7 +470,6 @@ impl Engine {
             lease = Some(grant.id);
         }
         self.kernel.tables.drop_held(process.pid);
-        self.kernel.tables.drop_waiting(process.pid);
         self.holds.remove(&id);
         let mut lost = false;
         if let (Verdict::Allow, Some(cookie), Some(upto)) = (done, hold.cookie, hold.clears) {
@@ -481,8 +488,11 @@ impl Engine {
             }
         }
         let signalled = if done == Verdict::Kill {
+            self.kernel.tables.drop_waiting(process.pid);
+            self.drop_put_off(process);
             process::signal(process, Signal::KILL)
         } else {
+            self.take_up_put_off(process, done == Verdict::Deny);
             self.go_on([process])
         };
         if let Some(cookie) = hold.cookie.filter(|_| done != Verdict::Kill) {
@@ -528,6 +538,11 @@ impl Engine {
             )));
         }
         Ok(match done {
+            Verdict::Kill if unknown => format!(
+                "h-{id} {word}, but guardd was started anew meanwhile and cannot know what else pid {} was about to say: \
+                 it was killed",
+                process.pid
+            ),
             Verdict::Kill => format!("h-{id} {word}: pid {} was killed", process.pid),
             Verdict::Deny if hold.cookie.is_some() || hold.fate == fate::BEFORE => format!(
                 "h-{id} {word}: the connection of pid {} is ended",
@@ -643,7 +658,9 @@ impl Engine {
         for id in self.family(session) {
             let _ = self.kernel.set_posture(id, POSTURE_NORMAL);
         }
-        let members = self.members(session);
+        let mut members = self.members(session);
+        // Those that guardd has yet to look at go on when it has.
+        members.retain(|id| !self.kernel.tables.is_waiting(id.pid));
         let _ = self.go_on(members);
     }
 

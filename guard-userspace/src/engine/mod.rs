@@ -20,6 +20,7 @@ mod mode;
 mod names;
 mod own;
 mod purpose;
+mod put_off;
 mod quic;
 mod records;
 mod recover;
@@ -177,6 +178,8 @@ pub struct Engine {
     talks: content::Talks,
     /// Of these, those whose last bytes wait for more.
     withheld: withheld::Withheld,
+    /// What other threads of held processes are about to say.
+    put_off: put_off::PutOff,
     /// Processes whose TLS library was looked for.
     taps: HashMap<u32, taps::Tapped>,
     libraries: Libraries,
@@ -347,6 +350,7 @@ impl Engine {
             said: watch(rings.said)?,
             talks: content::Talks::default(),
             withheld: withheld::Withheld::default(),
+            put_off: put_off::PutOff::default(),
             taps: HashMap::new(),
             libraries: Libraries::default(),
             flights: quic::Flights::default(),
@@ -926,6 +930,11 @@ impl Engine {
         // Who waits goes on when nothing can make another one wait.
         self.kernel.detach_lineage();
         self.kernel.unpin();
+        // Nothing that is said is looked at any more.
+        for (pid, _) in self.kernel.tables.all_tapped() {
+            self.untap(pid);
+            self.kernel.tables.drop_tapped(pid);
+        }
         for (pid, waiting) in self.kernel.tables.waiting() {
             self.let_go_on(Id::new(pid, waiting.start_ns));
         }

@@ -291,11 +291,35 @@ impl Engine {
     }
 
     pub(super) fn find_socket(&self, id: Id, session: u32, cookie: u64) -> Option<Taken> {
-        // Another may have inherited it.
-        let heirs = self.members(session).into_iter().take(HEIRS);
-        std::iter::once(id)
-            .chain(heirs)
-            .find_map(|id| Taken::find(id, cookie).ok().flatten())
+        let mut found = None;
+        self.each_socket(id, session, |socket, its| {
+            if its == cookie {
+                found = Some(socket);
+            }
+            found.is_none()
+        });
+        found
+    }
+
+    /// Hands out each socket of a process, and of those of its session that may have inherited it, until the caller says `false`.
+    pub(super) fn each_socket(
+        &self,
+        id: Id,
+        session: u32,
+        mut take: impl FnMut(Taken, u64) -> bool,
+    ) {
+        let mut more = true;
+        let heirs = self.members(session).into_iter().filter(|heir| *heir != id);
+        for of in std::iter::once(id).chain(heirs.take(HEIRS)) {
+            // Of one that has gone nobody has anything.
+            let _ = Taken::each(of, |socket, cookie| {
+                more = take(socket, cookie);
+                more
+            });
+            if !more {
+                break;
+            }
+        }
     }
 }
 

@@ -15,9 +15,13 @@ impl Engine {
         let now = clock::monotonic_ns();
         for (tgid, waiting) in self.kernel.tables.waiting() {
             let id = Id::new(tgid, waiting.start_ns);
-            if now.saturating_sub(waiting.time_ns) > 1_000_000_000 && !self.is_held(id) {
+            if now.saturating_sub(waiting.time_ns) > 1_000_000_000
+                && !self.is_held(id)
+                && !(self.more && self.has_unread(id))
+            {
                 tracing::warn!(pid = tgid, "a process waited without a record");
                 self.look_at_candidate(id, 0, false);
+                self.forget_unread(id);
                 self.let_go_on(id);
             }
         }
@@ -31,8 +35,41 @@ impl Engine {
 
     /// Ends the wait of a process that the kernel stopped for guardd, unless something else holds it.
     pub(super) fn let_go_on(&mut self, id: Id) {
-        if self.kernel.tables.drop_waiting(id.pid) {
+        if self.kernel.tables.is_waiting(id.pid) {
+            self.end_wait(id);
+        }
+    }
+
+    /// The same where the kernel's entry may have been taken out for another of its threads. What a thread is about to say that
+    /// nobody has looked at keeps the whole process, until that has been looked at.
+    pub(super) fn end_wait(&mut self, id: Id) {
+        if self.has_unread(id) {
+            return;
+        }
+        if self.may_run(id) {
             let _ = self.go_on([id]);
+        } else {
+            self.kernel.tables.drop_waiting(id.pid);
+        }
+    }
+
+    /// Whether a thread of a process is about to say something that has not been looked at.
+    fn has_unread(&self, id: Id) -> bool {
+        let Some(counted) = self.kernel.tables.tapped(id.pid) else {
+            return false;
+        };
+        let tapped = self.taps.get(&id.pid);
+        let seen = tapped.map_or(0, |tapped| tapped.seen);
+        Id::new(id.pid, counted.start_ns) == id && counted.writes > seen
+    }
+
+    /// What it was about to say will never be known: its record was lost.
+    fn forget_unread(&mut self, id: Id) {
+        if let (Some(counted), Some(tapped)) = (
+            self.kernel.tables.tapped(id.pid),
+            self.taps.get_mut(&id.pid),
+        ) {
+            tapped.seen = tapped.seen.max(counted.writes);
         }
     }
 
@@ -63,11 +100,18 @@ impl Engine {
             if !self.may_run(id) {
                 continue;
             }
-            if neighbours.keep(id) {
-                self.kept_by_others.push(id);
-            } else if let Err(error) = process::signal(id, Signal::CONT) {
-                result = Err(error);
+            let kept = neighbours.keep(id);
+            // From here on a thread that is about to be stopped waits with that until this is over: SIGCONT would undo it.
+            self.kernel.tables.put_resuming(id.pid);
+            if !self.has_unread(id) {
+                self.kernel.tables.drop_waiting(id.pid);
+                if kept {
+                    self.kept_by_others.push(id);
+                } else if let Err(error) = process::signal(id, Signal::CONT) {
+                    result = Err(error);
+                }
             }
+            self.kernel.tables.put_resuming(0);
         }
         result
     }

@@ -133,6 +133,11 @@ impl Engine {
                 ..Tapped::default()
             };
             self.taps.insert(pid, tapped);
+            // One that was forked since its parent was tapped has an entry, in which its writes have been counted.
+            let entry = self.kernel.tables.tapped(pid);
+            if entry.is_some_and(|entry| entry.start_ns == start_ns) {
+                continue;
+            }
             if let Err(error) = self.kernel.tables.put_tapped(pid, start_ns) {
                 self.problems.insert("taps", error.to_string());
             }

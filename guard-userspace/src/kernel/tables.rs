@@ -81,6 +81,7 @@ pub struct Tables {
     named: HashMap<MapData, ResolvedKey, KnownHost>,
     answered: Array<MapData, u64>,
     tapped: HashMap<MapData, u32, Tapped>,
+    resuming: Array<MapData, u64>,
     streams: HashMap<MapData, StreamKey, StreamState>,
     sockets: SkStorage<MapData, Socket>,
     cleared: SkStorage<MapData, [u32; 2]>,
@@ -186,6 +187,7 @@ impl Tables {
             named: take!(ebpf, "NAMED"),
             answered: take!(ebpf, "ANSWERED"),
             tapped: take!(ebpf, "TAPPED"),
+            resuming: take!(ebpf, "RESUMING"),
             streams: take!(ebpf, "STREAMS"),
             sockets: take!(ebpf, "SOCKETS"),
             cleared: take!(ebpf, "CLEARED"),
@@ -367,9 +369,15 @@ impl Tables {
         self.waiting.iter().filter_map(Result::ok).collect()
     }
 
-    /// Takes one out, before it goes on. Says whether it was there.
-    pub fn drop_waiting(&mut self, tgid: u32) -> bool {
-        self.waiting.remove(&tgid).is_ok()
+    /// Whether a process is one of them.
+    pub fn is_waiting(&self, tgid: u32) -> bool {
+        self.waiting.get(&tgid, 0).is_ok()
+    }
+
+    /// Takes one out, before it goes on.
+    pub fn drop_waiting(&mut self, tgid: u32) {
+        // Gone already is as good.
+        let _ = self.waiting.remove(&tgid);
     }
 
     /// Servers that sessions have reached, by tgid, as the kernel has noted them last.
@@ -498,6 +506,15 @@ impl Tables {
             ..Tapped::default()
         };
         at("TAPPED", self.tapped.insert(tgid, tapped, 0))
+    }
+
+    /// Says that a process is about to be let go on (0: none any more). Whichever of its threads is about to be stopped waits with
+    /// that until it is over; what was counted before is seen by whoever reads the count now.
+    pub fn put_resuming(&mut self, tgid: u32) {
+        // A table of one entry takes everything.
+        let _ = self.resuming.set(0, u64::from(tgid), 0);
+        // The kernel's program counts first and looks here then; guardd the other way round.
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
     }
 
     /// Every process that is tapped, or was forked from one.

@@ -20,21 +20,6 @@ const MAX_DESCRIPTORS: usize = 65_536;
 pub struct Taken(OwnedFd);
 
 impl Taken {
-    /// The socket of a process with this cookie (`SO_COOKIE`); `None` where it has no such socket any more.
-    ///
-    /// # Errors
-    /// When the process cannot be looked at.
-    pub fn find(id: Id, cookie: u64) -> io::Result<Option<Self>> {
-        let mut found = None;
-        Self::each(id, |socket, its| {
-            if its == cookie {
-                found = Some(socket);
-            }
-            found.is_none()
-        })?;
-        Ok(found)
-    }
-
     /// Hands out each socket of a process with its cookie, until the caller says `false`.
     ///
     /// # Errors
