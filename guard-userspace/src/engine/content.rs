@@ -174,11 +174,8 @@ impl Engine {
         }
         if !plain {
             self.take_up_child(id, fields.start_ns, fields.session);
-            if self.is_held(id) {
-                match self.put_off(id, write) {
-                    Ok(()) => return,
-                    Err(back) => write = back,
-                }
+            if self.is_held(id) && self.may_put_off(&write) {
+                return self.put_off(id, write);
             }
         }
         let (becomes, others) = self.look_at(&write, talk_id, id);

@@ -30,11 +30,13 @@ impl PutOff {
 }
 
 impl Engine {
-    /// Keeps what a thread of a held process is about to say. Gives it back where there is no room.
-    pub(super) fn put_off(&mut self, id: Id, write: Write) -> Result<(), Write> {
-        if self.put_off.held + write.bytes.len() > MAX_BYTES {
-            return Err(write);
-        }
+    /// Whether there is room for it.
+    pub(super) fn may_put_off(&self, write: &Write) -> bool {
+        self.put_off.held + write.bytes.len() <= MAX_BYTES
+    }
+
+    /// Keeps what a thread of a held process is about to say.
+    pub(super) fn put_off(&mut self, id: Id, write: Write) {
         self.put_off.held += write.bytes.len();
         self.put_off.writes.push((id, write));
         let hold = self.holds.values_mut();
@@ -45,7 +47,6 @@ impl Engine {
             hold.others_wait = true;
             self.save();
         }
-        Ok(())
     }
 
     pub(super) fn has_put_off(&self, of: Id) -> bool {
