@@ -220,3 +220,41 @@ fn of_a_request_that_its_program_is_killed_for_nothing_leaves_afterwards() {
         assert_eq!(server.bytes(), before);
     });
 }
+
+#[test]
+fn a_head_waits_for_as_long_as_a_person_is_asked_about_another_request_of_its_program() {
+    if !["unshare", "python3"].into_iter().all(has_program) {
+        return;
+    }
+    const PYTHON: &str = "import socket,ssl,sys\n\
+        host,port,ca,head,body,deletion=sys.argv[1:]\n\
+        x=ssl.create_default_context(cafile=ca)\n\
+        a,b=[x.wrap_socket(socket.create_connection((host,int(port))),server_hostname=host) for n in range(2)]\n\
+        a.sendall(head.encode());b.sendall(deletion.encode());b.recv(65536)\n\
+        a.sendall(body.encode());a.recv(65536)";
+    let place = Place::new();
+    let ca = place.path("ca.pem");
+    let server = ApiServer::tls(&[API], &ca);
+    let resolving = Resolving::here(&place, &[API]);
+    let guard = Guard::new(&place, &policy("hold"));
+    let (port, first) = (server.port().to_string(), head(QUESTION));
+    let deletion = format!("{}{DELETION}", head(DELETION));
+    let ca = ca.to_str().unwrap();
+    let arguments = [API, &port, ca, &first, QUESTION, &deletion];
+    let mut child = resolving
+        .run(
+            &guard,
+            &[&["python3", "-c", PYTHON], &arguments[..]].concat(),
+        )
+        .spawn()
+        .unwrap();
+    guard.hold();
+    // Past the two seconds after which a head leaves without its body, and the third after which the kernel lets it go.
+    let_pass(std::time::Duration::from_secs(5));
+    assert_eq!(server.bytes(), 0);
+    guard.approve(&[]);
+    assert!(eventually("it is through", || child.try_wait().unwrap()).success());
+    let bodies: Vec<Vec<u8>> = server.requests().into_iter().map(|one| one.body).collect();
+    assert_eq!(bodies, [DELETION.as_bytes(), QUESTION.as_bytes()]);
+    assert_eq!(guard.lost("request"), 0);
+}

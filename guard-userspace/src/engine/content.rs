@@ -215,7 +215,7 @@ impl Engine {
                 let mut hosts = others.clone();
                 hosts.extend(self.talks.get(talk_id).hosts.iter().cloned());
                 self.withhold(talk_id, id, &hosts);
-                self.withhold_on(talk_id);
+                self.withhold_on(talk_id, id);
             }
             Becomes::Ended => {}
         }

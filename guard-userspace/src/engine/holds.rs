@@ -484,7 +484,7 @@ impl Engine {
         if hold.fate == fate::BEFORE && hold.cookie.is_none() {
             match done {
                 Verdict::Kill => self.refuse_all_of(process),
-                _ => self.release_all_of(process),
+                _ => self.release_asked(process),
             }
         }
         let signalled = if done == Verdict::Kill {

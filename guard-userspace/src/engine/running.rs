@@ -107,7 +107,10 @@ impl Engine {
                 self.kernel.tables.drop_waiting(id.pid);
                 if kept {
                     self.kept_by_others.push(id);
-                } else if let Err(error) = process::signal(id, Signal::CONT) {
+                } else if let Err(error) = process::signal(id, Signal::CONT)
+                    // Whoever let it go on a moment ago may have let it end by now.
+                    && error.kind() != std::io::ErrorKind::NotFound
+                {
                     result = Err(error);
                 }
             }

@@ -196,32 +196,53 @@ impl Engine {
         }
     }
 
-    /// A person is asked about the request, however long that takes.
-    pub(super) fn withhold_on(&mut self, talk_id: TalkId) {
-        let Some(waits) = self.withheld.get_mut(&talk_id) else {
-            return;
-        };
-        waits.asked = true;
-        if let How::Sockets(sockets) = &waits.how {
+    /// A person is asked about a request, however long that takes. What other threads of the process have begun to say waits
+    /// for as long, since they stand still too.
+    pub(super) fn withhold_on(&mut self, talk_id: TalkId, id: Id) {
+        if let Some(waits) = self.withheld.get_mut(&talk_id) {
+            waits.asked = true;
+        }
+        self.withhold_until(id, u64::MAX);
+    }
+
+    /// Has the sockets that wait of a process wait until then.
+    fn withhold_until(&mut self, id: Id, until: u64) {
+        for waits in self.withheld.values().filter(|waits| waits.id == id) {
+            let How::Sockets(sockets) = &waits.how else {
+                continue;
+            };
             for (_, socket) in sockets {
-                if let Err(error) = self.kernel.tables.withhold_socket(socket, u64::MAX, true) {
+                if let Err(error) = self.kernel.tables.withhold_socket(socket, until, true) {
                     self.problems.insert("requests", error.to_string());
                 }
             }
         }
     }
 
-    /// A process that was held goes on: whatever of it waited may leave. Its sockets are looked at and not what is known of
-    /// them, since an earlier guardd may have had them wait.
-    pub(super) fn release_all_of(&mut self, id: Id) {
-        self.withheld.retain(|_, waits| waits.id != id);
+    /// A process that was held goes on: what was asked about may leave, and what other threads have begun to say waits for its
+    /// rest anew. Its sockets are looked at as well, since an earlier guardd may have had them wait.
+    pub(super) fn release_asked(&mut self, id: Id) {
+        let of_it = self.withheld.iter_mut().filter(|(_, of)| of.id == id);
+        let mut asked = Vec::new();
+        let now = clock::monotonic_ns();
+        for (talk_id, waits) in of_it {
+            if waits.asked {
+                asked.push(*talk_id);
+            } else {
+                waits.since_ns = now;
+            }
+        }
+        for talk_id in asked {
+            self.release(talk_id);
+        }
+        self.withhold_until(id, now + LIMIT_NS + GRACE_NS);
         let mut sockets = Vec::new();
-        let _ = Taken::each(id, |socket, _| {
-            sockets.push(socket);
+        let _ = Taken::each(id, |socket, cookie| {
+            sockets.push((socket, cookie));
             true
         });
-        for socket in sockets {
-            if self.kernel.tables.is_withheld(&socket) {
+        for (socket, cookie) in sockets {
+            if self.kernel.tables.is_withheld(&socket) && !self.is_withheld(cookie) {
                 self.let_send(&socket);
             }
         }
@@ -253,7 +274,7 @@ impl Engine {
         let now = clock::monotonic_ns();
         let mut late = Vec::new();
         for (talk_id, waits) in &self.withheld {
-            if waits.asked {
+            if waits.asked || self.is_held(waits.id) {
                 continue;
             }
             if now.saturating_sub(waits.since_ns) >= LIMIT_NS || !self.talks.has(*talk_id) {
