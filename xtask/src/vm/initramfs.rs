@@ -75,7 +75,7 @@ pub(super) fn build(
     // Programs that tests use as they are on a full system, where this machine has them; without them a test says what
     // it lacks.
     for name in [
-        "bash", "cat", "curl", "echo", "env", "grep", "setpriv", "sleep", "true",
+        "bash", "cat", "curl", "echo", "env", "grep", "setpriv", "sleep", "true", "wget",
     ] {
         let from = Path::new("/usr/bin").join(name);
         if from.is_file() {
@@ -94,6 +94,7 @@ pub(super) fn build(
         "guard-fixture-agent",
         "guard-fixture-evader",
         "guard-fixture-api",
+        "guard-fixture-speaker",
     ] {
         tree.program(&format!("guard/{name}"), &fixtures.join(name))?;
     }
