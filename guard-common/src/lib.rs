@@ -40,6 +40,7 @@ mod pod {
         s::Held,
         s::Waiting,
         s::Following,
+        s::Started,
         s::RuleTable,
         s::Names,
         s::Config,

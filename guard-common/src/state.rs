@@ -213,6 +213,19 @@ pub struct Following {
     pub client: u32,
 }
 
+/// Who has forked a process of no session, where that may be for a session. A program's parent is somebody else when its own has
+/// ended by the time it is executed: the one that a containerd shim has started is, since that does not wait. Key: its tgid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Started {
+    /// Start time of the process, ns.
+    pub start_ns: u64,
+    /// A server that a session has reached, or a program that runs containers.
+    pub by: u32,
+    /// 0.
+    pub pad: u32,
+}
+
 /// How long after a connect a server's children count as the client's, though that has ended by then. Servers start
 /// in milliseconds what a client has left for them.
 pub const FOLLOW_NS: u64 = 2_000_000_000;

@@ -125,7 +125,7 @@ fn look_at(
         }
         None => {
             let by_env = names & AGENT == 0 && environ::marked(scratch, mm, config, generation);
-            let followed = lineage::followed(task, now_ns).unwrap_or(0);
+            let (followed, by) = lineage::followed(task, tgid, now_ns).unwrap_or((0, 0));
             if (names & AGENT != 0 || by_env || followed != 0)
                 && let Some(start_ns) = kernel::start_of(task)
             {
@@ -133,7 +133,7 @@ fn look_at(
                 if followed != 0 {
                     flags |= FLAG_FOLLOWED;
                 }
-                report_agent(config, task, followed, tgid, start_ns, flags, now_ns);
+                report_agent(config, task, followed, by, tgid, start_ns, flags, now_ns);
             }
         }
     }
@@ -563,12 +563,15 @@ impl State {
     }
 }
 
-/// Hands a possible agent to guardd and stops it meanwhile, where that is safe.
+/// Hands a possible agent to guardd and stops it meanwhile, where that is safe. `by`: the process that has started it for the
+/// session, or 0.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 fn report_agent(
     config: &Config,
     task: Address,
     session: u32,
+    by: u32,
     tgid: u32,
     start_ns: u64,
     flags: u32,
@@ -583,6 +586,9 @@ fn report_agent(
     let header = unsafe { &mut *entry.as_mut_ptr() };
     emit::fill(header, kind::AGENT, tier::TP_BTF, session, start_ns, now_ns);
     header.flags = flags;
+    if by != 0 {
+        header.ppid = by;
+    }
     if is_job(task) {
         header.flags |= FLAG_JOB;
     } else if stop_for_guardd(config, tgid, start_ns, now_ns) {
@@ -874,7 +880,7 @@ fn in_session(
         let (session, start_ns) = (entry.session, entry.start_ns);
         // SAFETY: the helper has no precondition.
         let task = unsafe { aya_ebpf::helpers::bpf_get_current_task() };
-        report_agent(config, task, session, tgid, start_ns, 0, now_ns);
+        report_agent(config, task, session, 0, tgid, start_ns, 0, now_ns);
     }
 }
 

@@ -10,14 +10,15 @@ use guard_common::{
     NS_PER_TICK, Verdict,
     event::{Header, kind, tier},
     state::{
-        FOLLOW_NS, Following, POSTURE_KILLED, POSTURE_NORMAL, SOMEBODYS, TASK_COARSE, Task, class,
+        FOLLOW_NS, Following, POSTURE_KILLED, POSTURE_NORMAL, SOMEBODYS, Started, TASK_COARSE,
+        Task, class,
     },
 };
 
 use crate::{
     emit, judge,
     kernel::{self, Address, SIGNAL_LIVE, TASK_SIGNAL, TASK_START, TASK_TGID},
-    maps::{CONDUITS, CRITICAL, FOLLOWING, GONE, HELD, SESSIONS, TASKS, WAITING},
+    maps::{CONDUITS, CRITICAL, FOLLOWING, GONE, HELD, SESSIONS, STARTED, TASKS, WAITING},
     requests,
 };
 
@@ -111,7 +112,13 @@ fn fork(child: Address) -> Option<()> {
     }
     // current and not real_parent: with CLONE_PARENT the child's parent is somebody else.
     // SAFETY: the helper has no precondition.
-    let (parent, entry) = current(unsafe { bpf_get_current_task() })?;
+    let task = unsafe { bpf_get_current_task() };
+    let Some((parent, entry)) = current(task) else {
+        if config.in_force().followed != 0 {
+            note_started(task, child);
+        }
+        return None;
+    };
     let tgid: u32 = kernel::read(child, &TASK_TGID)?;
     if tgid == parent {
         return None; // a thread
@@ -332,10 +339,63 @@ pub fn follow(server: u32, session: u32, client: u32, now_ns: u64) {
     emit::count(class::LINEAGE, false);
 }
 
-/// The session that the parent of `task`, which is in none, may have started it for; [`SOMEBODYS`] where guardd knows.
+/// Notes that the current process, which is in no session, has forked this one, where it works for others.
 #[inline(always)]
-pub fn followed(task: Address, now_ns: u64) -> Option<u32> {
+fn note_started(task: Address, child: Address) {
+    let parent = (bpf_get_current_pid_tgid() >> 32) as u32;
+    let by = if FOLLOWING.get_ptr(&parent).is_some() || CONDUITS.get_ptr(parent).is_some() {
+        parent
+    } else if let Some(by) = started_by(parent, task) {
+        // One that such a program has forked and that is still the same program.
+        by
+    } else {
+        return;
+    };
+    let (Some(tgid), Some(start_ns)) = (
+        kernel::read::<u32>(child, &TASK_TGID),
+        kernel::read(child, &TASK_START),
+    ) else {
+        return;
+    };
+    if tgid == parent {
+        return; // a thread
+    }
+    let started = Started {
+        start_ns,
+        by,
+        pad: 0,
+    };
+    // Without it the parent at the exec counts.
+    let _ = STARTED.insert(&tgid, &started, 0);
+}
+
+/// Who has forked this process, as [`note_started`] has noted.
+#[inline(always)]
+fn started_by(tgid: u32, task: Address) -> Option<u32> {
+    // SAFETY: the pointer is checked by `get_ptr`.
+    let started = unsafe { &*STARTED.get_ptr(&tgid)? };
+    (kernel::start_of(task) == Some(started.start_ns)).then_some(started.by)
+}
+
+/// The session that the process which has started `task`, which is in none, may have started it for, and that process;
+/// [`SOMEBODYS`] where guardd knows. `task` executes something: what it forks from here on is its own.
+#[inline(always)]
+pub fn followed(task: Address, tgid: u32, now_ns: u64) -> Option<(u32, u32)> {
+    let started = started_by(tgid, task);
+    if started.is_some() {
+        let _ = STARTED.remove(&tgid);
+    }
     let parent = kernel::parent_of(task)?;
+    if let Some(session) = follows(parent, now_ns) {
+        return Some((session, parent));
+    }
+    let by = started?;
+    Some((follows(by, now_ns)?, by))
+}
+
+/// The session that what this process starts may be for.
+#[inline(always)]
+fn follows(parent: u32, now_ns: u64) -> Option<u32> {
     // SAFETY: written whole.
     if let Some(following) = unsafe { FOLLOWING.get(parent) } {
         let lives = TASKS.get_ptr(following.client).is_some();

@@ -21,7 +21,7 @@ use guard_common::{
     rule::{Progress, ProgressKey},
     state::{
         Acts, Answer, AnswerKey, Config, Connecting, Counter, Following, Held, Lease, LeaseKey,
-        Names, OwnFile, RuleTable, Session, Task, Waiting, class,
+        Names, OwnFile, RuleTable, Session, Started, Task, Waiting, class,
     },
 };
 
@@ -56,6 +56,9 @@ pub static CONNECTING: LruHashMap<u64, Connecting> = LruHashMap::with_max_entrie
 /// Servers whose children are followed: tgid → [`Following`].
 #[map]
 pub static FOLLOWING: LruHashMap<u32, Following> = LruHashMap::with_max_entries(1_024, 0);
+/// What these and those of [`CONDUITS`] have forked, until it executes something: tgid → [`Started`].
+#[map]
+pub static STARTED: LruHashMap<u32, Started> = LruHashMap::with_max_entries(4_096, 0);
 /// Programs that run containers for others, by tgid, while there are sessions: what they start is shown to guardd. The
 /// value says nothing. As many as there may be containers, for each has a shim.
 #[map]

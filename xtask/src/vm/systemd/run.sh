@@ -636,6 +636,8 @@ for name in "${tests[@]}"; do
         echo "test $name ... FAILED"
         echo "$said"
         journalctl --no-pager --boot --output short-monotonic --lines 40 | sed 's/^/    /'
+        # What guard has seen of it, without what the first agent does all the time.
+        guardctl --json events | grep -v '"agent":"lab-agent"' | tail -n 60 | cut -c -600 | sed 's/^/    /'
         failed=$((failed + 1))
     fi
     echo "    $((SECONDS - began)) s"
