@@ -1138,6 +1138,11 @@ fn a_refusal_to_one_thread_is_one_to_those_behind_it() {
 #[test]
 fn what_lets_one_thread_go_on_lets_no_other_go_unread() {
     const SECOND: &str = "second.guard-requests.test";
+    // With one, a thread that waits for guardd keeps it from running: it stops waiting, and that is counted as lost.
+    if std::thread::available_parallelism().is_ok_and(|count| count.get() < 2) {
+        skipped("threads that speak at once need two processors");
+        return;
+    }
     let place = Place::new();
     let server = ApiServer::tls(&[API, SECOND], &place.path("ca.pem"));
     let requests = format!(
