@@ -112,14 +112,16 @@ fn destination(ctx: *mut bpf_sock_addr, family: u16) -> [u32; 4] {
             ]
         }
     };
-    if addr[0] == 0 && addr[1] == 0 {
-        if addr[2] == MAPPED && addr[3] == 0 {
-            addr[3] = LOOPBACK4;
-        } else if addr[2] == 0 && addr[3] == 0 {
-            addr[3] = ONE;
-        }
-    }
+    // Without a branch: the verifier would follow all that comes after once for each way it can go.
+    let [a, b, c, d] = addr;
+    addr[3] |= LOOPBACK4 * if_zero(a | b | (c ^ MAPPED) | d) | ONE * if_zero(a | b | c | d);
     addr
+}
+
+/// 1 for 0, and 0 for anything else; the compiler sees neither.
+#[inline(always)]
+fn if_zero(word: u32) -> u32 {
+    kernel::opaque(kernel::opaque(word as u64).wrapping_sub(1) >> 63) as u32
 }
 
 #[inline(always)]

@@ -566,7 +566,7 @@ impl State {
 /// Hands a possible agent to guardd and stops it meanwhile, where that is safe. `by`: the process that has started it for the
 /// session, or 0.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
+#[expect(clippy::too_many_arguments, reason = "the caller has them all at hand")]
 fn report_agent(
     config: &Config,
     task: Address,

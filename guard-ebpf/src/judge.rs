@@ -149,6 +149,8 @@ pub extern "C" fn guard_judge(slot: u32, session: u32, labels: u64, now_ns: u64,
     };
     let generation = scratch.judgement.generation as u32 & 1;
     scratch.judgement.time_ns = now_ns;
+    scratch.session = session;
+    scratch.tgid = tgid;
     scratch.leased = 0;
     let mut id = session;
     for _ in 0..MAX_NESTING {
@@ -159,22 +161,43 @@ pub extern "C" fn guard_judge(slot: u32, session: u32, labels: u64, now_ns: u64,
         // First every rule moves on, then those that fire are looked at, the strictest first (the table is in
         // that order).
         let uid = (touched >> 32) as u32;
-        let mut firing = guard_advance_all(id, generation, labels, now_ns, uid);
-        for _ in 0..MAX_TRIES {
-            if firing == 0 {
-                break;
-            }
-            let lowest = firing & firing.wrapping_neg();
-            firing ^= lowest;
-            let rule = lowest_bit(lowest) | generation << 16;
-            if guard_excepted(id, rule, now_ns) != 0 {
-                continue;
-            }
-            guard_fired(slot, rule, id, session, tgid);
+        let firing = guard_advance_all(id, generation, labels, now_ns, uid);
+        if firing != 0 {
+            guard_fire(slot, id, firing);
         }
         id = touched as u32;
     }
     scratch.judgement.verdict as u32
+}
+
+/// What the rules that fire, as bits, mean for the call in the work memory `slot`. A function of its own, since the verifier
+/// would follow these rounds once for each session around it; with so few arguments, since its frame is among those that have
+/// 512 bytes together. Exported for the reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_fire(slot: u32, judged_in: u32, firing: u64) -> u32 {
+    let Some(scratch) = maps::memory(slot) else {
+        return 0;
+    };
+    let mut firing = firing;
+    for _ in 0..MAX_TRIES {
+        if firing == 0 {
+            break;
+        }
+        let lowest = firing & firing.wrapping_neg();
+        firing ^= lowest;
+        let rule = lowest_bit(lowest) | (scratch.judgement.generation as u32 & 1) << 16;
+        if guard_excepted(judged_in, rule, scratch.judgement.time_ns) == 0 {
+            guard_fired(
+                scratch.slot,
+                rule,
+                judged_in,
+                scratch.session,
+                scratch.tgid,
+            );
+        }
+    }
+    1
 }
 
 /// The same for a caller that has no work memory.

@@ -365,8 +365,13 @@ fn note_started(task: Address, child: Address) {
         by,
         pad: 0,
     };
-    // Without it the parent at the exec counts.
-    let _ = STARTED.insert(&tgid, &started, 0);
+    for _ in 0..ATTEMPTS {
+        if STARTED.insert(&tgid, &started, 0).is_ok() {
+            return;
+        }
+    }
+    // The parent at the exec counts then, which may be somebody who only took it over.
+    emit::count(class::LINEAGE, false);
 }
 
 /// Who has forked this process, as [`note_started`] has noted.

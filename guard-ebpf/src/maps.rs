@@ -264,6 +264,10 @@ pub struct Scratch {
     pub walk: Walk,
     /// What the rules say of the call.
     pub judgement: Judgement,
+    /// The session whose call is judged.
+    pub session: u32,
+    /// The process whose call is judged.
+    pub tgid: u32,
     /// Labels, as bits, that a lease allows this call.
     pub leased: u64,
     /// What the call is about, for leases.

@@ -95,11 +95,20 @@ pub struct Technique {
     pub expected: [Outcome; 3],
     /// Where it is tried.
     pub tried: Where,
+    /// It floods, fills or exhausts something, which takes long.
+    pub storm: bool,
 }
 
 impl Technique {
     const fn only(self, tried: Where) -> Self {
         Self { tried, ..self }
+    }
+
+    const fn storm(self) -> Self {
+        Self {
+            storm: true,
+            ..self
+        }
     }
 }
 
@@ -114,6 +123,7 @@ const fn with(id: &'static str, what: &'static str, needs: Needs) -> Technique {
         needs,
         expected: [Stopped; 3],
         tried: Where::Anywhere,
+        storm: false,
     }
 }
 
@@ -129,6 +139,7 @@ const fn acts(
         needs,
         expected: [Stopped, Stopped, tracepoint],
         tried: Where::Anywhere,
+        storm: false,
     }
 }
 
@@ -225,6 +236,7 @@ pub const AREAS: &[(&str, &[Technique])] = &[
                 needs: Needs::Nothing,
                 expected: [Stopped, Stopped, OVERLAY],
                 tried: Where::Anywhere,
+                storm: false,
             },
             Technique {
                 id: "overlay-upper",
@@ -232,6 +244,7 @@ pub const AREAS: &[(&str, &[Technique])] = &[
                 needs: Needs::Nothing,
                 expected: [Stopped, Stopped, OVERLAY],
                 tried: Where::Anywhere,
+                storm: false,
             },
             with(
                 "path-of-255-bytes",
@@ -344,15 +357,17 @@ pub const AREAS: &[(&str, &[Technique])] = &[
             ),
             with(
                 "many-processes",
-                "50,000 short processes before (2,000 where the processor is emulated)",
+                "50,000 short processes before (500 where the processor is emulated)",
                 Needs::Many,
-            ),
+            )
+            .storm(),
             with(
                 "pid-wrap",
                 "pids that have come round: a pid that was another's",
                 Needs::FewPids,
             )
-            .only(Where::Laboratory),
+            .only(Where::Laboratory)
+            .storm(),
             stopped("execute-labelled", "a program that carries a label"),
         ],
     ),
@@ -616,17 +631,20 @@ pub const AREAS: &[(&str, &[Technique])] = &[
             stopped(
                 "flood",
                 "filling the ring buffers with 20,000 opens, then the file",
-            ),
+            )
+            .storm(),
             with(
                 "flood-socket",
                 "hundreds of connections to guardd, with nonsense on each, then the file",
                 Needs::Guardctl,
-            ),
+            )
+            .storm(),
             stopped(
                 "fill-disk",
                 "filling the disk that the journal is on, then the file",
             )
-            .only(Where::Laboratory),
+            .only(Where::Laboratory)
+            .storm(),
             vain(
                 "answer-hold",
                 "`guardctl approve` from inside a session",
@@ -645,12 +663,14 @@ pub const AREAS: &[(&str, &[Technique])] = &[
                 "making processes until there are no pids left, then the file",
                 Needs::FewPids,
             )
-            .only(Where::Laboratory),
+            .only(Where::Laboratory)
+            .storm(),
             stopped(
                 "exhaust-memory",
                 "taking memory until the kernel kills, then the file",
             )
-            .only(Where::Laboratory),
+            .only(Where::Laboratory)
+            .storm(),
         ],
     ),
 ];

@@ -396,6 +396,12 @@ impl Stage {
         if technique.needs == Needs::Readers && in_laboratory() && self.tier != "tracepoint" {
             return false;
         }
+        // In the laboratory's whole run they are tried once by each tier.
+        let storms = std::env::var("GUARD_TEST_STORMS").unwrap_or_default();
+        if technique.storm && !storms.is_empty() && storms.split(',').all(|tier| tier != self.tier)
+        {
+            return false;
+        }
         match technique.tried {
             Where::Anywhere => true,
             Where::WhereStopped => expected == Outcome::Stopped,

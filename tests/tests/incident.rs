@@ -83,12 +83,20 @@ impl Incident {
             incident.place.path("shop").join(TOKEN_FILE),
         );
         let mut tool = Tool::start(incident.command(fixture("guard-fixture-tool")));
-        eventually("the file is known by what is in it", || {
+        // One open after the other: what came late of one would be judged by the policy that follows.
+        let mut told = 0;
+        loop {
             tool.must(&format!("open openat {}", file.display()));
-            let at_the_open =
-                |event: &Event| event.has("secret:railway") && event["object"]["late"] != true;
-            guard.events_now().iter().any(at_the_open).then_some(())
-        });
+            let event = eventually("the file is looked into", || {
+                let events = guard.events_now();
+                let found = |event: &&Event| event.has("secret:railway");
+                events.iter().filter(found).nth(told).cloned()
+            });
+            told += 1;
+            if event["object"]["late"] != true {
+                break;
+            }
+        }
         fs::write(guard.policy(), policy.to_string()).unwrap();
         guard.must(&["policy", "reload"]);
         Some((incident, tool))

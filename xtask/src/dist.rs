@@ -57,6 +57,11 @@ impl Built {
         cargo_deb(&workspace::tools_dir()?).map(drop)
     }
 
+    /// The directory that holds `guardd` and `guardctl`.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Builds them.
     pub(crate) fn build() -> Result<Self> {
         setup::ensure()?;

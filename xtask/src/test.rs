@@ -6,7 +6,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
     thread,
@@ -17,6 +17,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     build::{self, Profile, WORKSPACE},
+    dist, setup,
     shell::{self, say},
     sudo, vm, workspace,
 };
@@ -127,10 +128,12 @@ impl Tally {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
-    // Release for what is tested: it is what users run, `demo` shares it, and
-    // timing belongs to the behaviour. The tests themselves compile faster as
-    // they are.
-    let bin_dir = build::build(Profile::Release)?;
+    setup::ensure()?;
+    let with_guests = !args.unit && !args.no_vm && args.filter.is_none() && args.rest.is_empty();
+    let bin_dir = match args.unit {
+        true => None,
+        false => Some(tested(with_guests)?),
+    };
 
     let timeout = Duration::from_secs(args.timeout * 60);
     let mut tally = Tally::default();
@@ -147,14 +150,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             failures.push(format!("unit tests: {error:#}"));
         }
     }
-    if !args.unit {
+    if let Some(bin_dir) = &bin_dir {
         let programs = test_programs()?;
-        let with_guests = !args.no_vm && args.filter.is_none() && args.rest.is_empty();
         let room = vm::Room::default();
         // The tests on this kernel wait more than they compute, and an emulated processor computes all the time.
         thread::scope(|scope| {
             let room = &room;
-            let guests = with_guests.then(|| scope.spawn(|| in_guests(room)));
+            let guests = with_guests.then(|| scope.spawn(|| in_guests(bin_dir, room)));
             // However this ends, nobody waits for it.
             let _over = Over(room);
             for program in programs {
@@ -204,6 +206,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// The directory of the binaries that are tested. Optimized: it is what users run, and timing belongs to the behaviour. The
+/// tests themselves compile faster as they are.
+///
+/// With the virtual machines it is what the package has in it, which one of them installs; where that cannot be made, and
+/// without them, what `demo` runs too.
+pub(crate) fn tested(with_guests: bool) -> Result<PathBuf> {
+    if with_guests {
+        match dist::Built::have_tools() {
+            Ok(()) => return Ok(dist::Built::build()?.dir().to_owned()),
+            Err(error) => say("test", format!("not the package's binaries: {error:#}")),
+        }
+    }
+    build::build(Profile::Release)
+}
+
 /// Makes room for a second virtual machine when it goes out of scope.
 struct Over<'a>(&'a vm::Room);
 
@@ -214,10 +231,10 @@ impl Drop for Over<'_> {
 }
 
 /// What came of the sample of other kernels.
-fn in_guests(room: &vm::Room) -> Result<(Tally, Vec<String>)> {
+fn in_guests(bin_dir: &Path, room: &vm::Room) -> Result<(Tally, Vec<String>)> {
     let mut tally = Tally::default();
     let guests = vm::sample();
-    let failures = match vm::Laboratory::prepare(&[]) {
+    let failures = match vm::Laboratory::prepare(bin_dir, &[]) {
         Ok(lab) => {
             let systemd = vm::Systemd {
                 only: &[],
@@ -368,8 +385,6 @@ fn kill(child: &mut std::process::Child) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     /// A message as cargo writes it, for an artifact of the given kind.

@@ -11,7 +11,7 @@ mod systemd;
 
 use std::{
     fs::File,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Condvar, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -100,6 +100,9 @@ pub(crate) struct Guest {
     programs: &'static [&'static str],
     /// The tiers that the evasion suite tries; all where it is empty.
     tiers: &'static str,
+    /// Those of them in which it also tries what floods, fills and exhausts, which takes an emulated processor longer than
+    /// everything else; all where it is `None`.
+    storms: Option<&'static str>,
     /// See [`qemu::Machine::counted`].
     counted: bool,
 }
@@ -113,6 +116,9 @@ impl Guest {
         }
         if !self.tiers.is_empty() {
             limits.push_str(&format!(" guard.tiers={}", self.tiers));
+        }
+        if let Some(storms) = self.storms {
+            limits.push_str(&format!(" guard.storms={storms}"));
         }
         limits
     }
@@ -132,6 +138,7 @@ pub(crate) fn sample() -> Vec<Guest> {
         memory: SMALL,
         programs: SOME,
         tiers: lsm.best_tier(),
+        storms: Some("none"),
         counted: false,
     };
     let [oldest, between @ .., newest] = archive::RELEASES else {
@@ -143,11 +150,13 @@ pub(crate) fn sample() -> Vec<Guest> {
             memory: LARGE,
             programs: &["kernels", "evasions", "stress"],
             tiers: "lsm,fentry",
+            storms: Some("lsm,fentry"),
             ..guest(newest, Lsm::On)
         },
         Guest {
-            programs: &["kernels", "evasions", "restarts", "requests", "halves"],
+            programs: &["kernels", "evasions", "restarts", "requests"],
             tiers: "lsm,tracepoint",
+            storms: Some("tracepoint"),
             ..guest(oldest, Lsm::On)
         },
     ];
@@ -155,7 +164,11 @@ pub(crate) fn sample() -> Vec<Guest> {
     if let Some(last) = guests.last_mut() {
         last.programs = &["kernels", "evasions", "brokers"];
     }
-    guests.extend([newest, oldest].map(|release| guest(release, Lsm::Off)));
+    guests.push(guest(newest, Lsm::Off));
+    guests.push(Guest {
+        storms: Some(Lsm::Off.best_tier()),
+        ..guest(oldest, Lsm::Off)
+    });
     guests
 }
 
@@ -204,6 +217,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             memory: LARGE,
             programs: &[],
             tiers: "",
+            storms: None,
             counted: args.count_instructions,
         });
     let guests: Vec<Guest> = if args.sample {
@@ -219,7 +233,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             known.join(", ")
         );
     };
-    let lab = Laboratory::prepare(&args.rest)?;
+    let bin_dir = match args.sample {
+        true => test::tested(true)?,
+        false => build::build(Profile::Release)?,
+    };
+    let lab = Laboratory::prepare(&bin_dir, &args.rest)?;
     if args.shell {
         return lab.shell(first.release, first.lsm);
     }
@@ -311,15 +329,14 @@ impl Laboratory {
         })
     }
 
-    /// The same, with the binaries and the tests built and in the initramfs.
-    pub(crate) fn prepare(test_args: &[String]) -> Result<Self> {
-        let bin_dir = build::build(Profile::Release)?;
+    /// The same, with the binaries of `bin_dir` and the tests, which are built, in the initramfs.
+    pub(crate) fn prepare(bin_dir: &Path, test_args: &[String]) -> Result<Self> {
         let lab = Self::open()?;
         let programs: Vec<PathBuf> = test::test_programs()?
             .into_iter()
             .map(|program| program.executable)
             .collect();
-        initramfs::build(&lab.initramfs, &lab.busybox, &bin_dir, &programs, test_args)?;
+        initramfs::build(&lab.initramfs, &lab.busybox, bin_dir, &programs, test_args)?;
         Ok(lab)
     }
 

@@ -36,6 +36,8 @@ fi
 exec >/dev/ttyS1 2>&1
 tiers=$(sed -n 's/.*guard\.tiers=\([a-z,-]*\).*/\1/p' /proc/cmdline)
 export GUARD_TEST_TIERS=$tiers
+storms=$(sed -n 's/.*guard\.storms=\([a-z,-]*\).*/\1/p' /proc/cmdline)
+export GUARD_TEST_STORMS=$storms
 only=$(sed -n 's/.*guard\.only=\([a-z_,]*\).*/\1/p' /proc/cmdline)
 export GUARD_BIN_DIR=/guard/bin GUARD_TEST_PATIENCE=120 GUARD_LABORATORY=1
 status=0

@@ -304,6 +304,8 @@ pub(super) fn exhaust_memory(secret: &Path) -> Gives {
                 if at == libc::MAP_FAILED {
                     return 1;
                 }
+                // Where it can be, by two megabytes at once: an emulated processor takes long over each page.
+                libc::madvise(at, PIECE, libc::MADV_HUGEPAGE);
                 for page in (0..PIECE).step_by(4096) {
                     at.cast::<u8>().add(page).write_volatile(1);
                 }
