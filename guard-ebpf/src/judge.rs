@@ -188,13 +188,7 @@ pub extern "C" fn guard_fire(slot: u32, judged_in: u32, firing: u64) -> u32 {
         firing ^= lowest;
         let rule = lowest_bit(lowest) | (scratch.judgement.generation as u32 & 1) << 16;
         if guard_excepted(judged_in, rule, scratch.judgement.time_ns) == 0 {
-            guard_fired(
-                scratch.slot,
-                rule,
-                judged_in,
-                scratch.session,
-                scratch.tgid,
-            );
+            guard_fired(scratch.slot, rule, judged_in, scratch.session, scratch.tgid);
         }
     }
     1

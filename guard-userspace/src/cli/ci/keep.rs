@@ -132,9 +132,9 @@ pub fn keep() -> Result<u8, Failure> {
     unsafe { libc::umask(0o022) };
     let signals = block_signals();
     match begin(config) {
-        Ok((keeper, child, ready)) => {
+        Ok((keeper, child, listener, ready)) => {
             say(&First::Ready(ready));
-            keeper.stay(child, signals);
+            keeper.stay(child, listener, signals);
         }
         Err(why) => say(&First::Error(why)),
     }
@@ -189,7 +189,7 @@ fn locked(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
     tally.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn begin(config: Config) -> Result<(Keeper, Child, Ready), String> {
+fn begin(config: Config) -> Result<(Keeper, Child, UnixListener, Ready), String> {
     // Its parent may not have ended yet; then it is below the worker still.
     let own = std::process::id();
     for _ in 0..500 {
@@ -213,9 +213,11 @@ fn begin(config: Config) -> Result<(Keeper, Child, Ready), String> {
             guardd: identity(child.id()),
         };
         write_job(&config.dir, &job)?;
-        Ok((ready, job))
+        // Before anybody hears that the job is watched: the next step may ask at once.
+        let listener = listen(&config.dir)?;
+        Ok((ready, job, listener))
     });
-    let (ready, job) = match done {
+    let (ready, job, listener) = match done {
         Ok(done) => done,
         Err(why) => {
             let _ = child.try_wait();
@@ -237,7 +239,17 @@ fn begin(config: Config) -> Result<(Keeper, Child, Ready), String> {
         problems: Vec::new(),
         config,
     };
-    Ok((keeper, child, ready))
+    Ok((keeper, child, listener, ready))
+}
+
+fn listen(dir: &Path) -> Result<UnixListener, String> {
+    let path = dir.join(ask::SOCKET);
+    UnixListener::bind(&path)
+        .and_then(|listener| {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
+            Ok(listener)
+        })
+        .map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn write_job(dir: &Path, job: &Job) -> Result<(), String> {
@@ -312,16 +324,8 @@ fn adopt(config: &Config) -> Result<Ready, String> {
 }
 
 impl Keeper {
-    fn stay(mut self, child: Child, signals: libc::sigset_t) {
+    fn stay(mut self, child: Child, listener: UnixListener, signals: libc::sigset_t) {
         let (notes, inbox) = mpsc::channel();
-        let listener = match self.listen() {
-            Ok(listener) => listener,
-            Err(error) => {
-                eprintln!("{}: {error}", ask::SOCKET);
-                self.end(None);
-                return;
-            }
-        };
         let (tell, uid) = (notes.clone(), self.config.worker_uid);
         thread::spawn(move || serve(&listener, uid, &tell));
         let (tell, worker) = (notes.clone(), self.config.worker.pid);
@@ -367,13 +371,6 @@ impl Keeper {
                 Note::GuarddEnded(status) => self.start_again(&status, &notes),
             }
         }
-    }
-
-    fn listen(&self) -> io::Result<UnixListener> {
-        let path = self.config.dir.join(ask::SOCKET);
-        let listener = UnixListener::bind(&path)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
-        Ok(listener)
     }
 
     /// What it had attached is still in force: the next one takes it over.
