@@ -1,10 +1,13 @@
 //! `cargo xtask build`.
 
-use std::path::PathBuf;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 
-use crate::{setup, shell, workspace};
+use crate::{dist, setup, shell, workspace};
 
 /// Arguments of `cargo xtask build`.
 #[derive(clap::Args)]
@@ -32,19 +35,45 @@ pub(crate) enum Profile {
 
 /// Builds everything but xtask itself, setting up first when something is
 /// missing; the directory that holds the binaries.
+///
+/// In a release, guardd and guardctl are those that the package has, which are
+/// static: what is shown, tested and measured is what others get. Where this
+/// machine cannot make them they are its own.
 pub(crate) fn build(profile: Profile) -> Result<PathBuf> {
     setup::ensure()?;
     let mut cargo = cargo("build")?;
     cargo.args(WORKSPACE).args(["--exclude", "xtask"]);
-    let dir = match profile {
-        Profile::Dev => "debug",
-        Profile::Release => {
-            cargo.arg("--release");
-            "release"
-        }
-    };
-    shell::run(&mut cargo).context("build")?;
-    Ok(workspace::target_dir().join(dir))
+    let target = workspace::target_dir();
+    if profile == Profile::Dev {
+        shell::run(&mut cargo).context("build")?;
+        return Ok(target.join("debug"));
+    }
+    cargo.arg("--release");
+    let dir = target.join("release");
+    if let Err(error) = dist::have_compiler() {
+        shell::say("build", format!("not the package's binaries: {error:#}"));
+        shell::run(&mut cargo).context("build")?;
+        return Ok(dir);
+    }
+    shell::run(cargo.args(["--exclude", "guard-userspace"])).context("build")?;
+    let given = dist::binaries()?;
+    for name in dist::BINARIES {
+        put(&given.join(name), &dir, name)?;
+    }
+    Ok(dir)
+}
+
+/// Puts a file into a directory, in the place of one that may be running.
+fn put(file: &Path, dir: &Path, name: &str) -> Result<()> {
+    let new = dir.join(format!("{name}.new"));
+    let _ = fs::remove_file(&new);
+    fs::hard_link(file, &new)
+        .or_else(|_| fs::copy(file, &new).map(drop))
+        .and_then(|()| fs::rename(&new, dir.join(name)))
+        .with_context(|| format!("build: {}", new.display()))?;
+    // Where both were the same file already, renaming does nothing.
+    let _ = fs::remove_file(&new);
+    Ok(())
 }
 
 /// The packages that are compiled for this machine. guard-ebpf is not one: the

@@ -51,15 +51,8 @@ pub(crate) fn run(_: &Args) -> Result<()> {
 impl Built {
     /// Finds or fetches what this takes beside the toolchain.
     pub(crate) fn have_tools() -> Result<()> {
-        have_target(&target())?;
-        // For what is C in dependencies: glibc's headers would ask for functions that musl has not.
-        setup::have_program("musl-gcc", "musl-tools").context("dist")?;
+        have_compiler()?;
         cargo_deb(&workspace::tools_dir()?).map(drop)
-    }
-
-    /// The directory that holds `guardd` and `guardctl`.
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
     }
 
     /// Builds them.
@@ -67,14 +60,7 @@ impl Built {
         setup::ensure()?;
         Self::have_tools()?;
         let target = target();
-        let mut cargo = build::cargo("build")?;
-        cargo.args(["--release", "--package", "guard-userspace", "--bins"]);
-        cargo.args(["--features", "pages", "--target", &target]);
-        shell::run(&mut cargo).context("dist")?;
-        let dir = workspace::target_dir().join(&target).join("release");
-        for name in ["guardd", "guardctl"] {
-            check_static(&dir.join(name))?;
-        }
+        let dir = binaries()?;
         let pages = dir.join("dist");
         if pages.exists() {
             fs::remove_dir_all(&pages).with_context(|| format!("{}", pages.display()))?;
@@ -178,6 +164,30 @@ impl Built {
         fs::remove_dir_all(&root)?;
         Ok(archive)
     }
+}
+
+/// What is given to others.
+pub(crate) const BINARIES: [&str; 2] = ["guardd", "guardctl"];
+
+/// Finds or fetches what static binaries take beside the toolchain.
+pub(crate) fn have_compiler() -> Result<()> {
+    have_target(&target())?;
+    // For what is C in dependencies: glibc's headers would ask for functions that musl has not.
+    setup::have_program("musl-gcc", "musl-tools").context("dist")
+}
+
+/// Builds the static [`BINARIES`]; the directory that holds them.
+pub(crate) fn binaries() -> Result<PathBuf> {
+    let target = target();
+    let mut cargo = build::cargo("build")?;
+    cargo.args(["--release", "--package", "guard-userspace", "--bins"]);
+    cargo.args(["--features", "pages", "--target", &target]);
+    shell::run(&mut cargo).context("dist")?;
+    let dir = workspace::target_dir().join(&target).join("release");
+    for name in BINARIES {
+        check_static(&dir.join(name))?;
+    }
+    Ok(dir)
 }
 
 /// This machine's, with musl.

@@ -6,7 +6,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, ExitStatus, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
     thread,
@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     build::{self, Profile, WORKSPACE},
-    dist, setup,
+    setup,
     shell::{self, say},
     sudo, vm, workspace,
 };
@@ -128,11 +128,15 @@ impl Tally {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
-    setup::ensure()?;
-    let with_guests = !args.unit && !args.no_vm && args.filter.is_none() && args.rest.is_empty();
+    // Release for what is tested: it is what users run, `demo` shares it, and
+    // timing belongs to the behaviour. The tests themselves compile faster as
+    // they are.
     let bin_dir = match args.unit {
-        true => None,
-        false => Some(tested(with_guests)?),
+        true => {
+            setup::ensure()?;
+            None
+        }
+        false => Some(build::build(Profile::Release)?),
     };
 
     let timeout = Duration::from_secs(args.timeout * 60);
@@ -152,11 +156,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if let Some(bin_dir) = &bin_dir {
         let programs = test_programs()?;
+        let with_guests = !args.no_vm && args.filter.is_none() && args.rest.is_empty();
         let room = vm::Room::default();
         // The tests on this kernel wait more than they compute, and an emulated processor computes all the time.
         thread::scope(|scope| {
             let room = &room;
-            let guests = with_guests.then(|| scope.spawn(|| in_guests(bin_dir, room)));
+            let guests = with_guests.then(|| scope.spawn(|| in_guests(room)));
             // However this ends, nobody waits for it.
             let _over = Over(room);
             for program in programs {
@@ -206,21 +211,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The directory of the binaries that are tested. Optimized: it is what users run, and timing belongs to the behaviour. The
-/// tests themselves compile faster as they are.
-///
-/// With the virtual machines it is what the package has in it, which one of them installs; where that cannot be made, and
-/// without them, what `demo` runs too.
-pub(crate) fn tested(with_guests: bool) -> Result<PathBuf> {
-    if with_guests {
-        match dist::Built::have_tools() {
-            Ok(()) => return Ok(dist::Built::build()?.dir().to_owned()),
-            Err(error) => say("test", format!("not the package's binaries: {error:#}")),
-        }
-    }
-    build::build(Profile::Release)
-}
-
 /// Makes room for a second virtual machine when it goes out of scope.
 struct Over<'a>(&'a vm::Room);
 
@@ -231,10 +221,10 @@ impl Drop for Over<'_> {
 }
 
 /// What came of the sample of other kernels.
-fn in_guests(bin_dir: &Path, room: &vm::Room) -> Result<(Tally, Vec<String>)> {
+fn in_guests(room: &vm::Room) -> Result<(Tally, Vec<String>)> {
     let mut tally = Tally::default();
     let guests = vm::sample();
-    let failures = match vm::Laboratory::prepare(bin_dir, &[]) {
+    let failures = match vm::Laboratory::prepare(&[]) {
         Ok(lab) => {
             let systemd = vm::Systemd {
                 only: &[],
@@ -385,6 +375,8 @@ fn kill(child: &mut std::process::Child) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     /// A message as cargo writes it, for an artifact of the given kind.

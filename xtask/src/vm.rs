@@ -11,7 +11,7 @@ mod systemd;
 
 use std::{
     fs::File,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Condvar, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -233,11 +233,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             known.join(", ")
         );
     };
-    let bin_dir = match args.sample {
-        true => test::tested(true)?,
-        false => build::build(Profile::Release)?,
-    };
-    let lab = Laboratory::prepare(&bin_dir, &args.rest)?;
+    let lab = Laboratory::prepare(&args.rest)?;
     if args.shell {
         return lab.shell(first.release, first.lsm);
     }
@@ -329,14 +325,15 @@ impl Laboratory {
         })
     }
 
-    /// The same, with the binaries of `bin_dir` and the tests, which are built, in the initramfs.
-    pub(crate) fn prepare(bin_dir: &Path, test_args: &[String]) -> Result<Self> {
+    /// The same, with the binaries and the tests built and in the initramfs.
+    pub(crate) fn prepare(test_args: &[String]) -> Result<Self> {
+        let bin_dir = build::build(Profile::Release)?;
         let lab = Self::open()?;
         let programs: Vec<PathBuf> = test::test_programs()?
             .into_iter()
             .map(|program| program.executable)
             .collect();
-        initramfs::build(&lab.initramfs, &lab.busybox, bin_dir, &programs, test_args)?;
+        initramfs::build(&lab.initramfs, &lab.busybox, &bin_dir, &programs, test_args)?;
         Ok(lab)
     }
 
