@@ -35,33 +35,58 @@ pub(crate) enum Profile {
 
 /// Builds everything but xtask itself, setting up first when something is
 /// missing; the directory that holds the binaries.
-///
-/// In a release, guardd and guardctl are those that the package has, which are
-/// static: what is shown, tested and measured is what others get. Where this
-/// machine cannot make them they are its own.
 pub(crate) fn build(profile: Profile) -> Result<PathBuf> {
-    setup::ensure()?;
     let mut cargo = cargo("build")?;
     cargo.args(WORKSPACE).args(["--exclude", "xtask"]);
-    let target = workspace::target_dir();
-    if profile == Profile::Dev {
-        shell::run(&mut cargo).context("build")?;
-        return Ok(target.join("debug"));
+    match profile {
+        Profile::Dev => {
+            setup::ensure()?;
+            shell::run(&mut cargo).context("build")?;
+            Ok(workspace::target_dir().join("debug"))
+        }
+        Profile::Release => {
+            let dir = given()?;
+            cargo.args(["--release", "--exclude", PACKAGE]);
+            shell::run(&mut cargo).context("build")?;
+            Ok(dir)
+        }
     }
-    cargo.arg("--release");
-    let dir = target.join("release");
+}
+
+/// Builds guardd and guardctl, optimised, setting up first when something is
+/// missing; the directory that holds them.
+///
+/// They are those that the package has, which are static: what is shown, tested
+/// and measured is what others get. Where this machine cannot make them they
+/// are its own.
+pub(crate) fn given() -> Result<PathBuf> {
+    setup::ensure()?;
+    let dir = workspace::target_dir().join("release");
     if let Err(error) = dist::have_compiler() {
         shell::say("build", format!("not the package's binaries: {error:#}"));
+        let mut cargo = cargo("build")?;
+        cargo.args(["--release", "--package", PACKAGE]);
         shell::run(&mut cargo).context("build")?;
         return Ok(dir);
     }
-    shell::run(cargo.args(["--exclude", "guard-userspace"])).context("build")?;
-    let given = dist::binaries()?;
+    let static_ones = dist::binaries()?;
+    fs::create_dir_all(&dir).with_context(|| format!("{}", dir.display()))?;
     for name in dist::BINARIES {
-        put(&given.join(name), &dir, name)?;
+        put(&static_ones.join(name), &dir, name)?;
     }
     Ok(dir)
 }
+
+/// Builds the programs of the tests' package as the tests use them; the directory that holds them.
+pub(crate) fn fixtures() -> Result<PathBuf> {
+    let mut cargo = cargo("build")?;
+    cargo.args(["--package", "guard-tests", "--bins"]);
+    shell::run(&mut cargo).context("build")?;
+    Ok(workspace::target_dir().join("debug"))
+}
+
+/// The package of guardd and guardctl.
+const PACKAGE: &str = "guard-userspace";
 
 /// Puts a file into a directory, in the place of one that may be running.
 fn put(file: &Path, dir: &Path, name: &str) -> Result<()> {

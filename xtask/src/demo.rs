@@ -7,10 +7,7 @@ use std::{env, os::unix::process::CommandExt as _};
 
 use anyhow::{Context as _, Result};
 
-use crate::{
-    build::{self, Profile},
-    shell, sudo, workspace,
-};
+use crate::{build, shell, sudo, workspace};
 
 /// Arguments of `cargo xtask demo`.
 #[derive(clap::Args)]
@@ -26,11 +23,11 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> Result<()> {
     let bin_dir = match env::var_os(workspace::BIN_DIR_VAR).filter(|dir| !dir.is_empty()) {
         Some(dir) => std::path::absolute(dir).context(workspace::BIN_DIR_VAR)?,
-        None => build::build(Profile::Release)?,
+        None => build::given()?,
     };
     let mut command = sudo::command(
         "the demo",
-        &bin_dir.join("guard-demo"),
+        &build::fixtures()?.join("guard-demo"),
         [(workspace::BIN_DIR_VAR, bin_dir.as_os_str())],
     )?;
     if args.json {

@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    build::{self, Profile, WORKSPACE},
+    build::{self, WORKSPACE},
     setup,
     shell::{self, say},
     sudo, vm, workspace,
@@ -136,7 +136,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             setup::ensure()?;
             None
         }
-        false => Some(build::build(Profile::Release)?),
+        false => Some(build::given()?),
     };
 
     let timeout = Duration::from_secs(args.timeout * 60);

@@ -22,11 +22,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{
-    build::{self, Profile},
-    shell::say,
-    test, workspace,
-};
+use crate::{build, shell::say, test, workspace};
 
 /// Arguments of `cargo xtask vm`.
 #[derive(clap::Args)]
@@ -327,7 +323,7 @@ impl Laboratory {
 
     /// The same, with the binaries and the tests built and in the initramfs.
     pub(crate) fn prepare(test_args: &[String]) -> Result<Self> {
-        let bin_dir = build::build(Profile::Release)?;
+        let bin_dir = build::given()?;
         let lab = Self::open()?;
         let programs: Vec<PathBuf> = test::test_programs()?
             .into_iter()

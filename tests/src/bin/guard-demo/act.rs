@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
+    Programs,
     api::{self, Api, Facts},
     event::Event,
     guard::{self, Guard, RULE},
@@ -187,7 +188,7 @@ enum News {
 /// an act that ended wrong is no error but a report with problems.
 pub(crate) fn play(
     plan: &Plan,
-    bin_dir: &Path,
+    programs: &Programs,
     dir: &Path,
     narrator: &mut Narrator,
 ) -> Result<Report> {
@@ -196,9 +197,9 @@ pub(crate) fn play(
     fs::create_dir(&project).with_context(|| format!("{}", project.display()))?;
     project::write(&project)?;
 
-    let api = Api::start(bin_dir, dir)?;
+    let api = Api::start(&programs.api, dir)?;
     let policy = guard::policy(plan.mode, plan.then, api.port);
-    let mut guard = Guard::start(bin_dir, dir, &policy)?;
+    let mut guard = Guard::start(programs, dir, &policy)?;
     let mut report = Report {
         act: plan.name,
         mode: plan.mode,
@@ -214,7 +215,7 @@ pub(crate) fn play(
         narrator,
         report: &mut report,
     }
-    .play(&bin_dir.join(guard::AGENT), &project);
+    .play(&programs.agent, &project);
     // First whatever the agent left, so that nothing held is let go on to the server.
     let strays = process::kill_strays(&[api.pid(), guard.pid()]);
     let stopped = guard.stop();

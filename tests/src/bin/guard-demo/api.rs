@@ -91,11 +91,11 @@ struct Ready {
 }
 
 impl Api {
-    pub(crate) fn start(bin_dir: &Path, dir: &Path) -> Result<Self> {
+    pub(crate) fn start(program: &Path, dir: &Path) -> Result<Self> {
         let control = dir.join("api.sock");
         let mut process = Process::spawn(
             "guard-fixture-api",
-            Command::new(bin_dir.join("guard-fixture-api"))
+            Command::new(program)
                 .arg("--control")
                 .arg(&control)
                 .arg("--ca")

@@ -16,6 +16,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
 
 use crate::{
+    Programs,
     event::Event,
     interrupt,
     process::{Process, send_lines},
@@ -74,7 +75,7 @@ pub(crate) struct Guard {
 
 impl Guard {
     /// Starts one with `policy` in `dir`, and waits until it accepts.
-    pub(crate) fn start(bin_dir: &Path, dir: &Path, policy: &str) -> Result<Self> {
+    pub(crate) fn start(programs: &Programs, dir: &Path, policy: &str) -> Result<Self> {
         let policy_file = dir.join("policy.toml");
         fs::write(&policy_file, policy)
             .with_context(|| format!("{}: cannot write", policy_file.display()))?;
@@ -87,7 +88,7 @@ impl Guard {
             File::create(&log).with_context(|| format!("{}: cannot create", log.display()))?;
         let daemon = Process::spawn(
             "guardd",
-            Command::new(bin_dir.join("guardd"))
+            Command::new(&programs.guardd)
                 .arg("--policy")
                 .arg(&policy_file)
                 .arg("--socket")
@@ -101,7 +102,7 @@ impl Guard {
         )?;
         let mut guard = Self {
             daemon,
-            guardctl: bin_dir.join("guardctl"),
+            guardctl: programs.guardctl.clone(),
             socket,
             log,
         };

@@ -73,15 +73,7 @@ fn run(args: &Args) -> Result<bool> {
     if !rustix::process::geteuid().is_root() {
         bail!("not root: guardd loads kernel programs: use `cargo xtask demo`, or sudo");
     }
-    let bin_dir = bin_dir()?;
-    for program in ["guardd", "guardctl", "guard-fixture-api", guard::AGENT] {
-        if !bin_dir.join(program).is_file() {
-            bail!(
-                "{program}: not in {}: run `cargo xtask build --release`",
-                bin_dir.display()
-            );
-        }
-    }
+    let programs = Programs::find()?;
     for program in ["curl", "grep", "cat", "sh"] {
         if !is_in_path(program) {
             bail!("{program}: not installed: the agent runs the real one: install it");
@@ -114,7 +106,7 @@ fn run(args: &Args) -> Result<bool> {
         narrator.act(number + 1, acts.len(), plan);
         let dir = root.join(plan.name);
         std::fs::create_dir(&dir).with_context(|| format!("{}", dir.display()))?;
-        let played = act::play(plan, &bin_dir, &dir, &mut narrator);
+        let played = act::play(plan, &programs, &dir, &mut narrator);
         // Whatever happened, it is over.
         let strays = process::kill_strays(&[])?;
         let mut report = played.with_context(|| format!("act {}", plan.name))?;
@@ -153,13 +145,37 @@ fn document(reports: &[Report], ok: bool, started: Instant) -> Result<String> {
     Ok(serde_json::to_string_pretty(&document)?)
 }
 
-/// `$GUARD_BIN_DIR`, else where this program is: they are built together.
-fn bin_dir() -> Result<PathBuf> {
-    if let Some(dir) = env::var_os(BIN_DIR_VAR).filter(|dir| !dir.is_empty()) {
-        return std::path::absolute(&dir).context(BIN_DIR_VAR);
+/// What the demo runs of this workspace.
+struct Programs {
+    guardd: PathBuf,
+    guardctl: PathBuf,
+    api: PathBuf,
+    agent: PathBuf,
+}
+
+impl Programs {
+    /// guardd and guardctl are in `$GUARD_BIN_DIR`, else where this program is; the others are beside it.
+    fn find() -> Result<Self> {
+        let program = env::current_exe().context("/proc/self/exe")?;
+        let own = program.parent().unwrap_or(Path::new("/"));
+        let given = match env::var_os(BIN_DIR_VAR).filter(|dir| !dir.is_empty()) {
+            Some(dir) => std::path::absolute(&dir).context(BIN_DIR_VAR)?,
+            None => own.to_owned(),
+        };
+        let find = |dir: &Path, name: &str| {
+            let path = dir.join(name);
+            if !path.is_file() {
+                bail!("{}: not there: run `cargo xtask demo`", path.display());
+            }
+            Ok(path)
+        };
+        Ok(Self {
+            guardd: find(&given, "guardd")?,
+            guardctl: find(&given, "guardctl")?,
+            api: find(own, "guard-fixture-api")?,
+            agent: find(own, guard::AGENT)?,
+        })
     }
-    let program = env::current_exe().context("/proc/self/exe")?;
-    Ok(program.parent().unwrap_or(Path::new("/")).to_owned())
 }
 
 fn is_in_path(program: &str) -> bool {
