@@ -1143,7 +1143,7 @@ fn what_lets_one_thread_go_on_lets_no_other_go_unread() {
     let output = guard
         .run(
             &["--agent", "x"],
-            &fixture("guard-fixture-speaker").display().to_string(),
+            fixture("guard-fixture-speaker").display().to_string(),
         )
         .args([SECOND, API, &server.port().to_string()])
         .output()

@@ -127,6 +127,10 @@ unsafe impl Sync for OpenSsl {}
 
 impl OpenSsl {
     /// Whichever version there is. It stays until the process ends.
+    #[expect(
+        clippy::missing_transmute_annotations,
+        reason = "the type of each function stands at its field"
+    )]
     fn load() -> Option<Self> {
         let library = [c"libssl.so.3", c"libssl.so.1.1"]
             .into_iter()
