@@ -32,7 +32,7 @@ pub fn own_network() {
         "link set lo up",
         "addr add 10.77.0.1/32 dev lo",
         "route add local 10.77.0.0/16 dev lo",
-        "-6 addr add fd77::1/128 dev lo nodad",
+        "-6 addr add fd77::1/128 dev lo",
     ] {
         let status = Command::new("ip").args(words.split(' ')).status();
         assert!(status.expect("ip").success(), "ip {words}");
