@@ -97,6 +97,8 @@ pub(super) fn build(
         "guard-fixture-evader",
         "guard-fixture-api",
         "guard-fixture-speaker",
+        "guard-fixture-runner",
+        "guard-fixture-notifier",
     ] {
         tree.program(&format!("guard/{name}"), &fixtures.join(name))?;
     }
