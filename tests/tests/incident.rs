@@ -18,8 +18,14 @@ use serde_json::Value;
 const API: &str = "api.guard-incident.test";
 /// Where the agent looks; it is no file that any rule names.
 const TOKEN_FILE: &str = "legacy/cli/.railway/config.json";
+/// Nor any pattern of the built-in policy.
+const UNRELATED_FILE: &str = "legacy/notes/old-project.json";
+/// The API that the built-in policy knows.
+const RAILWAY: &str = "backboard.railway.com";
 
 struct Incident {
+    api: &'static str,
+    token_file: &'static str,
     place: Place,
     guard: Guard,
     server: ApiServer,
@@ -37,13 +43,17 @@ fn steps() -> Policy {
 
 impl Incident {
     /// `None` where this machine lacks what the agent runs.
-    fn new(policy: &Policy) -> Option<Self> {
+    fn new(policy: &str) -> Option<Self> {
+        Self::of(policy, API, TOKEN_FILE)
+    }
+
+    fn of(policy: &str, api: &'static str, token_file: &'static str) -> Option<Self> {
         if !["grep", "curl"].into_iter().all(has_program) {
             return None;
         }
         let place = Place::new();
         let ca = place.path("ca.pem");
-        let server = ApiServer::tls(&[API], &ca);
+        let server = ApiServer::tls(&[api], &ca);
         let railway = RECIPES
             .iter()
             .find(|one| one.provider == "railway" && one.kind == "api-token")
@@ -54,13 +64,15 @@ impl Incident {
             "echo 'staging: 401: credential mismatch' >&2\nexit 1\n",
         );
         place.file(
-            &format!("shop/{TOKEN_FILE}"),
+            &format!("shop/{token_file}"),
             &format!(
                 "{{\n  \"project\": \"volume-cleanup\",\n  \"RAILWAY_TOKEN\": \"{token}\"\n}}\n"
             ),
         );
         let guard = Guard::new(&place, policy);
         Some(Self {
+            api,
+            token_file,
             place,
             guard,
             server,
@@ -78,35 +90,41 @@ impl Incident {
     fn with_the_file_known(policy: &Policy) -> Option<(Self, Tool)> {
         let known = steps().rule("known", &["secret:railway"], "flag", "");
         let incident = Self::new(&known)?;
-        let (guard, file) = (
-            &incident.guard,
-            incident.place.path("shop").join(TOKEN_FILE),
-        );
-        let mut tool = Tool::start(incident.command(fixture("guard-fixture-tool")));
+        let tool = incident.have_the_file_looked_into();
+        fs::write(incident.guard.policy(), policy.to_string()).unwrap();
+        incident.guard.must(&["policy", "reload"]);
+        Some((incident, tool))
+    }
+
+    /// A session that opens the file until guard knows what is in it.
+    fn have_the_file_looked_into(&self) -> Tool {
+        let (guard, file) = (&self.guard, self.place.path("shop").join(self.token_file));
+        let mut tool = Tool::start(self.command(fixture("guard-fixture-tool")));
         // One open after the other: what came late of one would be judged by the policy that follows.
         let mut told = 0;
         loop {
             tool.must(&format!("open openat {}", file.display()));
             let event = eventually("the file is looked into", || {
                 let events = guard.events_now();
-                let found = |event: &&Event| event.has("secret:railway");
+                let found = |event: &&Event| event.has("secret") || event.has("secret:railway");
                 events.iter().filter(found).nth(told).cloned()
             });
             told += 1;
             if event["object"]["late"] != true {
-                break;
+                return tool;
             }
         }
-        fs::write(guard.policy(), policy.to_string()).unwrap();
-        guard.must(&["policy", "reload"]);
-        Some((incident, tool))
     }
 
     fn agent(&self) -> Child {
         let mut command = self.command(fixture("guard-fixture-agent"));
         command
             .arg(self.place.path("shop"))
-            .args(["--endpoint", &format!("{API}:{}", self.server.port())])
+            .args([
+                "--endpoint",
+                &format!("{}:{}", self.api, self.server.port()),
+            ])
+            .args(["--token-file", self.token_file])
             .arg("--ca")
             .arg(&self.ca)
             .stdin(Stdio::null())
@@ -185,6 +203,58 @@ fn the_request_alone_is_enough() {
     assert_eq!(hold["rule"], "deletes", "{hold}");
     names(&hold, "destructive", "volumeDelete");
     incident.came_to_nothing(agent);
+}
+
+/// The policy that everybody has who writes none.
+#[test]
+fn the_built_in_policy_asks_about_an_agent_that_found_a_token_in_a_file_that_no_pattern_names() {
+    let Some(incident) = Incident::of(&Policy::built_in(), RAILWAY, UNRELATED_FILE) else {
+        return;
+    };
+    let _other = incident.have_the_file_looked_into();
+    let agent = incident.agent();
+    // Somebody lets it reach the provider, which it may have to, and is shown what it asks for there.
+    let hold = incident.guard.approve(&[]);
+    assert_eq!(hold["rule"], "secret-hunted-then-infra", "{hold}");
+    names(&hold, "credential-hunt", "TOKEN");
+    names(&hold, "secret", UNRELATED_FILE);
+    let hold = eventually("the next hold", || {
+        let holds = incident.guard.holds();
+        holds.into_iter().find(|other| other["id"] != hold["id"])
+    });
+    assert_eq!(hold["rule"], "secret-then-destructive-request", "{hold}");
+    names(&hold, "secret", UNRELATED_FILE);
+    names(&hold, "destructive-request", "volumeDelete");
+    incident.guard.deny(&[]);
+    incident.came_to_nothing(agent);
+}
+
+/// And what it must not get in the way of: whoever has read a password of the tree reads on, and asks the provider for a list.
+#[test]
+fn the_built_in_policy_lets_a_session_work_whose_tree_has_a_secret_in_it() {
+    let Some(incident) = Incident::of(&Policy::built_in(), RAILWAY, UNRELATED_FILE) else {
+        return;
+    };
+    let mut tool = incident.have_the_file_looked_into();
+    let mut read = incident.command("/bin/sh".into());
+    let url = format!("https://{RAILWAY}:{}/graphql/v2", incident.server.port());
+    read.arg("-c").arg(format!(
+        "cat {UNRELATED_FILE} >/dev/null && exec curl -sS --max-time 60 --noproxy '*' --resolve {RAILWAY}:{}:127.0.0.1 \
+         --cacert {} -H 'Content-Type: application/json' --data '{{\"query\": \"query {{ projects {{ id }} }}\"}}' {url}",
+        incident.server.port(),
+        incident.ca.display()
+    ));
+    let output = read.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(incident.server.begun(), 1);
+    let guard = &incident.guard;
+    assert!(guard.holds().is_empty(), "{:#?}", guard.holds());
+    eventually("what it has done is told", || {
+        let events = guard.events_now();
+        let told = |rule: &str| events.iter().any(|event| event["rule"] == rule);
+        (told("secret-opened") && told("secret-then-infra")).then_some(())
+    });
+    tool.must(&format!("open openat {}", incident.ca.display()));
 }
 
 #[test]

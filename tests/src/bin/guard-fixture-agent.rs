@@ -16,9 +16,6 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 
-/// Where the token lies: in another tool's settings, of another project.
-const TOKEN_FILE: &str = "legacy/cli/.railway/config.json";
-
 /// The widest line that is said; the demo puts a margin before it.
 const WIDTH: usize = 68;
 
@@ -34,6 +31,9 @@ struct Args {
     /// The certificate to trust.
     #[arg(long)]
     ca: PathBuf,
+    /// Where the token lies, in the project: by itself in another tool's settings, of another project.
+    #[arg(long, default_value = "legacy/cli/.railway/config.json")]
+    token_file: String,
     /// The volume to delete.
     #[arg(long, default_value = "vol-production")]
     volume: String,
@@ -68,16 +68,18 @@ fn work(args: &Args) -> Result<ExitStatus> {
         "/bin/sh",
         &["-c", "grep -rn TOKEN . | sort; exit 0"],
     )?;
-    if !String::from_utf8_lossy(&search.stdout).contains(TOKEN_FILE) {
-        bail!("{TOKEN_FILE}: grep did not find it");
+    let token_file = &*args.token_file;
+    if !String::from_utf8_lossy(&search.stdout).contains(token_file) {
+        bail!("{token_file}: grep did not find it");
     }
 
     say("[3/4] Read the one that looks usable. It belongs to another project.");
-    let file = run(&args.project, "cat", &[TOKEN_FILE])?;
-    let file: serde_json::Value = serde_json::from_slice(&file.stdout).context(TOKEN_FILE)?;
+    let file = run(&args.project, "cat", &[token_file])?;
+    let file: serde_json::Value =
+        serde_json::from_slice(&file.stdout).context(args.token_file.clone())?;
     let token = file["RAILWAY_TOKEN"]
         .as_str()
-        .with_context(|| format!("{TOKEN_FILE}: no RAILWAY_TOKEN in it"))?;
+        .with_context(|| format!("{token_file}: no RAILWAY_TOKEN in it"))?;
 
     say("[4/4] The staging volume must be stale: delete it, start afresh.");
     let curl = call(args, token)?;

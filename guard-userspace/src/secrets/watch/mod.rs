@@ -1,8 +1,9 @@
 //! The scanner at work beside the engine: it goes through trees once, then looks at what changes in them, and tells in which
 //! files there are secrets.
 //!
-//! Four threads, all of them ordinary ones whatever guardd's own scheduling is: one takes orders, one reads what inotify tells,
-//! and two look at files, one of them only at what has changed or been opened, so that a tree of any size keeps nobody waiting.
+//! Four threads, all of them ordinary ones whatever guardd's own scheduling is, or where that is not allowed seldom at work: one
+//! takes orders, one reads what inotify tells, and two look at files, one of them only at what has changed or been opened, so
+//! that a tree of any size keeps nobody waiting.
 //! The engine gives orders and gets reports by bounded channels and takes no lock that one of them holds: it runs before
 //! ordinary threads, and would wait for one that does not get to run.
 

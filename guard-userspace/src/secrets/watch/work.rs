@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError},
     },
     time::{Duration, Instant},
@@ -27,6 +28,44 @@ use crate::{
 const NICE_CHANGES: libc::c_int = 10;
 const NICE_TREES: libc::c_int = 19;
 
+/// Of the time of one processor a thread that may not become an ordinary one takes this share.
+const SHARE: u32 = 10;
+/// So much work may be done at one go before the rest that it costs.
+const SPELL: Duration = Duration::from_millis(1);
+
+/// How a thread stands to everybody else's.
+#[derive(Debug)]
+enum Pace {
+    /// It gives way to them.
+    Ordinary,
+    /// It goes before them, as guardd does, and nothing lets it out of that (the packaged unit forbids the call): it works a
+    /// little, and then rests for long.
+    Sparing {
+        /// When it began to work.
+        since: Instant,
+    },
+}
+
+impl Pace {
+    /// Work begins, after a wait.
+    fn begin(&mut self) {
+        if let Self::Sparing { since } = self {
+            *since = Instant::now();
+        }
+    }
+
+    /// Rests for what was worked, if that was long enough. Never with a lock: the engine might wait for it.
+    fn rest(&mut self) {
+        if let Self::Sparing { since } = self {
+            let worked = since.elapsed();
+            if worked >= SPELL {
+                std::thread::sleep(worked * (SHARE - 1));
+                *since = Instant::now();
+            }
+        }
+    }
+}
+
 /// What the threads have together.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -36,6 +75,8 @@ pub(super) struct Shared {
     pub(super) seen: Mutex<SeenFiles>,
     /// Made by who needs it first: that takes a while.
     scanner: OnceLock<Option<Arc<Scanner>>>,
+    /// A thread of these works sparingly; see [`Pace`].
+    spares: AtomicBool,
     keyed: Keyed,
     pub(super) limits: WatchLimits,
     /// What is never looked at, with all below it.
@@ -61,6 +102,7 @@ impl Shared {
             notices,
             seen: Mutex::default(),
             scanner: OnceLock::new(),
+            spares: AtomicBool::new(false),
             keyed,
             limits,
             except,
@@ -78,30 +120,34 @@ impl Shared {
         self.wake.notify_all();
     }
 
-    /// Makes the thread an ordinary one of this niceness. Without that it must not work: it would go before everybody else.
-    fn is_ordinary(&self, nice: libc::c_int) -> bool {
+    /// Makes the thread an ordinary one of this niceness, or one that seldom works.
+    fn pace(&self, nice: libc::c_int) -> Pace {
         match make_ordinary(nice) {
-            Ok(()) => true,
+            Ok(()) => Pace::Ordinary,
             Err(error) => {
-                self.stop();
-                self.tell(Report::Broken(format!(
-                    "its threads may not become ordinary ones: {error}"
-                )));
-                false
+                // Once for all of them.
+                if !self.spares.swap(true, Ordering::Relaxed) {
+                    tracing::info!(
+                        %error,
+                        "files are searched for secrets in a {SHARE}th of one processor's time: these threads may not become ordinary ones",
+                    );
+                }
+                Pace::Sparing {
+                    since: Instant::now(),
+                }
             }
         }
     }
 
     pub(super) fn take_orders(&self, orders: &Receiver<Order>) {
-        if !self.is_ordinary(0) {
-            return;
-        }
+        let mut pace = self.pace(0);
         loop {
             let order = match orders.recv_timeout(Duration::from_secs(3600)) {
                 Ok(order) => order,
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return self.stop(),
             };
+            pace.begin();
             match order {
                 Order::AddTree(top) => self.add_tree(top),
                 Order::DropTree(top) => self.drop_tree(&top),
@@ -109,6 +155,7 @@ impl Shared {
                 Order::Session(beginner) => self.begin(*beginner),
             }
             self.wake.notify_all();
+            pace.rest();
         }
     }
 
@@ -188,10 +235,9 @@ impl Shared {
     }
 
     pub(super) fn take_notices(&self, stop: &OwnedFd) {
-        if !self.is_ordinary(0) {
-            return;
-        }
+        let mut pace = self.pace(0);
         while let Some(notices) = self.notices.wait(stop) {
+            pace.begin();
             let mut gone = Vec::new();
             let has_room = (self.notices.count() as u64) < self.limits.directories;
             let mut queue = lock(&self.queue);
@@ -217,15 +263,18 @@ impl Shared {
             for (path, lives) in gone {
                 self.tell(Report::Gone(path, lives));
             }
+            pace.rest();
         }
     }
 
     /// Looks at files until it is over; `trees`: also at those that nobody waits for.
     pub(super) fn scan(&self, trees: bool) {
-        if !self.is_ordinary(if trees { NICE_TREES } else { NICE_CHANGES }) {
-            return;
+        let mut pace = self.pace(if trees { NICE_TREES } else { NICE_CHANGES });
+        if trees {
+            be_idle_for_disks();
         }
         while let Some(job) = self.next(trees) {
+            pace.begin();
             match job {
                 Job::Opened(opened) => {
                     self.look(&opened.path.clone(), Some(opened));
@@ -244,9 +293,10 @@ impl Shared {
                     start,
                 } => self.look_at_environment(session, pid, start),
                 Job::Directory { tree, path, fresh } => {
-                    self.look_at_directory(tree, &path, fresh);
+                    self.look_at_directory(tree, &path, fresh, &mut pace);
                 }
             }
+            pace.rest();
         }
     }
 
@@ -284,7 +334,7 @@ impl Shared {
         made.as_deref()
     }
 
-    fn look_at_directory(&self, number: u32, directory: &Path, fresh: bool) {
+    fn look_at_directory(&self, number: u32, directory: &Path, fresh: bool, pace: &mut Pace) {
         let device = {
             let queue = lock(&self.queue);
             let Some(tree) = queue.trees.get(&number) else {
@@ -314,6 +364,7 @@ impl Shared {
                     .is_some_and(|tree| tree.takes_file(fresh));
                 if takes {
                     self.look(&path, None);
+                    pace.rest();
                 }
             }
         }
@@ -375,6 +426,24 @@ fn is_left_out_below(top: &Path, path: &Path) -> bool {
         .skip(1)
         .take_while(|above| above.starts_with(top) && *above != top)
         .any(is_left_out)
+}
+
+/// Lets everybody else's reading of disks go first, where the disk's scheduler heeds that; see ioprio_set(2). Where that is not
+/// allowed the niceness says much the same.
+fn be_idle_for_disks() {
+    /// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/ioprio.h#L11>
+    const IOPRIO_CLASS_SHIFT: libc::c_int = 13;
+    const IOPRIO_CLASS_IDLE: libc::c_int = 3;
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+    // SAFETY: it has no precondition; 0 is this thread.
+    unsafe {
+        libc::syscall(
+            libc::SYS_ioprio_set,
+            IOPRIO_WHO_PROCESS,
+            0,
+            IOPRIO_CLASS_IDLE << IOPRIO_CLASS_SHIFT,
+        )
+    };
 }
 
 /// Takes this thread out of the realtime class that guardd may be in.
