@@ -605,6 +605,7 @@ fn judge_peer(
         inode,
         Place { dentry, mnt },
         None,
+        0,
         listener(told).unwrap_or(0),
         kind::CONNECT,
         tgid,

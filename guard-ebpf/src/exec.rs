@@ -27,9 +27,9 @@ use guard_common::{
 use crate::{
     copies, emit, environ, judge,
     kernel::{
-        self, Address, BPRM_FILENAME, BPRM_INTERP, FILE_DENTRY, FILE_INODE, FILE_MNT, INODE_CTIME,
-        MM_ARG_END, MM_ARG_START, MM_EXE_FILE, SIGNAL_PIDS, SIGNAL_TTY, TASK_MM, TASK_REAL_PARENT,
-        TASK_SIGNAL,
+        self, Address, BPRM_FILENAME, BPRM_INTERP, FILE_DENTRY, FILE_FLAGS, FILE_INODE, FILE_MNT,
+        INODE_CTIME, MM_ARG_END, MM_ARG_START, MM_EXE_FILE, SIGNAL_PIDS, SIGNAL_TTY, TASK_MM,
+        TASK_REAL_PARENT, TASK_SIGNAL,
     },
     lineage,
     maps::{self, CRITICAL, RESUMING, SESSIONS, SPINS, Scratch, TAPPED, WAITING, with_memory},
@@ -111,6 +111,7 @@ fn look_at(
                     inode,
                     place,
                     Some(exe),
+                    kernel::read(exe, &FILE_FLAGS).unwrap_or(0),
                     0,
                     kind::OPEN,
                     tgid,

@@ -91,6 +91,10 @@ pub static INODES: Array<[u8; INODE_SLOTS]> = Array::with_max_entries(2, BPF_F_M
 /// Sessions whose opens of files without a label are told, and until when, ns of `CLOCK_MONOTONIC`.
 #[map]
 pub static UNSCANNED: HashMap<u32, u64> = HashMap::with_max_entries(4_096, 0);
+/// The latest of these times, or later: behind it no open that only reads has to look up its session. 0 when guardd has seen
+/// that it is over, and then nobody has to look at the clock. guardd has it in its memory, since both sides set it.
+#[map]
+pub static UNSCANNED_UNTIL: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// Addresses, longest prefix first.
 #[map]
 pub static ADDRESSES: LpmTrie<AddressKey, KnownAddress> = LpmTrie::with_max_entries(16_384, 0);

@@ -28,7 +28,10 @@ use crate::{
         TASK_FILES, Words,
     },
     lineage,
-    maps::{self, ACTIVITY, ACTIVITY_BYTES, FILES, INODES, Scratch, UNSCANNED, with_memory},
+    maps::{
+        self, ACTIVITY, ACTIVITY_BYTES, FILES, INODES, Scratch, UNSCANNED, UNSCANNED_UNTIL,
+        with_memory,
+    },
     path::{self, Place},
 };
 
@@ -156,10 +159,13 @@ fn opening(file: Address, place: usize, can_deny: bool) -> i32 {
 /// Judges one opened file and acts.
 #[inline(always)]
 fn judge_file(file: Address, tgid: u32, task: &mut Task, tier: u8, can_deny: bool) -> Done {
-    let mut words = Words::<6>::new();
-    let Some(opened) = words.read(file, [&FILE_INODE, &FILE_DENTRY, &FILE_MNT]) else {
+    // So many are from one to the other of them on every kernel since 5.10.
+    let mut words = Words::<7>::new();
+    let fields = [&FILE_INODE, &FILE_DENTRY, &FILE_MNT, &FILE_FLAGS];
+    let Some(opened) = words.read(file, fields) else {
         return Done::Goes;
     };
+    let flags = opened.get(&FILE_FLAGS).unwrap_or(0);
     let (Some(inode), Some(dentry), Some(mnt)) = (
         opened.pointer(&FILE_INODE),
         opened.pointer(&FILE_DENTRY),
@@ -171,6 +177,7 @@ fn judge_file(file: Address, tgid: u32, task: &mut Task, tier: u8, can_deny: boo
         inode,
         Place { dentry, mnt },
         Some(file),
+        flags,
         0,
         kind::OPEN,
         tgid,
@@ -180,7 +187,7 @@ fn judge_file(file: Address, tgid: u32, task: &mut Task, tier: u8, can_deny: boo
     )
 }
 
-/// Judges a touch of a file system object: an open, the start of a program, or a connect to a socket file, behind
+/// Judges a touch of a file system object: an open with `flags`, the start of a program, or a connect to a socket file, behind
 /// which is the process `server`, if known, or 0.
 #[inline(always)]
 #[expect(
@@ -191,6 +198,7 @@ pub fn judge_inode(
     inode: Address,
     place: Place,
     file: Option<Address>,
+    flags: u32,
     server: u32,
     record_kind: u8,
     tgid: u32,
@@ -207,6 +215,7 @@ pub fn judge_inode(
             inode,
             place,
             file,
+            flags,
             server,
             record_kind,
             tgid,
@@ -227,6 +236,7 @@ fn judge_with(
     inode: Address,
     place: Place,
     file: Option<Address>,
+    flags: u32,
     server: u32,
     record_kind: u8,
     tgid: u32,
@@ -290,13 +300,17 @@ fn judge_with(
     // Whatever way they came about, from here on they are just a word to the verifier.
     labels ^= config.zero;
     if labels == 0 {
-        unlabelled(scratch, file, record_kind, task, tier, config.unscanned);
+        unlabelled(
+            scratch,
+            file,
+            flags,
+            record_kind,
+            task,
+            tier,
+            config.unscanned,
+        );
         return None;
     }
-    let flags = match file {
-        Some(file) => kernel::read(file, &FILE_FLAGS).unwrap_or(0),
-        None => 0,
-    };
     if flags & O_PATH != 0 {
         return None;
     }
@@ -304,7 +318,15 @@ fn judge_with(
     if file.is_some() && flags & WRITES == 0 {
         labels &= !config.half(generation).written;
         if labels == 0 {
-            unlabelled(scratch, file, record_kind, task, tier, config.unscanned);
+            unlabelled(
+                scratch,
+                file,
+                flags,
+                record_kind,
+                task,
+                tier,
+                config.unscanned,
+            );
             return None;
         }
     }
@@ -376,6 +398,7 @@ fn judge_with(
 fn unlabelled(
     scratch: &mut Scratch,
     file: Option<Address>,
+    flags: u32,
     record_kind: u8,
     task: &Task,
     tier: u8,
@@ -384,11 +407,24 @@ fn unlabelled(
     if unscanned != 0
         && record_kind == kind::OPEN
         && let Some(file) = file
+        && (flags & WRITES != 0 || may_be_told())
     {
         // By the work memory: of a pointer that the kernel vouches for, no exported function takes the number.
         scratch.walk.dentry = file;
         guard_unscanned(scratch.slot, task.session, task.start_ns, tier as u32);
     }
+}
+
+/// Whether opens of some session are told at all by now.
+#[inline(always)]
+fn may_be_told() -> bool {
+    let Some(until) = UNSCANNED_UNTIL.get_ptr(0) else {
+        return false;
+    };
+    // SAFETY: the pointer was checked. Volatile, since others write it.
+    let until = unsafe { until.read_volatile() };
+    // SAFETY: the helper has no precondition.
+    until != 0 && unsafe { bpf_ktime_get_ns() } <= until
 }
 
 /// Tells the open of a regular file by a session some of whose files have not been looked at for secrets, in the work
@@ -422,6 +458,15 @@ pub extern "C" fn guard_unscanned(slot: u32, session: u32, start_ns: u64, tier: 
     if writes {
         // SAFETY: as above.
         unsafe { until.write_volatile(now_ns + UNSCANNED_NS) };
+        if let Some(latest) = UNSCANNED_UNTIL.get_ptr_mut(0) {
+            // SAFETY: as above. Who writes at the same time writes what is as late but for microseconds. Of guardd's, which
+            // may be later, nothing is lost that it does not write again in a second.
+            unsafe {
+                if latest.read_volatile() < now_ns + UNSCANNED_NS {
+                    latest.write_volatile(now_ns + UNSCANNED_NS);
+                }
+            }
+        }
     }
     // Labelled calls come first: for them half of the ring is kept free.
     if ACTIVITY.query(BPF_RB_AVAIL_DATA as u64) > ACTIVITY_BYTES as u64 / 2 {

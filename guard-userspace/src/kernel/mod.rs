@@ -5,11 +5,11 @@
 pub mod btf;
 mod hooks;
 mod inject;
-mod inodes;
 mod link;
 #[cfg(feature = "kernel-log")]
 mod log;
 mod lookout;
+mod mapped;
 mod neighbours;
 pub mod pins;
 mod preempt;

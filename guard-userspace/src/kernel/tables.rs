@@ -32,7 +32,11 @@ use guard_common::{
     },
 };
 
-use super::{KernelError, Neighbours, inodes::Inodes, neighbours, sys};
+use super::{
+    KernelError, Neighbours,
+    mapped::{Inodes, Unscanned},
+    neighbours, sys,
+};
 use crate::{names::Taken, policy, process};
 
 /// Handed over and lost, by class.
@@ -75,6 +79,7 @@ pub struct Tables {
     /// The same, for single bytes.
     slots: Inodes,
     unscanned: HashMap<MapData, u32, u64>,
+    unscanned_until: Unscanned,
     addresses: LpmTrie<MapData, AddressKey, KnownAddress>,
     hosts: HashMap<MapData, HostKey, KnownHost>,
     resolved: HashMap<MapData, ResolvedKey, Resolved>,
@@ -157,6 +162,7 @@ impl Tables {
             })
             .collect();
         let slots = Inodes::of(ebpf)?;
+        let unscanned_until = Unscanned::of(ebpf)?;
         Ok(Self {
             stopped,
             lent: descriptor(ebpf, "LEASES")?,
@@ -181,6 +187,7 @@ impl Tables {
             inodes: take!(ebpf, "INODES"),
             slots,
             unscanned: take!(ebpf, "UNSCANNED"),
+            unscanned_until,
             addresses: take!(ebpf, "ADDRESSES"),
             hosts: take!(ebpf, "HOSTS"),
             resolved: take!(ebpf, "RESOLVED"),
@@ -931,10 +938,16 @@ impl Tables {
     /// When the table is full.
     pub fn tell_opens(&mut self, session: u32, until_ns: u64) -> Result<(), KernelError> {
         at("UNSCANNED", self.unscanned.insert(session, until_ns, 0))?;
+        self.unscanned_until.extend(until_ns);
         if self.switches.unscanned == 0 {
             self.switch(|config| config.unscanned = 1)?;
         }
         Ok(())
+    }
+
+    /// Where no session's are told any more, the kernel looks at nothing for it.
+    pub fn tell_no_opens_after(&self, now_ns: u64) {
+        self.unscanned_until.end(now_ns);
     }
 
     /// And no longer; `last` is that no other session's are.

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+use super::clients;
 use crate::{shell, workspace};
 
 /// Results go to the second serial line, the exit status to the third.
@@ -39,12 +40,15 @@ export GUARD_TEST_TIERS=$tiers
 storms=$(sed -n 's/.*guard\.storms=\([a-z,-]*\).*/\1/p' /proc/cmdline)
 export GUARD_TEST_STORMS=$storms
 only=$(sed -n 's/.*guard\.only=\([a-z_,]*\).*/\1/p' /proc/cmdline)
+# In one word each, for the test programs.
+without=$(sed -n 's/.*guard\.without=\([a-z_,]*\).*/\1/p' /proc/cmdline)
+without=$(echo "$without" | sed 's/[^,][^,]*/--skip=&/g; s/,/ /g')
 export GUARD_BIN_DIR=/guard/bin GUARD_TEST_PATIENCE=120 GUARD_LABORATORY=1
 status=0
 for program in /guard/deps/*; do
     name=${program##*/}
     case ",${only:-${name%-*}}," in *",${name%-*},"*) ;; *) continue ;; esac
-    "$program" --test-threads 1 @ARGS@ || status=$?
+    "$program" --test-threads 1 $without @ARGS@ || status=$?
 done
 echo $status >/dev/ttyS2
 poweroff -f
@@ -124,13 +128,14 @@ pub(super) fn build(
         .with_context(|| format!("{}", target.display()))
 }
 
-/// Writes `initramfs` with a kernel's `modules` to `target`: the kernel unpacks archives that stand one behind the
-/// other.
-pub(super) fn with_modules(
+/// Writes `initramfs` with a kernel's `modules`, and with [`clients`] if they are wanted, to `target`: the kernel unpacks archives
+/// that stand one behind the other.
+pub(super) fn with_more(
     target: &Path,
     initramfs: &Path,
     busybox: &Path,
     modules: &[PathBuf],
+    wants_clients: bool,
 ) -> Result<()> {
     fs::copy(initramfs, target).with_context(|| format!("{}", target.display()))?;
     let mut tree = Tree::default();
@@ -155,6 +160,9 @@ pub(super) fn with_modules(
             content,
         );
     }
+    if wants_clients {
+        clients::add(&mut tree)?;
+    }
     let file = fs::File::options().append(true).open(target)?;
     tree.write(BufWriter::new(file))
         .with_context(|| format!("{}", target.display()))
@@ -173,7 +181,7 @@ enum Node {
 
 /// Paths without a leading slash.
 #[derive(Default)]
-struct Tree(BTreeMap<String, Node>);
+pub(super) struct Tree(BTreeMap<String, Node>);
 
 impl Tree {
     fn dir(&mut self, path: &str) {
@@ -190,12 +198,12 @@ impl Tree {
         }
     }
 
-    fn file(&mut self, path: &str, content: Vec<u8>) {
+    pub(super) fn file(&mut self, path: &str, content: Vec<u8>) {
         self.parents(path);
         self.0.insert(path.to_owned(), Node::File(content, 0o755));
     }
 
-    fn link(&mut self, path: &str, to: &str) {
+    pub(super) fn link(&mut self, path: &str, to: &str) {
         self.parents(path);
         self.0.insert(path.to_owned(), Node::Link(to.to_owned()));
     }
@@ -217,8 +225,15 @@ impl Tree {
         )?;
         self.file(path, fs::read(&stripped)?);
         fs::remove_file(&stripped)?;
+        self.libraries_of(from)
+    }
+
+    /// The libraries that a program, or a library, is linked with.
+    pub(super) fn libraries_of(&mut self, from: &Path) -> Result<()> {
         // `name => /path (address)`, or `/path (address)` for the loader itself.
-        let linked = shell::output(Command::new("ldd").arg(from))?;
+        let linked = Command::new("ldd").arg(from).output().context("ldd")?;
+        // It fails where there are none.
+        let linked = String::from_utf8_lossy(&linked.stdout).into_owned();
         for library in linked
             .split_whitespace()
             .filter(|word| word.starts_with('/'))

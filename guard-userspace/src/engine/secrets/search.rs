@@ -171,6 +171,7 @@ impl Engine {
             self.tell_opens_of(id);
         }
         let now = clock::monotonic_ns();
+        self.kernel.tables.tell_no_opens_after(now);
         let works = self.secrets.of_session.values();
         let used: BTreeSet<PathBuf> = works.filter_map(Work::tree).cloned().collect();
         let mut left = Vec::new();
