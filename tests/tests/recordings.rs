@@ -10,7 +10,9 @@ use std::{
     process::{Command, Stdio},
 };
 
-use guard_tests::{Event, Guard, Place, eventually, has_program, proc, tested, tls::TlsServer};
+use guard_tests::{
+    Event, Guard, Place, Policy, eventually, has_program, proc, tested, tls::TlsServer,
+};
 use serde_json::{Map, Value, json};
 
 /// Providers whose names stand for the loopback while it is recorded.

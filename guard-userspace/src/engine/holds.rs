@@ -335,11 +335,14 @@ impl Engine {
         self.save();
     }
 
-    /// Holds that the kernel has entered and whose record was lost or has not come yet.
-    pub(super) fn find_lost_holds(&mut self) {
+    /// Holds that the kernel has entered `for_ns` ago or before and whose record was lost. Of a younger one the record, which says
+    /// what is held, is still on its way: the kernel sends it after it has entered the hold.
+    pub(super) fn find_lost_holds(&mut self, for_ns: u64) {
+        let now = clock::monotonic_ns();
         for (tgid, held) in self.kernel.tables.held() {
             let id = Id::new(tgid, held.start_ns);
-            if self.holds.values().any(|hold| hold.process_id() == id)
+            if now.saturating_sub(held.time_ns) < for_ns
+                || self.holds.values().any(|hold| hold.process_id() == id)
                 || process::same(tgid, held.start_ns).is_none()
             {
                 continue;

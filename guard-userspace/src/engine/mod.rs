@@ -85,6 +85,8 @@ const ENDED: usize = 64;
 /// How often guardd looks after things while there is no session. Well below the age at which the
 /// kernel takes it for gone ([`guard_common::state::HEARTBEAT_LIMIT_NS`]).
 const IDLE_TICK: Duration = Duration::from_secs(1);
+/// How long after a hold its record may come: it waits for no more than the programs before it in the kernel.
+const RECORD_COMES_NS: u64 = 1_000_000_000;
 /// How often it then looks through tables for what was lost there: to find out that a large one is empty takes the kernel 0.2 ms.
 const IDLE_LOOK: Duration = Duration::from_secs(5);
 /// How often facts alone are a reason to write the state file.
@@ -633,7 +635,7 @@ impl Engine {
         self.look_after_kept();
         if !idle || now - self.swept_ns >= IDLE_LOOK.as_nanos() as u64 {
             self.swept_ns = now;
-            self.find_lost_holds();
+            self.find_lost_holds(RECORD_COMES_NS);
             self.sweep();
         }
         self.count_losses();

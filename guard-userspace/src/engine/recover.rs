@@ -337,7 +337,7 @@ impl Engine {
                 let _ = self.kernel.tables.put_held(pid, held);
             }
         }
-        self.find_lost_holds();
+        self.find_lost_holds(0);
     }
 
     /// Like `adopt_below`, but leaves processes of sessions inside this one where they are.

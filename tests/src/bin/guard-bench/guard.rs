@@ -30,9 +30,9 @@ const ANSWER: Duration = Duration::from_secs(10);
 const SAMPLE: Duration = Duration::from_secs(60);
 /// How long guardd may go on working on what a sample told it.
 const CATCH_UP: Duration = Duration::from_secs(20);
-/// How long a session's first opens are told at least, whatever they are of (`engine/secrets/search.rs`, `TELL_NS`): what is
+/// How long a session's first opens are told at least, whatever they are of (`engine/secrets/search.rs`, `TELL_NS`), and till guardd has seen that it is over: what is
 /// measured is what comes after that.
-const BEGINNING: Duration = Duration::from_millis(3_500);
+const BEGINNING: Duration = Duration::from_millis(4_500);
 /// How often something is looked at that nobody announces.
 const LOOK: Duration = Duration::from_millis(10);
 
