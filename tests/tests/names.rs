@@ -562,7 +562,7 @@ fn real_clients_are_stopped_before_their_client_hello_leaves_and_others_pass() {
                         module.replace("urllib", "urllib.request")
                     ),
                     None => format!(
-                        "{program} --version || {program} version --client || {program} version"
+                        "for words in --version 'version --client' version; do /usr/bin/env {program} $words && exit; done; exit 1"
                     ),
                 },
             ])

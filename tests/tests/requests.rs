@@ -257,7 +257,8 @@ fn clients(place: &Place, base: &str, ca: &str) -> Vec<Client> {
     };
     all.push(Client {
         name: "wget",
-        needs: "wget --version",
+        // Not what busybox's shell takes for it.
+        needs: "/usr/bin/env wget --version",
         reads: wget(&[]),
         destroys: wget(&["--header", json, "--post-data", MUTATION]),
         arrives: posted,

@@ -176,6 +176,10 @@ pub(crate) fn sample() -> Vec<Guest> {
             "what_is_no_http",
             "a_read_passes_and",
             "sigcont_from_outside",
+            "threads_that_speak_at_once",
+            "one_answer_lets_one_request",
+            "a_refusal_to_one_thread",
+            "what_lets_one_thread_go_on",
         ];
         last.clients = true;
         last.processors = "2";

@@ -29,7 +29,7 @@ pub(super) fn add(tree: &mut Tree) -> Result<()> {
     add_python(tree)?;
     add_git(tree)?;
     // As they are: of a Go program guard reads tables that a stripped one lacks.
-    for name in ["node", "kubectl"] {
+    for name in ["node", "kubectl", "openssl"] {
         if let Some(program) = find(name) {
             add_as_it_is(tree, &format!("usr/bin/{name}"), &program)?;
         }

@@ -114,7 +114,7 @@ pub(super) fn build(
     }
     tree.file(
         "etc/passwd",
-        b"root:x:0:0:root:/root:/bin/sh\nbin:x:2:2:bin:/bin:/bin/false\nnobody:x:65534:65534:nobody:/nonexistent:/bin/sh\n"
+        b"root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/bin/false\nbin:x:2:2:bin:/bin:/bin/false\nnobody:x:65534:65534:nobody:/nonexistent:/bin/sh\n"
             .to_vec(),
     );
     // For tests that have names resolved by their own name server, mounted over these.
