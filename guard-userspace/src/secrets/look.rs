@@ -185,14 +185,17 @@ impl<'s> Looker<'s> {
                 continue;
             }
             let text = window(self.bytes, start, form.longest);
-            let (whole, inner) = if form.regex.captures_len() > 1 {
-                let Some(found) = form.regex.captures(text) else {
+            let Some(regex) = form.regex.get() else {
+                return;
+            };
+            let (whole, inner) = if regex.captures_len() > 1 {
+                let Some(found) = regex.captures(text) else {
                     continue;
                 };
                 let Some(whole) = found.get(0) else { continue };
                 (whole.range(), found.get(1).unwrap_or(whole).range())
             } else {
-                let Some(found) = form.regex.find(text) else {
+                let Some(found) = regex.find(text) else {
                     continue;
                 };
                 (found.range(), found.range())
@@ -290,7 +293,10 @@ impl<'s> Looker<'s> {
         {
             text = &text[..end];
         }
-        for found in form.regex.find_iter(text) {
+        let Some(regex) = form.regex.get() else {
+            return;
+        };
+        for found in regex.find_iter(text) {
             let range = hit.end + found.start()..hit.end + found.end();
             if found.start() > REACH {
                 return;
@@ -403,7 +409,8 @@ impl<'s> Looker<'s> {
         let value = &self.bytes[found.value.clone()];
         let of_path = self.of_path.iter().copied().find(|kind| {
             let form = self.form(*kind);
-            form.whole.is_match(value) && self.fits(form, found.value.clone(), 0)
+            form.whole.get().is_some_and(|whole| whole.is_match(value))
+                && self.fits(form, found.value.clone(), 0)
         });
         if let Some(kind) = of_path {
             self.read = found.value.end;

@@ -118,12 +118,17 @@ impl fmt::Debug for Scanner {
 impl Scanner {
     /// With the built-in table of kinds.
     pub fn built_in(keyed: Keyed) -> Result<Self, TableError> {
-        Self::new(table::BUILT_IN, keyed)
+        Self::of(Table::parse(table::BUILT_IN)?, keyed)
     }
 
     /// With a table in the form of `policy/secrets.toml`.
     pub fn new(table: &str, keyed: Keyed) -> Result<Self, TableError> {
         let table = Table::parse(table)?;
+        table.check()?;
+        Self::of(table, keyed)
+    }
+
+    fn of(table: Table, keyed: Keyed) -> Result<Self, TableError> {
         let mut patterns: Vec<String> = Vec::new();
         let mut triggers: Vec<Vec<Trigger>> = Vec::new();
         let mut add = |text: &str, trigger: Trigger| {

@@ -1,6 +1,9 @@
 //! The kinds of secrets: those of `policy/secrets.toml`, and those that code recognises.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, OnceLock},
+};
 
 use regex::bytes::{Regex, RegexBuilder};
 use serde::Deserialize;
@@ -94,9 +97,9 @@ pub struct Kind {
 #[derive(Debug)]
 pub(super) struct Form {
     /// Begins at the beginning of what it is given where there are literals, else finds.
-    pub regex: Regex,
+    pub regex: Expression,
     /// The whole text it is given.
-    pub whole: Regex,
+    pub whole: Expression,
     pub literals: Vec<String>,
     pub back: (usize, usize),
     /// In lower case.
@@ -108,6 +111,33 @@ pub(super) struct Form {
     /// In lower case.
     pub unless: Vec<String>,
     pub glued: bool,
+}
+
+/// A regular expression that is compiled when something has to be held against it: a tree has tokens of a few providers, and
+/// all of them compiled are 30 MB.
+#[derive(Debug)]
+pub(super) struct Expression {
+    text: String,
+    compiled: OnceLock<Option<Regex>>,
+}
+
+impl Expression {
+    fn new(text: String) -> Self {
+        Self {
+            text,
+            compiled: OnceLock::new(),
+        }
+    }
+
+    /// `None` for one that is no regular expression, which a test says that the built-in table has none of.
+    pub fn get(&self) -> Option<&Regex> {
+        let compiled = self.compiled.get_or_init(|| {
+            compile(&self.text)
+                .inspect_err(|error| tracing::error!(form = self.text, %error, "a form of secrets"))
+                .ok()
+        });
+        compiled.as_ref()
+    }
 }
 
 /// All kinds, in order of precedence.
@@ -153,7 +183,7 @@ fn compile(form: &str) -> Result<Regex, regex::Error> {
 }
 
 impl Table {
-    /// Reads a table.
+    /// Reads a table; [`Table::check`] looks at its forms.
     pub fn parse(text: &str) -> Result<Self, TableError> {
         let document: Document = toml::from_str(text)?;
         let wrong = |provider: &str, name: &str, why: String| TableError::Kind {
@@ -184,14 +214,13 @@ impl Table {
             } else {
                 format!(r"\A(?:{})", row.form)
             };
-            let build = |text: &str| compile(text).map_err(|error| failed(error.to_string()));
             kinds.push(Kind {
                 provider: row.provider.as_str().into(),
                 name: row.name.as_str().into(),
                 known_by: known_by(&row),
                 form: Some(Form {
-                    regex: build(&anchored)?,
-                    whole: build(&format!(r"\A(?:{})\z", row.form))?,
+                    regex: Expression::new(anchored),
+                    whole: Expression::new(format!(r"\A(?:{})\z", row.form)),
                     back: row.back.unwrap_or((0, 0)),
                     near: spelled(&row.near),
                     names: row.names,
@@ -233,6 +262,23 @@ impl Table {
             public,
             documented,
         })
+    }
+}
+
+impl Table {
+    /// Whether every form is a regular expression, within bounds.
+    pub fn check(&self) -> Result<(), TableError> {
+        for kind in &self.kinds {
+            let Some(form) = &kind.form else { continue };
+            for expression in [&form.regex, &form.whole] {
+                compile(&expression.text).map_err(|error| TableError::Kind {
+                    provider: kind.provider.to_string(),
+                    name: kind.name.to_string(),
+                    why: error.to_string(),
+                })?;
+            }
+        }
+        Ok(())
     }
 }
 

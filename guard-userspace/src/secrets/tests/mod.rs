@@ -10,6 +10,11 @@ use std::{path::Path, sync::LazyLock};
 use super::{Found, Keyed, Scanner};
 use crate::mask;
 
+#[test]
+fn every_form_of_the_built_in_table_is_a_regular_expression() {
+    Scanner::new(super::table::BUILT_IN, Keyed::random().unwrap()).unwrap();
+}
+
 static SCANNER: LazyLock<Scanner> =
     LazyLock::new(|| Scanner::built_in(Keyed::random().unwrap()).unwrap());
 
