@@ -26,6 +26,7 @@ pub const CLIENTS: &[Client] = &[
     client("curl, HTTP/2", "openssl", "HTTP/2.0"),
     client("libcurl with GnuTLS", "gnutls", "HTTP/2.0"),
     client("libcurl with NSS", "nss", "HTTP/2.0"),
+    client("OpenSSL 1.1 by itself", "openssl", "HTTP/1.1"),
     client("wget", "gnutls", "HTTP/1.1"),
     client("python urllib", "openssl", "HTTP/1.1"),
     client("python requests", "openssl", "HTTP/1.1"),

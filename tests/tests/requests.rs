@@ -122,6 +122,43 @@ if body:
     c.curl_easy_setopt(h, 10165, keep[2])
 sys.exit(c.curl_easy_perform(h))
 "#;
+/// Where a libssl of OpenSSL 1.1 is: no distribution that still gets updates has one. Wheels that bring their own do.
+const LIBSSL_1_1_VAR: &str = "GUARD_TEST_LIBSSL_1_1";
+/// libssl by itself, by python's ctypes.
+const LIBSSL: &str = r#"
+import ctypes, glob, os, socket, sys, urllib.parse
+library, url, ca, body = sys.argv[1:]
+url = urllib.parse.urlsplit(url)
+# What libssl needs of it is found because it is there already.
+for crypto in glob.glob(os.path.dirname(library) + "/libcrypto*"):
+    ctypes.CDLL(crypto)
+s = ctypes.CDLL(library)
+for name in ("TLS_client_method", "SSL_CTX_new", "SSL_new"):
+    getattr(s, name).restype = ctypes.c_void_p
+p, i, t = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
+s.SSL_CTX_new.argtypes = [p]
+s.SSL_CTX_load_verify_locations.argtypes = [p, t, t]
+s.SSL_CTX_set_verify.argtypes = [p, i, p]
+s.SSL_new.argtypes = s.SSL_connect.argtypes = [p]
+s.SSL_ctrl.argtypes = [p, i, ctypes.c_long, t]
+s.SSL_set_fd.argtypes = [p, i]
+s.SSL_write.argtypes = s.SSL_read.argtypes = [p, t, i]
+context = s.SSL_CTX_new(s.TLS_client_method())
+assert s.SSL_CTX_load_verify_locations(context, ca.encode(), None) == 1
+s.SSL_CTX_set_verify(context, 1, None)
+ssl = s.SSL_new(context)
+s.SSL_ctrl(ssl, 55, 0, url.hostname.encode())
+connection = socket.create_connection((url.hostname, url.port))
+s.SSL_set_fd(ssl, connection.fileno())
+assert s.SSL_connect(ssl) == 1
+request = (
+    f"{'POST' if body else 'GET'} {url.path or '/'} HTTP/1.1\r\nHost: {url.hostname}\r\n"
+    f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}"
+).encode()
+assert s.SSL_write(ssl, request, len(request)) == len(request)
+answer = ctypes.create_string_buffer(4096)
+sys.exit(0 if s.SSL_read(ssl, answer, 4096) > 0 and b" 200 " in answer.raw else 1)
+"#;
 const URLLIB: &str = "import ssl,sys,urllib.request as r\n\
     d=sys.argv[3].encode() or None\n\
     q=r.Request(sys.argv[1], data=d, headers={'Content-Type':'application/json'})\n\
@@ -241,6 +278,15 @@ fn clients(place: &Place, base: &str, ca: &str) -> Vec<Client> {
             arrives: posted,
         });
     }
+    let libssl = std::env::var(LIBSSL_1_1_VAR).unwrap_or_default();
+    let (reads, destroys) = both(&["python3", "-c", LIBSSL, &libssl, &url, ca]);
+    all.push(Client {
+        name: "OpenSSL 1.1 by itself",
+        needs: if libssl.is_empty() { "false" } else { "true" },
+        reads,
+        destroys,
+        arrives: posted,
+    });
     let wget = |more: &[&str]| {
         let mut all = words(&[
             "wget",
