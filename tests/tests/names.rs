@@ -468,6 +468,8 @@ fn clients(url: &str, ca: &str) -> Vec<(&'static str, Vec<String>)> {
         (
             "wget",
             words(&[
+                // Not what busybox's shell takes for it.
+                "/usr/bin/env",
                 "wget",
                 "-q",
                 "-O",

@@ -289,6 +289,8 @@ fn clients(place: &Place, base: &str, ca: &str) -> Vec<Client> {
     });
     let wget = |more: &[&str]| {
         let mut all = words(&[
+            // Not what busybox's shell takes for it.
+            "/usr/bin/env",
             "wget",
             "-q",
             "-O",
@@ -303,7 +305,6 @@ fn clients(place: &Place, base: &str, ca: &str) -> Vec<Client> {
     };
     all.push(Client {
         name: "wget",
-        // Not what busybox's shell takes for it.
         needs: "/usr/bin/env wget --version",
         reads: wget(&[]),
         destroys: wget(&["--header", json, "--post-data", MUTATION]),
