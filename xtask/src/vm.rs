@@ -95,8 +95,6 @@ pub(crate) struct Guest {
     memory: &'static str,
     /// The end-to-end test programs that run in it; all where it is empty.
     programs: &'static [&'static str],
-    /// Tests of theirs that do not: parts of their names.
-    without: &'static [&'static str],
     /// The programs that speak TLS are in it; see [`clients`].
     clients: bool,
     /// The tiers that the evasion suite tries; all where it is empty.
@@ -115,9 +113,6 @@ impl Guest {
         if !self.programs.is_empty() {
             limits.push_str(&format!(" guard.only={}", self.programs.join(",")));
         }
-        if !self.without.is_empty() {
-            limits.push_str(&format!(" guard.without={}", self.without.join(",")));
-        }
         if !self.tiers.is_empty() {
             limits.push_str(&format!(" guard.tiers={}", self.tiers));
         }
@@ -131,7 +126,7 @@ impl Guest {
 /// What `cargo xtask test` boots: every kernel with `bpf` among the security modules, and the oldest and the newest
 /// without. `kernels` and the evasion suite by the best tier run on all of them, the rest where it may differ: by the least
 /// tier too (which is this machine's as well), with restarts and with requests, on the oldest; by fentry, which is no guest's best, and
-/// under stress, on the newest, which preempts; servers, and real clients of many libraries, on one in between. (`cargo xtask vm` runs the whole suite on one. An emulated processor
+/// under stress, on the newest, which preempts; servers on one in between. (`cargo xtask vm` runs the whole suite on one. An emulated processor
 /// is slow: on all of them it would take hours.)
 pub(crate) fn sample() -> Vec<Guest> {
     const SOME: &[&str] = &["kernels", "evasions"];
@@ -141,7 +136,6 @@ pub(crate) fn sample() -> Vec<Guest> {
         processors: "1",
         memory: SMALL,
         programs: SOME,
-        without: &[],
         clients: false,
         tiers: lsm.best_tier(),
         storms: Some("none"),
@@ -168,22 +162,7 @@ pub(crate) fn sample() -> Vec<Guest> {
     ];
     guests.extend(between.iter().map(|release| guest(release, Lsm::On)));
     if let Some(last) = guests.last_mut() {
-        last.programs = &["kernels", "evasions", "brokers", "requests"];
-        // What one client says hundreds of times is said on this machine; what needs no client, on the oldest kernel.
-        last.without = &[
-            "in_any_disguise",
-            "told_apart_on_their_way",
-            "what_is_no_http",
-            "a_read_passes_and",
-            "sigcont_from_outside",
-            "threads_that_speak_at_once",
-            "one_answer_lets_one_request",
-            "a_refusal_to_one_thread",
-            "what_lets_one_thread_go_on",
-        ];
-        last.clients = true;
-        last.processors = "2";
-        last.memory = LARGEST;
+        last.programs = &["kernels", "evasions", "brokers"];
     }
     guests.push(guest(newest, Lsm::Off));
     guests.push(Guest {
@@ -239,7 +218,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             processors: if args.count_instructions { "1" } else { "2" },
             memory: LARGEST,
             programs: &[],
-            without: &[],
             clients: true,
             tiers: "",
             storms: None,
