@@ -231,7 +231,10 @@ impl Tree {
     pub(super) fn libraries_of(&mut self, from: &Path) -> Result<()> {
         // `name => /path (address)`, or `/path (address)` for the loader itself.
         let linked = Command::new("ldd").arg(from).output().context("ldd")?;
-        // It fails where there are none.
+        let said = String::from_utf8_lossy(&linked.stderr);
+        if !linked.status.success() && !said.contains("not a dynamic executable") {
+            bail!("ldd {}: {}", from.display(), said.trim());
+        }
         let linked = String::from_utf8_lossy(&linked.stdout).into_owned();
         for library in linked
             .split_whitespace()
