@@ -210,9 +210,69 @@ const TERRAFORM: &str = "set -e; export CHECKPOINT_DISABLE=1 SSL_CERT_FILE=$1 HO
     [ -d .terraform ] || terraform init -backend-config=address=$base/state -backend-config=retry_max=0\n\
     exec terraform state \"$@\"";
 
-/// The Go program's path, where there is a compiler.
-fn go_program(place: &Place) -> Option<String> {
-    let source = place.file("go/main.go", GO);
+/// Writes a request over one connection by each of many functions that have called themselves, one deeper than the other, so
+/// that in some of them the stack has to grow where the library's function begins.
+const GO_DEEP: &str = r#"
+package main
+
+import (
+	"bufio"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+)
+
+var kept byte
+
+func deep(n int, last func()) {
+	var room [8]byte
+	room[n%8] = byte(n)
+	if n == 0 {
+		last()
+	} else {
+		deep(n-1, last)
+	}
+	kept = room[n%7]
+}
+
+func main() {
+	name, port := os.Args[1], os.Args[2]
+	count, err := strconv.Atoi(os.Args[3])
+	if err != nil {
+		panic(err)
+	}
+	conn, err := tls.Dial("tcp", name+":"+port, nil)
+	if err != nil {
+		panic(err)
+	}
+	answers := bufio.NewReader(conn)
+	for n := 0; n < count; n++ {
+		said := []byte(fmt.Sprintf("POST /deep/%d HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\n\r\n", n, name))
+		done := make(chan error)
+		go deep(n, func() {
+			_, err := conn.Write(said)
+			done <- err
+		})
+		if err := <-done; err != nil {
+			panic(err)
+		}
+		answer, err := http.ReadResponse(answers, nil)
+		if err != nil {
+			panic(err)
+		}
+		if _, err := io.Copy(io.Discard, answer.Body); err != nil {
+			panic(err)
+		}
+	}
+}
+"#;
+
+/// A Go program's path, where there is a compiler.
+fn go_program(place: &Place, source: &str) -> Option<String> {
+    let source = place.file("go/main.go", source);
     let program = place.path("go-client");
     let built = place
         .command("go")
@@ -393,7 +453,7 @@ fn clients(place: &Place, base: &str, ca: &str) -> Vec<Client> {
         destroys: terraform(&["push", "-force", "state.json"]),
         arrives: ("POST", "/state", None),
     });
-    let go = go_program(place);
+    let go = go_program(place, GO);
     let trusts = format!("SSL_CERT_FILE={ca}");
     let (reads, destroys) = both(&["env", &trusts, go.as_deref().unwrap_or_default(), &url]);
     all.push(Client {
@@ -721,6 +781,50 @@ fn threads_that_speak_at_once_are_all_heard_and_none_is_left_stopped() {
             .all(|request| request.method == "GET")
     );
     assert_eq!(guard.lost("request"), 0);
+}
+
+/// A function of Go's begins anew when its stack had to grow, or when its thread was wanted for something else: what it writes then
+/// came twice, and made no sense.
+#[test]
+fn what_go_writes_while_its_stack_grows_is_read_once() {
+    if !has_program("unshare") {
+        return;
+    }
+    let place = Place::new();
+    let Some(program) = go_program(&place, GO_DEEP) else {
+        return skipped("no Go compiler is installed here");
+    };
+    let ca = place.path("ca.pem");
+    let server = ApiServer::tls(&[API, OTHER], &ca);
+    let resolving = Resolving::here(&place, &[API, OTHER]);
+    let requests = format!("[{{ host = {API:?}, method = \"POST\" }}]");
+    let guard = Guard::new(&place, &policy("flag", &requests));
+    // A level takes some 50 bytes, the first stacks are 2 to 8 KiB.
+    const LEVELS: usize = 300;
+    let port = server.port().to_string();
+    let levels = LEVELS.to_string();
+    let mut child = resolving
+        .run(&guard, &[&program, API, &port, &levels])
+        .env("SSL_CERT_FILE", &ca)
+        .spawn()
+        .unwrap();
+    let status = eventually("the program is through", || child.try_wait().unwrap());
+    assert!(status.success());
+    let reached = server.requests();
+    let reached: Vec<&str> = reached.iter().map(|request| &*request.target).collect();
+    let said = guard.events_now();
+    let said: Vec<&str> = said
+        .iter()
+        .filter(|event| event.is("request"))
+        .map(|event| event["object"]["path"].as_str().unwrap_or_default())
+        .collect();
+    assert_eq!(reached.len(), LEVELS);
+    let wrong: Vec<_> = reached
+        .into_iter()
+        .map(|path| (path, said.iter().filter(|said| **said == path).count()))
+        .filter(|(_, times)| *times != 1)
+        .collect();
+    assert_eq!(wrong, [], "requests that were not read once");
 }
 
 /// How long one look takes a program: `cargo test … -- --ignored --nocapture look`.

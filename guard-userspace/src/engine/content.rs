@@ -131,6 +131,16 @@ enum Becomes {
     Ended,
 }
 
+/// What a write adds to what is known of a connection.
+#[derive(Debug, PartialEq, Eq)]
+struct Fresh {
+    /// Bytes before it that have left without having been handed over, as while guardd was late.
+    missed: u64,
+    bytes: Vec<u8>,
+    /// Bytes that follow and that nobody has seen.
+    missing: u64,
+}
+
 impl Engine {
     /// Reads what processes are about to say.
     pub(super) fn read_requests(&mut self) {
@@ -248,11 +258,16 @@ impl Engine {
             talk.stream = Stream::lost("its beginning was forgotten");
         }
         talk.used_ns = now;
-        let (bytes, missing) = talk.fresh(write);
+        let Fresh {
+            missed,
+            bytes,
+            missing,
+        } = talk.fresh(write);
         let mut known = std::mem::take(&mut self.talks.known);
         known.secrets = self.secrets.known();
         let talk = self.talks.get(talk_id);
-        let requests = talk.stream.take(&bytes, missing, &mut known);
+        let mut requests = talk.stream.miss(missed);
+        requests.extend(talk.stream.take(&bytes, missing, &mut known));
         for request in &requests {
             for host in &request.hosts {
                 if !talk.hosts.contains(host) && talk.hosts.len() < 64 {
@@ -553,8 +568,8 @@ impl Engine {
 }
 
 impl Talk {
-    /// What of a write has not been read yet, and how many bytes follow that nobody has seen.
-    fn fresh(&mut self, write: &Write) -> (Vec<u8>, u64) {
+    /// What of a write has not been read yet.
+    fn fresh(&mut self, write: &Write) -> Fresh {
         let after = |later: u64, earlier: u64| {
             if write.via == via::PLAIN {
                 // Sequence numbers have 32 bits.
@@ -567,6 +582,9 @@ impl Talk {
             write.bytes.clone(),
             write.len.saturating_sub(write.bytes.len() as u64),
         );
+        let missed = self
+            .at
+            .map_or(0, |at| u64::try_from(after(write.at, at)).unwrap_or(0));
         let end = write.at.wrapping_add(write.len);
         let mut next = end;
         if let Some(at) = self.at
@@ -600,7 +618,11 @@ impl Talk {
             self.last.clone_from(&write.bytes);
             self.last_at = write.at;
         }
-        (bytes, missing)
+        Fresh {
+            missed,
+            bytes,
+            missing,
+        }
     }
 }
 

@@ -325,7 +325,7 @@ impl Message {
 
     /// Passes over bytes that nobody has seen.
     pub(super) fn skip(&mut self, missing: u64) -> Result<(), &'static str> {
-        const WHY: &str = "more was sent at once than is looked at";
+        const WHY: &str = "more was sent than was looked at";
         match &mut self.framing {
             Framing::Length(left) | Framing::Chunks(Chunk::Data(left)) if *left >= missing => {
                 *left -= missing;

@@ -138,7 +138,7 @@ impl Connection {
 
     /// Passes over bytes that nobody has seen: only the rest of a frame with a body can be missed.
     pub(super) fn skip(&mut self, missing: u64) -> Result<(), &'static str> {
-        const WHY: &str = "more was sent at once than is looked at";
+        const WHY: &str = "more was sent than was looked at";
         let begun = std::mem::take(&mut self.frame);
         let (Some(len), Some(&kind), Some(&flags), Some(id)) =
             (length(&begun), begun.get(3), begun.get(4), stream(&begun))

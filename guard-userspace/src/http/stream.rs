@@ -90,6 +90,17 @@ impl Stream {
         found
     }
 
+    /// Takes notice of bytes that have left and that nobody has seen. Between requests nothing is lost by that: either a request
+    /// follows, or what does makes no sense.
+    pub fn miss(&mut self, bytes: u64) -> Vec<Request> {
+        let mut found = Vec::new();
+        let between = matches!(&self.state, State::Head(lines) if lines.is_empty());
+        if bytes > 0 && !between {
+            self.skip(bytes, &mut found);
+        }
+        found
+    }
+
     /// Whether it speaks no HTTP, so that nothing is to be read in it.
     pub fn is_other(&self) -> bool {
         matches!(self.state, State::Other)
@@ -207,7 +218,7 @@ impl Stream {
             State::Other | State::Lost(_) => Ok(()),
             State::Body(message) => message.skip(missing),
             State::Two(connection) => connection.skip(missing),
-            State::Head(_) | State::Frames(_) => Err("more was sent at once than is looked at"),
+            State::Head(_) | State::Frames(_) => Err("more was sent than was looked at"),
         };
         if let Err(why) = done {
             self.lose(why, found);
@@ -244,7 +255,10 @@ mod tests {
     use std::{io::Write as _, sync::Arc};
 
     use super::*;
-    use crate::{http::KnownSecrets, secrets::Hash};
+    use crate::{
+        http::{KnownSecrets, Unread},
+        secrets::Hash,
+    };
 
     const VALUE: &str = "c0ffee-c0ffee-c0ffee";
 
@@ -275,6 +289,30 @@ mod tests {
         let last = told.last().expect("a request");
         assert!(last.complete, "{last:?}");
         last.secrets.len()
+    }
+
+    #[test]
+    fn what_nobody_has_seen_is_a_loss_where_the_rest_depends_on_it() {
+        let mut known = KnownQueries::default();
+        let get = b"GET / HTTP/1.1\r\nHost: h.test\r\n\r\n";
+        let mut one = Stream::new();
+        one.take(get, 0, &mut known);
+        assert_eq!(one.miss(get.len() as u64), []);
+        assert_eq!(one.take(get, 0, &mut known)[0].unread, None);
+        one.take(&get[..9], 0, &mut known);
+        assert!(one.miss(7)[0].unread.is_some());
+
+        // A body may miss some of its bytes.
+        let mut bodied = Stream::new();
+        let post = with_body("", &[b'x'; 100]);
+        bodied.take(&post[..post.len() - 60], 0, &mut known);
+        assert!(matches!(bodied.miss(60)[0].unread, Some(Unread::Body(_))));
+        assert_eq!(bodied.take(get, 0, &mut known)[0].unread, None);
+
+        // What headers of HTTP/2 mean depends on all that came before.
+        let mut two = Stream::new();
+        two.take(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 0, &mut known);
+        assert!(two.miss(30)[0].unread.is_some());
     }
 
     fn with_body(head: &str, body: &[u8]) -> Vec<u8> {

@@ -139,7 +139,10 @@ fn go_taps<'data, R: ReadRef<'data>>(file: &object::File<'data, R>, found: &mut 
         .map_or(0, |section| section.address());
     let names: Vec<&str> = GO_FUNCTIONS.iter().map(|(name, _)| *name).collect();
     for (at, address) in go::functions(bytes, text, &names) {
-        if let Some(offset) = offset_of(file, address) {
+        if let Some(offset) = offset_of(
+            file,
+            address.saturating_add(behind_stack_check(file, address)),
+        ) {
             found.kinds.insert(Kind::Go);
             found.taps.push(Tap {
                 entry: GO_FUNCTIONS[at].1,
@@ -148,6 +151,17 @@ fn go_taps<'data, R: ReadRef<'data>>(file: &object::File<'data, R>, found: &mut 
             });
         }
     }
+}
+
+fn behind_stack_check<'data, R: ReadRef<'data>>(
+    file: &object::File<'data, R>,
+    address: u64,
+) -> u64 {
+    let code = file.segments().find_map(|segment| {
+        let data = segment.data_range(address, go::LONGEST_CHECK);
+        data.ok().flatten()
+    });
+    go::behind_stack_check(code.unwrap_or_default(), file.architecture())
 }
 
 #[cfg(test)]
