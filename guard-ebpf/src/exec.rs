@@ -148,6 +148,9 @@ const COMMAND: u32 = path::bit(domain::COMMAND);
 const INTERPRETER: u32 = path::bit(domain::INTERPRETER);
 /// A script was executed by its own path, so its name is known for sure.
 const SHEBANG: u32 = 1 << 16;
+/// Executed or called by an interpreter's name, whatever file that is: busybox is `sh` by a link. Its script may be an agent; an
+/// exception is given to none by such a name, which anybody can choose.
+const CALLED_INTERPRETER: u32 = 1 << 17;
 
 /// Looks up every name the program goes by: the file that runs, the path as executed, argv[0], and for
 /// an interpreter the script. Leaves in `scratch.groups` the exceptions that its script's name gives.
@@ -219,6 +222,7 @@ fn executed_as(scratch: &mut Scratch, bprm: Address, generation: u8) -> u32 {
     let (hash, count) = (scratch.hash, scratch.count);
     let found = Found::of(scratch);
     found.add(guard_program_names(hash, count, generation as u32));
+    found.add(guard_interpreter_name(hash, count, generation as u32));
     if script {
         found.add(INTERPRETER | SHEBANG);
         if scratch.sticky & DOTDOT == 0 && is_system(scratch.name.as_ptr().cast(), 0) {
@@ -313,6 +317,16 @@ pub extern "C" fn guard_program_names(hash: u64, len: u32, generation: u32) -> u
     found
 }
 
+/// [`CALLED_INTERPRETER`] for the base name of one. Exported for the reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_interpreter_name(hash: u64, len: u32, generation: u32) -> u32 {
+    match path::exact(hash, len, domain::INTERPRETER, generation as u8) {
+        Some(_) => CALLED_INTERPRETER,
+        None => 0,
+    }
+}
+
 /// Groups whose exception names a script by its base name alone. The script's own file is not at hand
 /// here, so only patterns without directories count. Exported for the reason given at [`kernel`].
 #[unsafe(no_mangle)]
@@ -343,7 +357,7 @@ pub extern "C" fn guard_script_exceptions(hash: u64, len: u32, generation: u32) 
 #[inline(never)]
 fn arguments(scratch: &mut Scratch, generation: u8) -> u32 {
     let found = Found::of(scratch);
-    let names = found.get();
+    let mut names = found.get();
     // First the base name of each argument: `components` takes the hash, `prefix` the length, with
     // OPTION where it begins with a dash.
     let state = State::of(scratch);
@@ -370,9 +384,10 @@ fn arguments(scratch: &mut Scratch, generation: u8) -> u32 {
                 flags as u32 & 0xffff,
                 generation as u32,
             ));
+            names |= guard_interpreter_name(hash, flags as u32 & 0xffff, generation as u32);
             continue;
         }
-        if names & INTERPRETER == 0 {
+        if names & (INTERPRETER | CALLED_INTERPRETER) == 0 {
             break;
         }
         if flags & OPTION != 0 {
@@ -389,7 +404,7 @@ fn arguments(scratch: &mut Scratch, generation: u8) -> u32 {
             flags as u32 & 0xffff,
             generation as u32,
         ));
-        if slot == 1 && names & SHEBANG == 0 {
+        if slot == 1 && names & (INTERPRETER | SHEBANG) == INTERPRETER {
             let start = scratch.suffix[slot] as usize & (SCRIPT_WINDOW - 1);
             if flags & DOTDOT == 0 && is_system(scratch.tail.as_ptr(), start) {
                 scratch.groups |=

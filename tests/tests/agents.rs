@@ -22,7 +22,9 @@ fn open(place: &Place) -> String {
 /// Asserts that the tool is in a session that was found so.
 #[track_caller]
 fn is_session(place: &Place, guard: &Guard, tool: &mut Tool, origin: &str) -> String {
-    let session = guard.sessions().pop().expect("a session");
+    let Some(session) = guard.sessions().pop() else {
+        panic!("no session by {origin}: {:?}", guard.events_now());
+    };
     assert_eq!(session["origin"], origin, "{session}");
     assert_eq!(session["agent"], "fixture", "{session}");
     let mut events = guard.events();
@@ -96,12 +98,19 @@ fn an_agent_is_found_by_the_script_that_an_interpreter_runs() {
     let guard = Guard::new(&place, &policy);
     let mut by_shell = place.command("/bin/sh");
     by_shell.arg("-e").arg(&shell);
+    // As busybox is a shell: a file of another name, by a link.
+    let link = place.path("sh");
+    let file = place.program(&std::fs::canonicalize("/bin/sh").unwrap(), "box");
+    std::os::unix::fs::symlink(file, &link).unwrap();
+    let mut by_link = place.command(&link);
+    by_link.arg("-e").arg(&shell);
     let mut by_python = place.command("python3");
     by_python.arg("-I").arg(&python);
     // Executed by its own path, a script is what was executed.
     for (command, origin) in [
         (place.command(&shell), "exec"),
         (by_shell, "script"),
+        (by_link, "script"),
         (by_python, "script"),
     ] {
         let mut tool = Tool::start(command);
@@ -442,8 +451,11 @@ fn an_argument_that_names_an_excepted_script_excepts_nothing() {
     let guard = Guard::new(&place, &policy);
     let mut tool = guard.tool();
     let claim = format!("/usr/bin/{trusted}");
+    // No interpreter, though it is called like one.
+    let fake = place.program(Path::new("/usr/bin/cat"), "python3");
     let (steal, secret) = (steal.display(), secret.display());
     for command in [
+        format!("{} {claim} {secret}", fake.display()),
         format!("python3 {steal} {secret} 3 4 5 6 7 8 {claim}"),
         format!("python3 {steal} {secret} 3 4 5 6 7 8 9 {claim} 11"),
         format!("python3 -W {claim} {steal} {secret}"),
