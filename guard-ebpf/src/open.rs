@@ -299,6 +299,10 @@ fn judge_with(
     }
     // Whatever way they came about, from here on they are just a word to the verifier.
     labels ^= config.zero;
+    // A socket is not opened for anything.
+    if labels != 0 && file.is_some() && flags & WRITES == 0 {
+        labels &= !config.half(generation).written;
+    }
     if labels == 0 {
         unlabelled(
             scratch,
@@ -313,22 +317,6 @@ fn judge_with(
     }
     if flags & O_PATH != 0 {
         return None;
-    }
-    // A socket is not opened for anything.
-    if file.is_some() && flags & WRITES == 0 {
-        labels &= !config.half(generation).written;
-        if labels == 0 {
-            unlabelled(
-                scratch,
-                file,
-                flags,
-                record_kind,
-                task,
-                tier,
-                config.unscanned,
-            );
-            return None;
-        }
     }
     // In the record from here on: the stack is short.
     scratch.head.open_flags = flags;

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::initramfs::Tree;
-use crate::shell;
+use crate::{shell, workspace};
 
 /// Parts of python's library that no program of the tests uses, and that are a third of it.
 const UNUSED: [&str; 6] = [
@@ -38,6 +38,20 @@ pub(super) fn add(tree: &mut Tree) -> Result<()> {
     let gnutls = Path::new(LIBRARIES).join("libcurl-gnutls.so.4");
     if gnutls.exists() {
         add_as_it_is(tree, inside(&gnutls), &gnutls)?;
+    }
+    add_action(tree)
+}
+
+/// What node runs of this project, where the tests look for it: beside their own sources.
+fn add_action(tree: &mut Tree) -> Result<()> {
+    let root = workspace::root();
+    tree.dir(inside(&root.join("tests")));
+    for directory in ["packaging/action", "examples/ci"] {
+        let directory = root.join(directory);
+        for entry in fs::read_dir(&directory).with_context(|| directory.display().to_string())? {
+            let path = entry?.path();
+            tree.file(inside(&path), fs::read(&path)?);
+        }
     }
     Ok(())
 }

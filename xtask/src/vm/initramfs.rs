@@ -183,7 +183,7 @@ enum Node {
 pub(super) struct Tree(BTreeMap<String, Node>);
 
 impl Tree {
-    fn dir(&mut self, path: &str) {
+    pub(super) fn dir(&mut self, path: &str) {
         self.parents(path);
         self.0.entry(path.to_owned()).or_insert(Node::Dir);
     }
