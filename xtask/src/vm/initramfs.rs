@@ -80,7 +80,7 @@ pub(super) fn build(
     // Programs that tests use as they are on a full system, where this machine has them; without them a test says what
     // it lacks.
     for name in [
-        "bash", "cat", "curl", "echo", "env", "grep", "setpriv", "sleep", "true", "wget",
+        "bash", "cat", "curl", "echo", "env", "grep", "script", "setpriv", "sleep", "true", "wget",
     ] {
         let from = Path::new("/usr/bin").join(name);
         if from.is_file() {
