@@ -17,8 +17,7 @@ fn no_kernel_program_comes_near_what_a_verifier_follows() {
     /// A third of a microsecond each, where the processor is none that is emulated.
     const ALL: u32 = 1_500_000;
     let place = Place::new();
-    // What no label asks about is not loaded.
-    let guard = Guard::new(&place, &Policy::built_in());
+    let guard = Guard::new(&place, &Policy::new());
     // Its own: another suite's guardd may be an older one.
     let own: BTreeSet<u32> = fs::read_dir(format!("/proc/{}/fdinfo", guard.pid()))
         .unwrap()
@@ -31,7 +30,7 @@ fn no_kernel_program_comes_near_what_a_verifier_follows() {
         .filter(|program| own.contains(&program.id()))
         .collect();
     assert!(programs.len() > 10, "{own:?}");
-    let mut followed: Vec<(String, u32)> = programs
+    let followed: Vec<(String, u32)> = programs
         .iter()
         .filter_map(|program| {
             let followed = program.verified_instruction_count()?;
@@ -43,11 +42,8 @@ fn no_kernel_program_comes_near_what_a_verifier_follows() {
         return;
     }
     let all: u32 = followed.iter().map(|(_, followed)| followed).sum();
-    followed.sort_by_key(|(_, followed)| std::cmp::Reverse(*followed));
-    println!("all {}: {all}", followed.len());
-    for (name, followed) in &followed {
-        println!("{followed:8} {name}");
-    }
+    let most = followed.iter().max_by_key(|(_, followed)| *followed);
+    println!("all {}: {all}; most: {most:?}", followed.len());
     assert!(all < ALL, "{all}: {followed:?}");
     for (name, followed) in &followed {
         assert!(*followed < FIFTH, "{name}: {followed}");

@@ -663,45 +663,6 @@ fn plain_http_is_read_before_it_leaves() {
     assert_eq!(server.requests().last().unwrap().method, "DELETE");
 }
 
-/// Under a policy that asks about no request what reads them is not loaded.
-#[test]
-fn a_reload_that_asks_about_requests_has_them_read_in_sessions_that_run() {
-    if !["unshare", "curl"].into_iter().all(has_program) {
-        return;
-    }
-    let place = Place::new();
-    let ca = place.path("ca.pem");
-    let server = ApiServer::tls(&[API, OTHER], &ca);
-    let resolving = Resolving::here(&place, &[API, OTHER]);
-    let guard = Guard::new(&place, &Policy::new());
-    let loaded = |what: &str| !guard.hook(what)["note"].to_string().contains("not loaded");
-    assert!(!loaded("requests") && !loaded("names"));
-    let go = place.path("go");
-    let url = format!("https://{API}:{}/v1/volumes/vol-1", server.port());
-    let script = "until [ -e \"$3\" ]; do sleep 0.1; done; exec curl -sS -m 60 --cacert \"$1\" -X DELETE \"$2\"";
-    let ca = ca.to_str().unwrap();
-    let words = ["sh", "-c", script, "sh", ca, &url, go.to_str().unwrap()];
-    let mut child = resolving
-        .run(&guard, &words)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    eventually("a session", || guard.sessions().pop());
-    let requests = format!("[{{ host = {API:?}, method = \"DELETE\" }}]");
-    std::fs::write(guard.policy(), &*policy("hold", &requests)).unwrap();
-    guard.must(&["policy", "reload"]);
-    assert!(loaded("requests") && loaded("names"));
-    std::fs::write(&go, "").unwrap();
-    let hold = guard.hold();
-    assert!(hold["target"].to_string().contains("DELETE"), "{hold}");
-    guard.deny(&[]);
-    let status = eventually("curl gives up", || child.try_wait().unwrap());
-    assert!(!status.success());
-    assert_eq!(server.requests().len(), 0);
-}
-
 #[test]
 fn a_request_is_found_on_a_connection_that_has_read_before_and_in_pieces() {
     if !["unshare", "python3"].into_iter().all(has_program) {

@@ -138,18 +138,12 @@ fn a_reload_that_names_a_call_attaches_what_watches_it() {
     let policy = Policy::new().files("fence", &[fence.display()]);
     let guard = Guard::new(&place, &policy);
     let _tool = guard.tool();
-    let is_loaded = || !guard.hook("bpf")["note"].to_string().contains("not loaded");
-    let tier = guard.hook("bpf")["tier"].clone();
-    assert_ne!(tier, "none");
-    assert!(!is_loaded());
     assert_eq!(guard.hook("bpf")["attached"], false);
     let calls = policy
         .and("[[label]]\nname = \"bpf\"\ncalls = [\"bpf\"]")
         .rule("r", &["bpf"], "deny", "");
     fs::write(guard.policy(), &*calls).unwrap();
     guard.must(&["policy", "reload"]);
-    assert!(is_loaded());
-    assert_eq!(guard.hook("bpf")["tier"], tier);
     assert_eq!(guard.hook("bpf")["attached"], true);
     let output = guard
         .run(&["--agent", "late"], fixture("guard-fixture-evader"))

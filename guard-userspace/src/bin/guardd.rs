@@ -10,7 +10,7 @@ use guard::{
     engine::{End, Engine, Options, load_policy},
     herald,
     journal::Journal,
-    kernel::{Kernel, Settings, Tier, Wanted, forget_start, pins::Pins},
+    kernel::{Kernel, Settings, Tier, forget_start, pins::Pins},
     policy::{Mode, Policy},
     process,
     sentinel::{self, Sentinel},
@@ -140,7 +140,7 @@ fn start(arguments: Arguments) -> anyhow::Result<()> {
         options.own.push(own.to_owned());
     }
     // Before any thread: it may move guardd to a mount namespace of its own.
-    let (mut kernel, rings) = Kernel::load(&settings, pins, Wanted::by(&policy))?;
+    let (mut kernel, rings) = Kernel::load(&settings, pins)?;
     if let Some(why) = not_pinned {
         tracing::warn!("nothing is enforced while guardd is down: {why}");
         kernel.hooks.cannot_pin(why);

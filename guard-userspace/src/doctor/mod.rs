@@ -9,7 +9,7 @@ pub use self::distribution::{Distribution, Family};
 use crate::{
     DEFAULT_POLICY,
     cli::{DoctorCheck, DoctorReport},
-    kernel::{Kernel, Settings, Wanted, btf, mount_point},
+    kernel::{Kernel, Settings, btf, mount_point},
     policy::files::{self, Trust},
     process,
     wire::HookInfo,
@@ -307,7 +307,7 @@ fn security_file(name: &str) -> Option<String> {
 
 /// Loads and attaches guardd's own programs.
 fn programs(checks: &mut Vec<DoctorCheck>, here: &Distribution, modules: &str) -> Loaded {
-    let mut kernel = match Kernel::load(&Settings::default(), None, Wanted::ALL) {
+    let mut kernel = match Kernel::load(&Settings::default(), None) {
         Ok((kernel, _rings)) => kernel,
         Err(error) => {
             let mend = format!(

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{Engine, Refusal, Session, load_policy, users};
 use crate::{
     event::{Event, Kind},
-    kernel::{Kernel, KernelError, Wanted},
+    kernel::{Kernel, KernelError},
     policy::{
         AgentMatcher, Clusters, CommandMatcher, Homes, LabelBits, Mode, Part, Policy, Tables,
     },
@@ -111,7 +111,6 @@ impl Engine {
                 "policy reload: {error}: the old policy stays in force"
             ))
         };
-        self.kernel.want(Wanted::by(&policy)).map_err(failed)?;
         self.kernel.tables.stage(&tables).map_err(failed)?;
         self.drain_all();
         let touched = self.last_touches();

@@ -24,16 +24,11 @@ use super::{
     mount_point,
     preempt::Preemption,
     sys::{self, Refused},
-    trampoline::{Loader, Order, attaches_again, data, prove},
+    trampoline::{Loader, Order, attaches_again, prove},
     watched::{Attach, FEATURES, Feature, HOOKS, Hook, Tier},
 };
 
-use crate::policy::Policy;
-
 mod report;
-
-/// How a note begins that says why a better tier does not serve a feature.
-const NOT_BY: &str = "not by ";
 
 /// One line of the table, if its tier serves.
 #[derive(Debug, Default)]
@@ -82,45 +77,13 @@ impl State {
     }
 }
 
-/// What a policy asks for beyond what is always watched. The rest is not loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+/// What a policy asks for beyond what is always watched.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
     /// System calls that it names, a bit for each of [`guard_common::state::act`].
-    pub acts: u64,
+    pub(super) acts: u64,
     /// It has names of hosts.
-    pub names: bool,
-    /// It asks about requests.
-    pub requests: bool,
-}
-
-impl Wanted {
-    /// Whatever a policy may ask for.
-    pub const ALL: Self = Self {
-        acts: u64::MAX,
-        names: true,
-        requests: true,
-    };
-
-    /// What a policy asks for.
-    pub fn by(policy: &Policy) -> Self {
-        let calls = policy.groups.iter().flat_map(|group| &group.calls);
-        Self {
-            acts: calls.fold(0, |mask, act| mask | 1 << act),
-            names: policy.asked() != 0,
-            requests: policy.asks_about_requests(),
-        }
-    }
-
-    fn has(self, feature: Feature) -> bool {
-        match feature {
-            Feature::Names | Feature::Dns => self.names,
-            Feature::Requests => self.requests,
-            _ => {
-                let acts = feature.acts();
-                acts.is_empty() || acts.iter().any(|act| self.acts >> act & 1 != 0)
-            }
-        }
-    }
+    pub(super) names: bool,
 }
 
 /// Every hook's state, in the order of the table.
@@ -129,15 +92,6 @@ pub struct Hooks {
     states: Vec<State>,
     helpers: Helpers,
     notes: Vec<(Feature, String)>,
-    /// Which kinds of programs do here what they are for, as far as that was tried.
-    proofs: BTreeMap<Tier, Result<Order, String>>,
-    /// No better tier than this one.
-    best: Option<Tier>,
-    preemption: Preemption,
-    /// Not loaded, since no label asks about it. Its tier is the one that would be tried first.
-    idle: Vec<Feature>,
-    /// The tables' names and descriptors, for programs that are loaded later.
-    tables: Vec<(String, OwnedFd)>,
     /// In which order the kernel runs what is attached to one function.
     order: Order,
     /// What was taken off a function can be attached again; otherwise it stays where it is.
@@ -151,8 +105,8 @@ pub struct Hooks {
 }
 
 impl Hooks {
-    /// Loads for each feature that is wanted the best tier that the kernel takes, none above `best`. What a kernel
-    /// refuses turns off what it serves, and says so; only lineage and exec are indispensable.
+    /// Loads for each feature the best tier that the kernel takes, none above `best`. What a kernel refuses
+    /// turns off what it serves, and says so; only lineage and exec are indispensable.
     pub(super) fn load(
         ebpf: &mut Ebpf,
         object: &[u8],
@@ -160,24 +114,12 @@ impl Hooks {
         btf: &Btf,
         helpers: Helpers,
         best: Option<Tier>,
-        wanted: Wanted,
     ) -> Result<Self, KernelError> {
-        let mut hooks = Self {
-            states: HOOKS.iter().map(|_| State::default()).collect(),
-            helpers,
-            notes: Vec::new(),
-            proofs: BTreeMap::new(),
-            best,
-            preemption: Preemption::of_this_kernel(),
-            idle: Vec::new(),
-            tables: tables_of(ebpf)?,
-            order: Order::NewestFirst,
-            attaches_again: false,
-            pins: None,
-            not_pinned: None,
-            also_not: Vec::new(),
-        };
-        let loader = Loader::new(object, &hooks.tables)?;
+        let mut notes = Vec::new();
+        let mut states: Vec<State> = HOOKS.iter().map(|_| State::default()).collect();
+        let mut proofs: BTreeMap<Tier, Result<Order, String>> = BTreeMap::new();
+        let loader = Loader::new(object, ebpf)?;
+        let preemption = Preemption::of_this_kernel();
         for feature in FEATURES {
             // Programs that cannot find what they judge would see nothing, and say that they serve.
             if feature
@@ -187,10 +129,54 @@ impl Hooks {
             {
                 continue;
             }
-            if !wanted.has(feature) {
-                hooks.idle.push(feature);
+            let mut tried: Vec<Tier> = Vec::new();
+            let mut not_by: Vec<(String, String)> = Vec::new();
+            let mut not = |tier: Tier, why: String| match not_by.last_mut() {
+                Some((tiers, same)) if *same == why => {
+                    tiers.push_str(", ");
+                    tiers.push_str(tier.name());
+                }
+                _ => not_by.push((tier.name().to_owned(), why)),
+            };
+            for hook in HOOKS.iter().filter(|hook| hook.feature == feature) {
+                let tier = hook.tier();
+                // Connect is served by several at once.
+                if tried.contains(&tier) {
+                    continue;
+                }
+                tried.push(tier);
+                if let Some(kind) = tier.kind() {
+                    if best.is_some_and(|best| tier < best) {
+                        continue;
+                    }
+                    let proof = proofs
+                        .entry(tier)
+                        .or_insert_with(|| prove(kind, btf))
+                        .clone();
+                    if let Err(why) = proof {
+                        if Some(tier) == best {
+                            return Err(KernelError::Tier {
+                                tier: tier.name(),
+                                why,
+                            });
+                        }
+                        not(tier, why);
+                        continue;
+                    }
+                }
+                let every = |other: &Hook| {
+                    other.feature == feature
+                        && (other.tier() == tier || feature == Feature::Connect)
+                };
+                let failed = load_tier(ebpf, &loader, btf, preemption, &mut states, every)?;
+                match failed {
+                    None => break,
+                    Some(why) if tier.kind().is_some() => not(tier, why),
+                    Some(_) => break,
+                }
             }
-            hooks.serve(feature, ebpf, &loader, btf)?;
+            let told = |(tiers, why)| (feature, format!("not by {tiers}: {why}"));
+            notes.extend(not_by.into_iter().map(told));
         }
         for (need, feature) in [
             (Need::Open, Feature::Open),
@@ -208,130 +194,45 @@ impl Hooks {
         ] {
             let missing = offsets.missing(need);
             if !missing.is_empty() {
-                hooks.notes.push((
+                notes.push((
                     feature,
                     format!("this kernel's BTF does not describe {}", missing.join(", ")),
                 ));
             }
         }
         if !helpers.set_retval {
-            hooks.notes.push((
+            notes.push((
                 Feature::Connect,
                 "a held connection begins its handshake (no bpf_set_retval here; kernel 6.1 has it)".into(),
             ));
         }
-        hooks.attaches_again = hooks
-            .proofs
-            .iter()
-            .find(|(_, proof)| proof.is_ok())
-            .and_then(|(tier, _)| tier.kind())
-            .is_none_or(|kind| attaches_again(kind, btf));
-        if let Some(Ok(order)) = hooks.proofs.get(&Tier::ModifyReturn) {
-            hooks.order = *order;
-        }
-        Ok(hooks)
-    }
-
-    /// Whether something is wanted that is not loaded.
-    pub(super) fn lacks(&self, wanted: Wanted) -> bool {
-        self.idle.iter().any(|feature| wanted.has(*feature))
-    }
-
-    /// Loads what no label had asked about until now, in the same way.
-    pub(super) fn load_more(
-        &mut self,
-        ebpf: &mut Ebpf,
-        object: &[u8],
-        btf: &Btf,
-        wanted: Wanted,
-    ) -> Result<(), KernelError> {
-        let loader = Loader::new(object, &self.tables)?;
-        let more: Vec<Feature> = self.idle.extract_if(.., |it| wanted.has(*it)).collect();
-        for feature in more {
-            for (hook, state) in HOOKS.iter().zip(&mut self.states) {
-                if hook.feature == feature {
-                    *state = State::default();
-                }
-            }
-            self.notes
-                .retain(|(of, note)| *of != feature || !note.starts_with(NOT_BY));
-            self.serve(feature, ebpf, &loader, btf)?;
-        }
-        Ok(())
-    }
-
-    /// Finds the tier that serves a feature, and loads its programs unless the feature is idle.
-    fn serve(
-        &mut self,
-        feature: Feature,
-        ebpf: &mut Ebpf,
-        loader: &Loader,
-        btf: &Btf,
-    ) -> Result<(), KernelError> {
-        let mut tried: Vec<Tier> = Vec::new();
-        let mut not_by: Vec<(String, String)> = Vec::new();
-        let mut not = |tier: Tier, why: String| match not_by.last_mut() {
-            Some((tiers, same)) if *same == why => {
-                tiers.push_str(", ");
-                tiers.push_str(tier.name());
-            }
-            _ => not_by.push((tier.name().to_owned(), why)),
-        };
-        for hook in HOOKS.iter().filter(|hook| hook.feature == feature) {
-            let tier = hook.tier();
-            // Connect is served by several at once.
-            if tried.contains(&tier) {
-                continue;
-            }
-            tried.push(tier);
-            if let Some(kind) = tier.kind() {
-                if self.best.is_some_and(|best| tier < best) {
-                    continue;
-                }
-                let proof = self
-                    .proofs
-                    .entry(tier)
-                    .or_insert_with(|| prove(kind, btf))
-                    .clone();
-                if let Err(why) = proof {
-                    if Some(tier) == self.best {
-                        return Err(KernelError::Tier {
-                            tier: tier.name(),
-                            why,
-                        });
-                    }
-                    not(tier, why);
-                    continue;
-                }
-            }
-            let every = |other: &Hook| {
-                other.feature == feature && (other.tier() == tier || feature == Feature::Connect)
-            };
-            if self.idle.contains(&feature) {
-                let of_it = HOOKS.iter().zip(&mut self.states);
-                for (_, state) in of_it.filter(|(other, _)| every(other)) {
-                    state.chosen = true;
-                }
-                break;
-            }
-            let failed = load_tier(ebpf, loader, btf, self.preemption, &mut self.states, every)?;
-            match failed {
-                None => break,
-                Some(why) if tier.kind().is_some() => not(tier, why),
-                Some(_) => break,
-            }
-        }
-        let told = |(tiers, why)| (feature, format!("{NOT_BY}{tiers}: {why}"));
-        self.notes.extend(not_by.into_iter().map(told));
-        if feature == Feature::Requests && tracing().is_none() {
-            for (hook, state) in HOOKS.iter().zip(&mut self.states) {
+        if tracing().is_none() {
+            for (hook, state) in HOOKS.iter().zip(&mut states) {
                 if matches!(hook.attach, Attach::Library) {
                     state.loaded = false;
                     state.problem = Some("tracefs has no uprobe_events".into());
                 }
             }
         }
-        Ok(())
+        let attaches_again = proofs
+            .iter()
+            .find(|(_, proof)| proof.is_ok())
+            .and_then(|(tier, _)| tier.kind())
+            .is_none_or(|kind| attaches_again(kind, btf));
+        let order = match proofs.get(&Tier::ModifyReturn) {
+            Some(Ok(order)) => *order,
+            _ => Order::NewestFirst,
+        };
+        Ok(Self {
+            states,
+            helpers,
+            notes,
+            order,
+            attaches_again,
+            pins: None,
+            not_pinned: None,
+            also_not: Vec::new(),
+        })
     }
 
     /// Where attachments are pinned from now on.
@@ -425,7 +326,11 @@ impl Hooks {
             if !state.loaded || !state.links.is_empty() || hook.is_on_cgroup() != cgroups {
                 continue;
             }
-            if !wanted.has(hook.feature) {
+            if matches!(hook.attach, Attach::Packets(_)) && !wanted.names {
+                continue;
+            }
+            let for_acts = hook.feature.acts();
+            if !for_acts.is_empty() && !for_acts.iter().any(|act| wanted.acts >> act & 1 != 0) {
                 continue;
             }
             // Every other tier sees the opens themselves.
@@ -540,21 +445,6 @@ impl Hooks {
             !state.links.is_empty() && !stays
         })
     }
-}
-
-/// The descriptors of every table: programs that are loaded later are to find those that the first ones use.
-fn tables_of(ebpf: &Ebpf) -> Result<Vec<(String, OwnedFd)>, KernelError> {
-    ebpf.maps()
-        .filter_map(|(name, map)| Some((name, data(map)?)))
-        .map(|(name, data)| {
-            let again = data.fd().as_fd().try_clone_to_owned();
-            let again = again.map_err(|source| KernelError::System {
-                what: "another descriptor of a table",
-                source,
-            })?;
-            Ok((name.to_owned(), again))
-        })
-        .collect()
 }
 
 /// Loads the hooks of one tier. Says why when one that it needs does not load.

@@ -31,7 +31,7 @@ use aya::{
     programs::ProgramError,
 };
 pub use btf::Offsets;
-pub use hooks::{Hooks, Wanted};
+pub use hooks::Hooks;
 pub use inject::Judged;
 pub use neighbours::Neighbours;
 pub use records::{Connection, Fields, NameServerBytes, Record, Said, Write};
@@ -175,14 +175,13 @@ pub struct Rings {
 }
 
 impl Kernel {
-    /// Loads the programs that are wanted and creates the tables. Nothing is attached yet.
+    /// Loads the programs and creates the tables. Nothing is attached yet.
     ///
     /// # Errors
     /// One that says what the kernel or its configuration lacks.
     pub fn load(
         settings: &Settings,
         pins: Option<pins::Pins>,
-        wanted: Wanted,
     ) -> Result<(Self, Rings), KernelError> {
         let offsets = Offsets::from_file(&settings.btf)?;
         hooks::ensure_tracefs()?;
@@ -196,7 +195,6 @@ impl Kernel {
             &kernel_btf,
             helpers,
             settings.tier,
-            wanted,
         )?;
         drop(kernel_btf);
         let inject = inject::Injector::load(&mut ebpf)?;
@@ -259,30 +257,11 @@ impl Kernel {
     /// # Errors
     /// When none of a needed kind attaches; a single missing one is noted in the hooks.
     pub fn attach_calls(&mut self) -> Result<(), KernelError> {
-        let wanted = Wanted {
+        let wanted = hooks::Wanted {
             acts: self.tables.acts_in_force(),
             names: self.tables.names_in_force(),
-            // Its programs go into single processes.
-            requests: false,
         };
         self.hooks.attach_calls(&mut self.ebpf, wanted)
-    }
-
-    /// Loads what a policy that is about to be in force asks for and the one before did not. What the kernel refuses of it
-    /// is told as at the start.
-    ///
-    /// # Errors
-    /// When the kernel's type information cannot be read any more.
-    pub fn want(&mut self, wanted: Wanted) -> Result<(), KernelError> {
-        if !self.hooks.lacks(wanted) {
-            return Ok(());
-        }
-        let kernel_btf = Btf::from_sys_fs().map_err(EbpfError::BtfError)?;
-        self.hooks
-            .load_more(&mut self.ebpf, OBJECT, &kernel_btf, wanted)?;
-        self.tables.put_tiers(self.hooks.numbers())?;
-        forget_object();
-        Ok(())
     }
 
     /// Puts probes into the TLS libraries of a process; says how many.

@@ -633,14 +633,6 @@ impl Tables {
             .unwrap_or_default()
     }
 
-    /// Says which tiers judge what from now on.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub(super) fn put_tiers(&mut self, tiers: [u8; watched::COUNT]) -> Result<(), KernelError> {
-        self.switch(|config| config.tiers = tiers)
-    }
-
     /// Whether the policy in force has names of hosts.
     pub fn names_in_force(&self) -> bool {
         self.switches.in_force().names != 0

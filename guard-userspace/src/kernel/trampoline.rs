@@ -10,7 +10,7 @@ use std::{
 };
 
 use aya::{
-    Btf, EbpfError,
+    Btf, Ebpf, EbpfError,
     maps::{Map, MapData},
 };
 use aya_obj::btf::BtfKind;
@@ -26,8 +26,7 @@ pub(super) struct Loader {
     types: Option<OwnedFd>,
 }
 
-/// What all kinds of tables that these programs have are made of.
-pub(super) fn data(map: &Map) -> Option<&MapData> {
+fn data(map: &Map) -> Option<&MapData> {
     match map {
         Map::Array(data)
         | Map::HashMap(data)
@@ -41,11 +40,11 @@ pub(super) fn data(map: &Map) -> Option<&MapData> {
 }
 
 impl Loader {
-    /// Parses `bytes` and points its programs to these tables, which aya has made for the same.
+    /// Parses `bytes` and points its programs to the tables of `ebpf`, which was loaded from the same.
     ///
     /// # Errors
     /// When it is not what aya has loaded.
-    pub(super) fn new(bytes: &[u8], tables: &[(String, OwnedFd)]) -> Result<Self, KernelError> {
+    pub(super) fn new(bytes: &[u8], ebpf: &Ebpf) -> Result<Self, KernelError> {
         let mut object = aya_obj::Object::parse(bytes).map_err(EbpfError::ParseError)?;
         let features = aya::features();
         let types = match features.btf() {
@@ -63,9 +62,9 @@ impl Loader {
         let maps = std::mem::take(&mut object.maps);
         let mut known: Vec<(&str, RawFd, &aya_obj::Map)> = Vec::new();
         for (name, map) in &maps {
-            let made = tables.iter().find(|(other, _)| other == name);
-            let (_, made) = made.ok_or(KernelError::Absent("table that its programs use"))?;
-            known.push((name, made.as_raw_fd(), map));
+            let made = ebpf.map(name).and_then(data);
+            let made = made.ok_or(KernelError::Absent("table that its programs use"))?;
+            known.push((name, made.fd().as_fd().as_raw_fd(), map));
         }
         object
             .relocate_maps(known.into_iter(), &text)

@@ -283,8 +283,7 @@ impl Policy {
         known
     }
 
-    /// What of a connection's names the kernel has to look for, of [`asked`].
-    pub fn asked(&self) -> u32 {
+    fn asked(&self) -> u32 {
         let hosts = self.groups.iter().flat_map(|group| &group.hosts);
         let requests = self.groups.iter().flat_map(|group| &group.requests);
         let hosts = hosts.chain(requests.flat_map(RequestPattern::hosts));

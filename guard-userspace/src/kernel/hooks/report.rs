@@ -19,10 +19,9 @@ impl Hooks {
 
     fn info_of(&self, feature: Feature) -> HookInfo {
         let of = || self.of(feature);
-        let idle = self.idle.contains(&feature);
         let lacking = of().find(|(hook, state)| {
-            let works = state.problem.is_none() || !state.links.is_empty();
-            hook.essential && !(works && (state.loaded || idle))
+            hook.essential
+                && !(state.loaded && (state.problem.is_none() || !state.links.is_empty()))
         });
         // The cgroup programs are what a connection is judged by; the tracepoint only sends the signal.
         let tier = self.tier(feature).filter(|_| lacking.is_none());
@@ -36,7 +35,6 @@ impl Hooks {
             Some(format!("{}: {}", hook.name(), state.problem.as_ref()?))
         }));
         if !self.attaches_again
-            && !idle
             && let Some((hook, _)) =
                 of().find(|(hook, _)| matches!(hook.attach, Attach::Security(..)))
         {
@@ -45,9 +43,6 @@ impl Hooks {
                  (5.13 does again)",
                 hook.name()
             ));
-        }
-        if idle && tier.is_some() {
-            notes.push("not loaded: no label of the policy asks about it".into());
         }
         notes.dedup();
         let attached = of().any(|(hook, state)| match hook.attach {
