@@ -46,12 +46,10 @@ pub(super) fn add(tree: &mut Tree) -> Result<()> {
 fn add_action(tree: &mut Tree) -> Result<()> {
     let root = workspace::root();
     tree.dir(inside(&root.join("tests")));
-    for directory in ["packaging/action", "examples/ci"] {
-        let directory = root.join(directory);
-        for entry in fs::read_dir(&directory).with_context(|| directory.display().to_string())? {
-            let path = entry?.path();
-            tree.file(inside(&path), fs::read(&path)?);
-        }
+    let action = root.join("packaging/action");
+    for entry in fs::read_dir(&action).with_context(|| action.display().to_string())? {
+        let path = entry?.path();
+        tree.file(inside(&path), fs::read(&path)?);
     }
     Ok(())
 }
