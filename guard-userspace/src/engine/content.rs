@@ -737,3 +737,46 @@ fn read_memory(id: Id, from: u64, len: u64) -> io::Result<Vec<u8>> {
     bytes.truncate(count);
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use guard_common::{event::Header, requests::WriteHeader};
+
+    use super::*;
+
+    fn write(via: u32, at: u64, bytes: &[u8]) -> Write {
+        let mut head = vec![0; size_of::<WriteHeader>()];
+        head[offset_of!(WriteHeader, header) + offset_of!(Header, kind)] = kind::REQUEST;
+        Write {
+            via,
+            at,
+            len: bytes.len() as u64,
+            bytes: bytes.to_vec(),
+            ..Write::decode(&head).unwrap()
+        }
+    }
+
+    #[test]
+    fn what_was_not_handed_over_between_two_writes_is_counted() {
+        for (via, start) in [(via::GO, 0), (via::PLAIN, u64::from(u32::MAX) - 4)] {
+            // Of TCP a sequence number, which begins anew.
+            let after = |bytes: u64| match via {
+                via::PLAIN => u64::from((start + bytes) as u32),
+                _ => start + bytes,
+            };
+            let mut talk = Talk::default();
+            let mut next = |at, bytes: &[u8]| {
+                let fresh = talk.fresh(&write(via, at, bytes));
+                assert_eq!(fresh.missing, 0);
+                (fresh.missed, fresh.bytes)
+            };
+            assert_eq!(next(start, b"0123456789"), (0, b"0123456789".to_vec()));
+            assert_eq!(next(after(10), b"abc"), (0, b"abc".to_vec()));
+            assert_eq!(next(after(20), b"def"), (7, b"def".to_vec()));
+            // What was not taken comes again.
+            assert_eq!(next(after(20), b"defg"), (0, b"g".to_vec()));
+        }
+    }
+}
