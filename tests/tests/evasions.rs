@@ -468,7 +468,14 @@ impl Stage {
         match told {
             Some(_) => Ok(()),
             None if self.left_out(technique) => Ok(()),
-            None => Err(format!("nothing was told of it: {said} {err}")),
+            None => {
+                let counters = &self.guard.json(&["status"])["counters"];
+                let told = self.events.seen(|event| event["agent"] == technique.id);
+                Err(format!(
+                    "nothing was told of it: {said} {err} ({}) {counters} {told:?}",
+                    output.status
+                ))
+            }
         }
     }
 

@@ -1,6 +1,8 @@
 //! What each verdict does to an open and to a connect.
 
-use guard_tests::{Guard, Place, Policy, Tool, server::Tcp};
+use std::{cell::RefCell, collections::HashSet};
+
+use guard_tests::{Event, Guard, Place, Policy, Tool, server::Tcp};
 
 /// A guard, a server that is labelled `infra`, and a file that is labelled `secret`.
 struct Scene {
@@ -149,6 +151,45 @@ fn an_open_that_kills_gives_nothing() {
     s.events.wait("the session's end", |e| {
         e.is("session") && e.to_string().contains("end")
     });
+}
+
+#[test]
+fn what_a_session_does_last_is_told_before_its_end() {
+    const AT_ONCE: usize = 8;
+    const EACH: usize = 60;
+    let mut s = Scene::new(|policy| policy.rule("r", &["secret"], "kill", ""));
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                for _ in 0..EACH {
+                    let mut cat = s.guard.run(&["--agent", "last"], "cat");
+                    let output = cat.arg(&s.secret).output().unwrap();
+                    assert_eq!(output.stdout, b"", "{output:?}");
+                }
+            });
+        }
+    });
+    let ended = RefCell::new(HashSet::new());
+    s.events.wait("all ends", |e| {
+        if is_end(e) {
+            ended.borrow_mut().insert(e.text("session").to_owned());
+        }
+        ended.borrow().len() == AT_ONCE * EACH
+    });
+    let (mut killed, mut before) = (HashSet::new(), Vec::new());
+    for event in s.events.seen(|e| e["agent"] == "last") {
+        let session = event.text("session").to_owned();
+        if event.is_open("secret", "kill") {
+            killed.insert(session);
+        } else if is_end(&event) && !killed.contains(&session) {
+            before.push(session);
+        }
+    }
+    assert!(before.is_empty(), "told after the end: {before:?}");
+}
+
+fn is_end(event: &Event) -> bool {
+    event["agent"] == "last" && event.is("session") && event["object"]["what"] == "ended"
 }
 
 #[test]

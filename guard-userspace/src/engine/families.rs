@@ -1,10 +1,12 @@
 //! A session together with the sessions inside it: who is in them, when they end, how they are killed.
 
+use std::collections::BTreeMap;
+
 use guard_common::state::POSTURE_KILLED;
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::{ENDED, Engine};
+use super::{ENDED, Engine, LOOKS};
 use crate::{
     clock,
     event::Kind,
@@ -56,6 +58,40 @@ impl Engine {
             .collect()
     }
 
+    /// A session was seen without a process. What its last one did may lie in the rings still, so its end is told when they have
+    /// been looked at from now on.
+    pub(super) fn see_empty(&mut self, id: u32) {
+        self.ending.entry(id).or_default();
+    }
+
+    /// The rings have been looked at since these were seen without a process. Where there is more in them it is waited for, but
+    /// not for ever: others may fill them all the time.
+    pub(super) fn end_seen_empty(&mut self, seen: BTreeMap<u32, usize>) {
+        for (id, looks) in seen {
+            if self.more && looks < LOOKS {
+                self.ending.insert(id, looks + 1);
+            } else {
+                self.end_if_empty(id);
+            }
+        }
+    }
+
+    /// Finds sessions that are without a process though no record says so: it was lost, or the program around the session has
+    /// ended.
+    pub(super) fn look_for_empty(&mut self) {
+        let unended = self.sessions.values().filter(|s| s.ended_ns.is_none());
+        let empty = unended.map(|s| s.id).filter(|&id| self.live(id) == 0);
+        let empty: Vec<u32> = empty.collect();
+        if empty.is_empty() {
+            return;
+        }
+        for id in empty {
+            self.see_empty(id);
+        }
+        self.drain_all();
+    }
+
+    /// Ends a session that has no process and of which all that was done has been told.
     pub(super) fn end_if_empty(&mut self, id: u32) {
         let Some(session) = self.sessions.get(&id) else {
             return;
@@ -86,7 +122,7 @@ impl Engine {
         }
         self.save();
         if let Some(parent) = parent {
-            self.end_if_empty(parent);
+            self.see_empty(parent);
         }
     }
 

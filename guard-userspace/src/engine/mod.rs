@@ -94,6 +94,10 @@ const SAVE_EVERY: Duration = Duration::from_secs(2);
 /// Records taken from each ring before requests and the clock are looked at again: a flood on one must
 /// starve nothing else.
 const BATCH: usize = 1024;
+/// How often the rings are looked at for those who must have seen what is in them.
+const LOOKS: usize = 64;
+/// Sessions one around the other whose ends are told with that of the innermost.
+const ENDINGS: usize = 4;
 /// How long after the last record of activity guardd goes on looking for more by itself, which spares
 /// whoever makes the next ones the cost of waking it (in a virtual machine that is more than the whole
 /// connect), and how often it looks.
@@ -176,6 +180,8 @@ pub struct Engine {
     activity: AsyncFd<RingBuf<MapData>>,
     domains: AsyncFd<RingBuf<MapData>>,
     said: AsyncFd<RingBuf<MapData>>,
+    /// Sessions that were seen without a process, and how often the rings have been looked at since.
+    ending: BTreeMap<u32, usize>,
     /// Connections whose requests are read.
     talks: content::Talks,
     /// Of these, those whose last bytes wait for more.
@@ -352,6 +358,7 @@ impl Engine {
             said: watch(rings.said)?,
             talks: content::Talks::default(),
             withheld: withheld::Withheld::default(),
+            ending: BTreeMap::new(),
             put_off: put_off::PutOff::default(),
             taps: HashMap::new(),
             libraries: Libraries::default(),
@@ -521,11 +528,23 @@ impl Engine {
         self.kernel.keep_in_force();
     }
 
-    /// Takes a batch out of each ring: activity first, so that a verdict finds its process known. Leaves
-    /// word in `more` when there is more.
+    /// Takes a batch out of each ring, and tells the end of the sessions whose last process is in it. Leaves word in `more`
+    /// when there is more.
     fn drain(&mut self) {
+        for _ in 0..ENDINGS {
+            self.take_batch();
+            if self.more || self.ending.is_empty() {
+                break;
+            }
+        }
+        self.more |= !self.ending.is_empty();
+    }
+
+    /// Activity first, so that a verdict finds its process known.
+    fn take_batch(&mut self) {
         let mut records = Vec::new();
         self.more = false;
+        let ending = std::mem::take(&mut self.ending);
         let mut active = false;
         self.read_answers();
         for (activity, ring) in [(true, &mut self.activity), (false, &mut self.critical)] {
@@ -550,6 +569,7 @@ impl Engine {
         self.read_requests();
         self.tell_found();
         self.tell_turned();
+        self.end_seen_empty(ending);
     }
 
     /// Promises the kernel to look at the activity ring again, as long as something comes. The last
@@ -571,7 +591,7 @@ impl Engine {
 
     /// Drains what is there now, for those who must have seen it, within bounds.
     fn drain_all(&mut self) {
-        for _ in 0..64 {
+        for _ in 0..LOOKS {
             self.drain();
             if !self.more {
                 break;
@@ -601,7 +621,7 @@ impl Engine {
             } => self.on_call(&fields, act, target, number),
             Record::Bare(fields) => match fields.kind {
                 kind::AGENT => self.on_candidate(&fields),
-                kind::EMPTY => self.end_if_empty(fields.session),
+                kind::EMPTY => self.see_empty(fields.session),
                 // What name servers had said was read before the records.
                 kind::AWAIT => self.let_go_on(Id::new(fields.tgid, fields.start_ns)),
                 kind::FORK => {
@@ -639,19 +659,7 @@ impl Engine {
             self.sweep();
         }
         self.count_losses();
-        let waiting: Vec<u32> = self
-            .sessions
-            .values()
-            .filter(|s| s.ended_ns.is_none())
-            .map(|s| s.id)
-            .collect();
-        // What its last process did is told before its end.
-        if waiting.iter().any(|&id| self.live(id) == 0) {
-            self.drain_all();
-        }
-        for id in waiting {
-            self.end_if_empty(id);
-        }
+        self.look_for_empty();
         self.detach_when_idle();
         self.sweep_names();
         self.sweep_taps();

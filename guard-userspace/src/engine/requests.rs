@@ -274,8 +274,8 @@ impl Engine {
                 let before = self.members(id).len();
                 self.tell_of_session(id, "killed", by);
                 let left = self.kill_session(id);
+                self.see_empty(id);
                 self.drain_all();
-                self.end_if_empty(id);
                 if left > 0 {
                     return Err(Refusal::failed(format!(
                         "{session}: {left} of {before} processes have been sent SIGKILL and have not gone yet"
