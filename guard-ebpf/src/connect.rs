@@ -33,8 +33,7 @@ use crate::{
     judge::{self, Done, ERESTARTNOINTR, Judgement},
     kernel::{
         self, Address, CAN_SET_RETVAL, DENTRY_INODE, FILE_PRIVATE, PID_NUMBERS, SOCK_FAMILY,
-        SOCK_PEER_PID, SOCKET_SK, TASK_COMM, TASK_PID, TASK_TGID, UNIX_DENTRY, UNIX_MNT, UNIX_PEER,
-        Words,
+        SOCK_PEER_PID, SOCKET_SK, TASK_PID, TASK_TGID, UNIX_DENTRY, UNIX_MNT, UNIX_PEER, Words,
     },
     lineage,
     maps::{ADDRESSES, CONNECTING},
@@ -413,7 +412,7 @@ fn watch(
     socket.told = 0;
     socket.asked = asked;
     socket.handed = names::handed();
-    socket.comm = kernel::read(thread, &TASK_COMM).unwrap_or([0; 16]);
+    kernel::read_comm(thread, &mut socket.comm);
 }
 
 #[inline(always)]

@@ -107,7 +107,7 @@ fn fill_ids(
     header.verdict = 0;
     header.would = 0;
     header.tier = tier;
-    header.comm = kernel::read(task, &kernel::TASK_COMM).unwrap_or([0; 16]);
+    kernel::read_comm(task, &mut header.comm);
 }
 
 /// Fills in what the rules said.

@@ -641,10 +641,15 @@ pub fn wait_for_guardd(
 /// How long a job of an interactive shell waits on its processor at most. guardd, on another, takes a tenth of that when it is
 /// awake, and half of it for what a program does first.
 const SPIN_NS: u64 = 4_000_000;
-/// Looks in one call of [`guard_look_out`]: as many as the verifier follows in short time.
-const LOOKS: u32 = 256;
-/// Calls of it at most.
-const LOOKOUTS: u32 = 256;
+/// Looks in one call of [`guard_look_out`], calls of it in one of [`guard_watch`], and calls of that at most: the verifier
+/// follows each loop once. Together they are more than fit into [`SPIN_NS`].
+const LOOKS: u32 = 40;
+/// See [`LOOKS`].
+const LOOKOUTS: u32 = 40;
+/// See [`LOOKS`].
+const WATCHES: u32 = 40;
+/// What [`guard_watch`] gives when the time is over.
+const TOO_LATE: u32 = 2;
 
 /// Waits on the processor until guardd has looked; when it takes too long, by being stopped after all. Exported for the
 /// reason given at [`kernel`].
@@ -657,13 +662,11 @@ pub extern "C" fn guard_spin(tgid: u32, start_ns: u64) -> u32 {
     let here = u64::from(unsafe { bpf_get_smp_processor_id() });
     // Without room those who read it have been woken already.
     let _ = SPINS.output::<u64>(here, BPF_RB_FORCE_WAKEUP as u64);
-    for _ in 0..LOOKOUTS {
-        if guard_look_out(tgid) != 0 {
-            return 0;
-        }
-        // SAFETY: as above.
-        if unsafe { bpf_ktime_get_ns() }.wrapping_sub(began) > SPIN_NS {
-            break;
+    for _ in 0..WATCHES {
+        match guard_watch(tgid, began, 0) {
+            0 => {}
+            TOO_LATE => break,
+            _ => return 0,
         }
     }
     judge::stop();
@@ -674,6 +677,27 @@ pub extern "C" fn guard_spin(tgid: u32, start_ns: u64) -> u32 {
     };
     let _ = WAITING.insert(tgid, waiting, 0);
     1
+}
+
+/// Waits for a part of the time: gives 1 when guardd has looked at a process (or, with `resumed`, is not letting it go on any
+/// more), [`TOO_LATE`] when the time since `began` is over. Exported for the reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_watch(tgid: u32, began: u64, resumed: u32) -> u32 {
+    for _ in 0..LOOKOUTS {
+        let done = match resumed {
+            0 => guard_look_out(tgid),
+            _ => guard_is_resumed(tgid),
+        };
+        if done != 0 {
+            return 1;
+        }
+        // SAFETY: the helper has no precondition.
+        if unsafe { bpf_ktime_get_ns() }.wrapping_sub(began) > SPIN_NS {
+            return TOO_LATE;
+        }
+    }
+    0
 }
 
 /// Whether guardd has looked. Exported for the reason given at [`kernel`].
@@ -696,13 +720,11 @@ pub extern "C" fn guard_look_out(tgid: u32) -> u32 {
 pub extern "C" fn guard_wait_out(tgid: u32) -> u32 {
     // SAFETY: the helper has no precondition.
     let began = unsafe { bpf_ktime_get_ns() };
-    for _ in 0..LOOKOUTS {
-        if guard_is_resumed(tgid) != 0 {
-            return 1;
-        }
-        // SAFETY: as above.
-        if unsafe { bpf_ktime_get_ns() }.wrapping_sub(began) > SPIN_NS {
-            break;
+    for _ in 0..WATCHES {
+        match guard_watch(tgid, began, 1) {
+            0 => {}
+            TOO_LATE => break,
+            _ => return 1,
         }
     }
     0

@@ -161,26 +161,29 @@ pub extern "C" fn guard_judge(slot: u32, session: u32, labels: u64, now_ns: u64,
         // First every rule moves on, then those that fire are looked at, the strictest first (the table is in
         // that order).
         let uid = (touched >> 32) as u32;
-        let firing = guard_advance_all(id, generation, labels, now_ns, uid);
-        if firing != 0 {
-            guard_fire(slot, id, firing);
+        let mut firing = guard_advance_all(id, generation, labels, now_ns, uid);
+        for _ in 0..MAX_TRIES / TRIES {
+            if firing == 0 {
+                break;
+            }
+            firing = guard_fire(slot, id, firing);
         }
         id = touched as u32;
     }
     scratch.judgement.verdict as u32
 }
 
-/// What the rules that fire, as bits, mean for the call in the work memory `slot`. A function of its own, since the verifier
-/// would follow these rounds once for each session around it; with so few arguments, since its frame is among those that have
-/// 512 bytes together. Exported for the reason given at [`kernel`].
+/// What the first [`TRIES`] of the rules that fire, as bits, mean for the call in the work memory `slot`. Gives the others. A
+/// function of its own, since the verifier would follow these rounds once for each session around it; with so few arguments,
+/// since its frame is among those that have 512 bytes together. Exported for the reason given at [`kernel`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn guard_fire(slot: u32, judged_in: u32, firing: u64) -> u32 {
+pub extern "C" fn guard_fire(slot: u32, judged_in: u32, firing: u64) -> u64 {
     let Some(scratch) = maps::memory(slot) else {
         return 0;
     };
     let mut firing = firing;
-    for _ in 0..MAX_TRIES {
+    for _ in 0..TRIES {
         if firing == 0 {
             break;
         }
@@ -191,7 +194,7 @@ pub extern "C" fn guard_fire(slot: u32, judged_in: u32, firing: u64) -> u32 {
             guard_fired(scratch.slot, rule, judged_in, scratch.session, scratch.tgid);
         }
     }
-    1
+    firing
 }
 
 /// The same for a caller that has no work memory.
@@ -220,15 +223,38 @@ pub extern "C" fn guard_touch(session: u32, labels: u64, now_ns: u64) -> u64 {
     let Some(state) = SESSIONS.get_ptr_mut(session) else {
         return ABSENT;
     };
-    for label in 0..MAX_LABELS {
-        if labels >> label & 1 != 0 {
-            // SAFETY: the pointer was checked; a torn time between two CPUs is impossible for an
-            // aligned word, and either time is a true one.
-            unsafe { (*state).last_ns[label] = now_ns };
+    for part in 0..MAX_LABELS as u32 / PART {
+        let some = (labels >> (part * PART)) as u32 & ((1 << PART) - 1);
+        if some != 0 {
+            guard_touch_some(session, part * PART, some, now_ns);
         }
     }
-    // SAFETY: as above.
+    // SAFETY: the pointer was checked.
     unsafe { (*state).parent as u64 | ((*state).uid as u64) << 32 }
+}
+
+/// Labels, or rules, that one call of a function goes through: the verifier follows a loop over calls of it, and it once, and
+/// not all there are in each program.
+const PART: u32 = 8;
+
+/// Notes that `session` touched those of the labels from `first` on that are in `some`. Exported for the reason given at
+/// [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_touch_some(session: u32, first: u32, some: u32, now_ns: u64) -> u32 {
+    let Some(state) = SESSIONS.get_ptr_mut(session) else {
+        return 0;
+    };
+    // Read back, so that the compiler keeps the mask, which the verifier needs to see.
+    let first = path::forget(&first) & (MAX_LABELS as u32 - PART);
+    for label in 0..PART {
+        if some >> label & 1 != 0 {
+            // SAFETY: the pointer was checked; a torn time between two CPUs is impossible for an
+            // aligned word, and either time is a true one.
+            unsafe { (*state).last_ns[(first + label) as usize] = now_ns };
+        }
+    }
+    1
 }
 
 /// Moves every rule of a half of the policy that these labels concern and that is for this user. Gives those that
@@ -246,14 +272,42 @@ pub extern "C" fn guard_advance_all(
         return 0;
     };
     let mut firing = 0;
-    for index in 0..MAX_RULES as u32 {
-        if index >= path::forget(&table.count) {
+    for part in 0..MAX_RULES as u32 / PART {
+        if part * PART >= path::forget(&table.count) {
             break;
         }
-        let rule = &table.rules[index as usize];
-        if rule.concerns(labels) && rule.is_for(uid) {
-            let fires = guard_advance(session, index | generation << 16, labels, now_ns);
-            firing |= (fires as u64 & 1) << index;
+        let which = part * PART | generation << 16;
+        let fires = guard_advance_some(session, which, labels, now_ns, uid);
+        firing |= (fires & ((1 << PART) - 1)) << (part * PART);
+    }
+    firing
+}
+
+/// The same for some rules from one on: `which` is its index, and the half of the policy in the upper 16 bits. The first that
+/// fires is the lowest bit. Exported for the reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_advance_some(
+    session: u32,
+    which: u32,
+    labels: u64,
+    now_ns: u64,
+    uid: u32,
+) -> u64 {
+    let Some(table) = RULES.get(which >> 16 & 1) else {
+        return 0;
+    };
+    let mut firing = 0;
+    for rule in 0..PART {
+        let which = path::forget(&which) + rule;
+        // Behind the last one there may be what an older policy left.
+        if which & 0xffff >= path::forget(&table.count) {
+            break;
+        }
+        let entry = &table.rules[which as usize & (MAX_RULES - 1)];
+        if entry.concerns(labels) && entry.is_for(uid) {
+            let fires = guard_advance(session, which, labels, now_ns);
+            firing |= (fires as u64 & 1) << rule;
         }
     }
     firing
@@ -330,6 +384,8 @@ static NOT_BEGUN: Progress = Progress {
 /// Rules that fire on one call and are looked at: those beyond it would be milder than all of these. Sixteen, and as
 /// many as a user may add, so that these push none of the others out.
 const MAX_TRIES: u32 = 16 + MAX_USER_RULES as u32;
+/// Of these, by one call of [`guard_fire`]: with less it takes the verifier longer, in the loop around it.
+const TRIES: u32 = 4;
 
 /// Position of the only set bit. A table, since BPF cannot count zeros and every branch would double
 /// the verifier's work: <https://www.chessprogramming.org/De_Bruijn_Sequence_Generator>

@@ -264,6 +264,33 @@ pub fn opaque(value: u64) -> u64 {
     value
 }
 
+/// Reads the name of a thread to where it is wanted; where it cannot be read, zeros.
+#[inline(always)]
+pub fn read_comm(task: Address, to: &mut [u8; 16]) {
+    let offset = TASK_COMM.load();
+    if offset == MISSING {
+        return zero_words(to);
+    }
+    // SAFETY: there is room for so many bytes; the helper checks the source, and leaves zeros where it cannot be read.
+    unsafe {
+        bpf_probe_read_kernel_into(
+            to.as_mut_ptr().cast(),
+            size_of_val(to) as u32,
+            task.wrapping_add(offset as u64) as *const c_void,
+        );
+    }
+}
+
+/// Sets sixteen bytes that begin at a multiple of four to 0, for the reason given at [`copy_words`].
+#[inline(always)]
+pub fn zero_words(to: &mut [u8; 16]) {
+    let to = to.as_mut_ptr().cast::<u32>();
+    for word in 0..4 {
+        // SAFETY: within it, and aligned, which the callers say.
+        unsafe { to.add(word).write_volatile(0) };
+    }
+}
+
 /// Copies sixteen bytes that begin at a multiple of four, both here and there, by words. The compiler makes a loop of
 /// bytes of it where it cannot see that, and the verifier follows each of its rounds, from each place anew.
 #[inline(always)]

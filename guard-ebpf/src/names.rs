@@ -80,6 +80,8 @@ const MAX_EXTENSIONS: u32 = 1024;
 const EXTENSIONS: u32 = 32;
 /// Places that one call looks for a ClientHello at, for the same reason.
 const BLOCK: usize = 64;
+/// Bytes of a name that one call goes through, likewise.
+const HOST_PART: u32 = 16;
 /// Bytes that bounded offsets are masked with; the largest power of two that `tail` has room for.
 const MASK: u64 = 8191;
 /// The same for lengths.
@@ -491,16 +493,26 @@ pub extern "C" fn guard_find_in_block(slot: u32, from: u32, len: u32) -> u32 {
         if at.wrapping_add(HELLO_BEGINS as u32) > len {
             break;
         }
-        if byte(scratch, at) == HANDSHAKE
-            && byte(scratch, at.wrapping_add(1)) == 3
-            && byte(scratch, at.wrapping_add(2)) <= 4
-            && byte(scratch, at.wrapping_add(3)) <= 0x40
-            && byte(scratch, at.wrapping_add(5)) == CLIENT_HELLO
-        {
+        if byte(scratch, at) == HANDSHAKE && guard_is_hello(slot, at) != 0 {
             return at;
         }
     }
     NO_HELLO
+}
+
+/// Whether what begins at `at` with the type of a handshake's record is the record of a ClientHello, as 0 or 1. Exported for the
+/// reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_is_hello(slot: u32, at: u32) -> u32 {
+    let Some(scratch) = maps::memory(slot) else {
+        return 0;
+    };
+    let is_hello = byte(scratch, at.wrapping_add(1)) == 3
+        && byte(scratch, at.wrapping_add(2)) <= 4
+        && byte(scratch, at.wrapping_add(3)) <= 0x40
+        && byte(scratch, at.wrapping_add(5)) == CLIENT_HELLO;
+    is_hello as u32
 }
 
 /// How many bytes of handshake the records have that begin at `from`; the handshake's own header goes to
@@ -602,42 +614,46 @@ pub extern "C" fn guard_read_hello(slot: u32, len: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn guard_read_extensions(slot: u32, end: u32) -> u32 {
-    let Some(scratch) = maps::memory(slot) else {
-        return 0;
-    };
     for _ in 0..EXTENSIONS {
-        let mut at = path::forget(&scratch.index);
-        if at.wrapping_add(4) > end {
-            return 0;
-        }
-        let extension = word(scratch, at);
-        let size = word(scratch, at.wrapping_add(2));
-        at = at.wrapping_add(4);
-        if extension == SERVER_NAME
-            && scratch.host_len == 0
-            && byte(scratch, at.wrapping_add(2)) == 0
-        {
-            let name = word(scratch, at.wrapping_add(3));
-            if name != 0 && name < 256 && at.wrapping_add(5).wrapping_add(name) <= end {
-                let from = kernel::opaque(at.wrapping_add(5) as u64) & MASK;
-                let bytes = kernel::opaque(name as u64) & 255;
-                let tail = scratch.tail.as_ptr();
-                // SAFETY: `tail` is longer than MASK.
-                let from = unsafe { tail.add(from as usize) };
-                copy_to(scratch.host.as_mut_ptr(), from as Address, bytes, 255);
-                scratch.host_len = bytes as u32;
-                scratch.seen |= seen::SNI;
-            }
-        } else if extension == ENCRYPTED_CLIENT_HELLO {
-            scratch.seen |= seen::ECH;
-        }
-        at = at.wrapping_add(size);
-        scratch.index = at;
-        if at > MAX_HELLO as u32 {
+        if guard_read_extension(slot, end) == 0 {
             return 0;
         }
     }
     1
+}
+
+/// Reads one. Exported for the reason given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_read_extension(slot: u32, end: u32) -> u32 {
+    let Some(scratch) = maps::memory(slot) else {
+        return 0;
+    };
+    let mut at = path::forget(&scratch.index);
+    if at.wrapping_add(4) > end {
+        return 0;
+    }
+    let extension = word(scratch, at);
+    let size = word(scratch, at.wrapping_add(2));
+    at = at.wrapping_add(4);
+    if extension == SERVER_NAME && scratch.host_len == 0 && byte(scratch, at.wrapping_add(2)) == 0 {
+        let name = word(scratch, at.wrapping_add(3));
+        if name != 0 && name < 256 && at.wrapping_add(5).wrapping_add(name) <= end {
+            let from = kernel::opaque(at.wrapping_add(5) as u64) & MASK;
+            let bytes = kernel::opaque(name as u64) & 255;
+            let tail = scratch.tail.as_ptr();
+            // SAFETY: `tail` is longer than MASK.
+            let from = unsafe { tail.add(from as usize) };
+            copy_to(scratch.host.as_mut_ptr(), from as Address, bytes, 255);
+            scratch.host_len = bytes as u32;
+            scratch.seen |= seen::SNI;
+        }
+    } else if extension == ENCRYPTED_CLIENT_HELLO {
+        scratch.seen |= seen::ECH;
+    }
+    at = at.wrapping_add(size);
+    scratch.index = at;
+    (at <= MAX_HELLO as u32) as u32
 }
 
 /// Labels of the name in `scratch.host`, to `scratch.labels`; its hash to `scratch.hash`. Exported for the reason given
@@ -656,17 +672,32 @@ pub extern "C" fn guard_host(slot: u32, generation: u32) -> u32 {
     if len > 1 && name_byte(scratch, len - 1) == b'.' {
         len -= 1;
     }
-    for behind in 0..255u32 {
-        if behind >= kernel::opaque(len as u64) as u32 {
+    for part in 0..256 / HOST_PART {
+        if part * HOST_PART >= kernel::opaque(len as u64) as u32 {
             break;
         }
-        guard_host_byte(slot, len.wrapping_sub(behind + 1), behind, generation);
+        guard_host_bytes(slot, part * HOST_PART, len, generation);
     }
     add_labels(scratch, scratch.hash, len, kind::EXACT, generation);
     let open =
         judge::config().is_some_and(|config| config.half(generation).names & asked::MIDDLE != 0);
     if open {
         guard_host_around(slot, len, generation);
+    }
+    0
+}
+
+/// Some bytes of the name of `len` bytes, from that on which has `from` bytes behind it. Exported for the reason given at
+/// [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_host_bytes(slot: u32, from: u32, len: u32, generation: u32) -> u32 {
+    for i in 0..HOST_PART {
+        let behind = from.wrapping_add(i);
+        if behind >= kernel::opaque(len as u64) as u32 {
+            break;
+        }
+        guard_host_byte(slot, len.wrapping_sub(behind + 1), behind, generation);
     }
     0
 }
@@ -705,12 +736,26 @@ pub extern "C" fn guard_host_around(slot: u32, len: u32, generation: u32) -> u32
     scratch.word = FNV_OFFSET;
     // Dots that are still to come. Of more than there is room for, the first ones were not noted.
     scratch.index = scratch.count;
-    for at in 0..255u32 {
-        if at >= kernel::opaque(len as u64) as u32 || guard_host_part(slot, at, generation) == 0 {
+    for part in 0..256 / HOST_PART {
+        if guard_host_parts(slot, part * HOST_PART, len, generation) == 0 {
             break;
         }
     }
     0
+}
+
+/// Some bytes of the name of `len` bytes, from byte `from` on; gives 0 when no other part can be left out. Exported for the reason
+/// given at [`kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_host_parts(slot: u32, from: u32, len: u32, generation: u32) -> u32 {
+    for i in 0..HOST_PART {
+        let at = from.wrapping_add(i);
+        if at >= kernel::opaque(len as u64) as u32 || guard_host_part(slot, at, generation) == 0 {
+            return 0;
+        }
+    }
+    1
 }
 
 /// Byte `at` of the name, from its beginning on; gives 0 when no other part can be left out. Exported like

@@ -74,10 +74,11 @@ fn name_byte(scratch: &Scratch, at: usize) -> u8 {
     unsafe { *scratch.name.as_ptr().cast::<u8>().add(at & 255) }
 }
 
+/// 1 where some key may have this hash, else 0.
 #[inline(always)]
-fn bloom(names: &Names, hash: u64) -> bool {
+fn bloom(names: &Names, hash: u64) -> u32 {
     let bit = bloom_bit(hash) as usize;
-    names.bloom[(bit >> 6) & (BLOOM_WORDS - 1)] >> (bit & 63) & 1 != 0
+    (names.bloom[(bit >> 6) & (BLOOM_WORDS - 1)] >> (bit & 63)) as u32 & 1
 }
 
 /// A domain as a bit of a set of domains.
@@ -156,7 +157,7 @@ pub extern "C" fn guard_match_name(slot: u32, domains: u32, generation: u32) -> 
         return 0;
     };
     let hash = scratch.hash;
-    if bloom(names, hash) {
+    if bloom(names, hash) != 0 {
         let len = forget(&scratch.name_len);
         guard_try_key(
             scratch.slot,
@@ -168,6 +169,10 @@ pub extern "C" fn guard_match_name(slot: u32, domains: u32, generation: u32) -> 
     // Every beginning and every ending of the lengths that some pattern fixes, and of those below.
     let mut prefix = FNV_OFFSET;
     let mut suffix = FNV_OFFSET;
+    // Which of them some pattern may have. By the memory: of a number that it knows the verifier would follow all the ways
+    // that there are to another.
+    scratch.index = 0;
+    let (mut begins, mut ends) = (forget(&scratch.index), forget(&scratch.index));
     for n in 1..32u32 {
         let len = forget(&scratch.name_len);
         if n > len || n > forget(&names.longest_end) {
@@ -176,22 +181,63 @@ pub extern "C" fn guard_match_name(slot: u32, domains: u32, generation: u32) -> 
         prefix = fnv_step(prefix, name_byte(scratch, n as usize - 1));
         suffix = fnv_step(suffix, name_byte(scratch, len.wrapping_sub(n) as usize));
         scratch.suffix[n as usize] = suffix;
-        if names.prefix_lens >> n & 1 != 0 && bloom(names, prefix) {
-            guard_try_key(
-                scratch.slot,
-                prefix,
-                pack(kind::PREFIX, 0, n, generation),
-                domains,
-            );
+        let (begin, end) = (names.prefix_lens >> n & 1, names.suffix_lens >> n & 1);
+        if begin | end != 0 {
+            scratch.prefix[n as usize] = prefix;
+            begins |= (bloom(names, prefix) & begin) << n;
+            ends |= (bloom(names, suffix) & end) << n;
         }
-        if names.suffix_lens >> n & 1 != 0 && bloom(names, suffix) {
-            guard_try_key(
-                scratch.slot,
-                suffix,
-                pack(kind::SUFFIX, 0, n, generation),
-                domains,
-            );
+    }
+    if begins | ends != 0 {
+        guard_try_ends(slot, domains, generation as u32, begins, ends);
+    }
+    0
+}
+
+/// Looks up those beginnings and endings of a name whose lengths these are, as bits; they are in `prefix` and `suffix` of the
+/// work memory `slot`. Exported for the reason given at [`crate::kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_try_ends(
+    slot: u32,
+    domains: u32,
+    generation: u32,
+    begins: u32,
+    ends: u32,
+) -> u32 {
+    let either = begins | ends;
+    for n in 1..32u32 {
+        if either >> n & 1 != 0 {
+            guard_try_end(slot, domains, generation | n << 16, begins, ends);
         }
+    }
+    0
+}
+
+/// Looks up the beginning and the ending of so many bytes as the upper 16 bits of `which` say, where they are wanted. In the
+/// lower ones is the half of the policy. Exported for the reason given at [`crate::kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn guard_try_end(
+    slot: u32,
+    domains: u32,
+    which: u32,
+    begins: u32,
+    ends: u32,
+) -> u32 {
+    let Some(scratch) = maps::memory(slot) else {
+        return 0;
+    };
+    // Read back, so that the compiler keeps the mask, which the verifier needs to see.
+    let n = forget(&which) >> 16 & 31;
+    let (at, generation) = (n as usize, which as u8);
+    if begins >> n & 1 != 0 {
+        let packed = pack(kind::PREFIX, 0, n, generation);
+        guard_try_key(slot, scratch.prefix[at], packed, domains);
+    }
+    if ends >> n & 1 != 0 {
+        let packed = pack(kind::SUFFIX, 0, n, generation);
+        guard_try_key(slot, scratch.suffix[at], packed, domains);
     }
     0
 }
@@ -535,7 +581,7 @@ pub extern "C" fn guard_directories(slot: u32, levels: u32, domain: u32, generat
             break;
         }
         let hash = scratch.components[level as usize];
-        if !bloom(names, hash) {
+        if bloom(names, hash) == 0 {
             continue;
         }
         // The length is not part of a directory's key: the hash is of the whole name.
@@ -561,7 +607,7 @@ pub extern "C" fn guard_directories(slot: u32, levels: u32, domain: u32, generat
 #[inline(always)]
 pub fn exact(hash: u64, len: u32, domain: u8, generation: u8) -> Option<&'static Candidates> {
     let names = NAMES.get(generation as u32 & 1)?;
-    if !bloom(names, hash) {
+    if bloom(names, hash) == 0 {
         return None;
     }
     // SAFETY: a policy half is only written while it is not in force.

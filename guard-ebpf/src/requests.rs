@@ -348,7 +348,7 @@ fn fill(head: &mut WriteHeader, write: &Write, entry: &Task) {
     head.len = write.len;
     head.copied = 0;
     head.via = write.via;
-    head.peer = [0; 16];
+    kernel::zero_words(&mut head.peer);
     head.port = 0;
     head.family = 0;
     head.ends = 0;

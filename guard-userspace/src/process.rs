@@ -38,12 +38,26 @@ pub struct Stat {
     pub parent: u32,
     /// State letter: `R`, `S`, `T`, `Z` …
     pub state: char,
+    /// Its process group.
+    pub group: i32,
+    /// Its terminal session.
+    pub session: i32,
+    /// Number of its controlling terminal, 0 for none.
+    pub terminal: i32,
 }
 
 impl Stat {
     /// Whether it still runs. A zombie does not, unless only its first thread has ended.
     pub fn is_alive(&self) -> bool {
         !is_dead(self.state) || threads(self.id.pid).any(|state| !is_dead(state))
+    }
+
+    /// Whether it is a job of an interactive shell, as the kernel's side tells it (`exec::is_job`): it waits for guardd on its
+    /// processor.
+    pub fn is_job(&self) -> bool {
+        self.terminal != 0
+            && stat(self.parent)
+                .is_some_and(|above| above.group != self.group && above.session == self.session)
     }
 
     /// Whether a signal has stopped it.
@@ -81,6 +95,9 @@ pub fn stat(pid: u32) -> Option<Stat> {
         },
         parent: stat.ppid.try_into().unwrap_or(0),
         state: stat.state,
+        group: stat.pgrp,
+        session: stat.session,
+        terminal: stat.tty_nr,
     })
 }
 

@@ -13,9 +13,9 @@ use guard_tests::{
 #[test]
 fn no_kernel_program_comes_near_what_a_verifier_follows() {
     /// `BPF_COMPLEXITY_LIMIT_INSNS` is a million.
-    const FIFTH: u32 = 200_000;
+    const TENTH: u32 = 100_000;
     /// A third of a microsecond each, where the processor is none that is emulated.
-    const ALL: u32 = 1_500_000;
+    const ALL: u32 = 700_000;
     let place = Place::new();
     let guard = Guard::new(&place, &Policy::new());
     // Its own: another suite's guardd may be an older one.
@@ -43,10 +43,13 @@ fn no_kernel_program_comes_near_what_a_verifier_follows() {
     }
     let all: u32 = followed.iter().map(|(_, followed)| followed).sum();
     let most = followed.iter().max_by_key(|(_, followed)| *followed);
-    println!("all {}: {all}; most: {most:?}", followed.len());
+    println!(
+        "all {}: {all}; most: {most:?}; {followed:?}",
+        followed.len()
+    );
     assert!(all < ALL, "{all}: {followed:?}");
     for (name, followed) in &followed {
-        assert!(*followed < FIFTH, "{name}: {followed}");
+        assert!(*followed < TENTH, "{name}: {followed}");
     }
 }
 

@@ -1,6 +1,9 @@
 //! A job of an interactive shell that waits for guardd waits on its processor: the shell takes every stop for Ctrl-Z.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use guard_tests::{
     Guard, Place, Policy, api::ApiServer, eventually, has_program, patience, pty::Pty, skipped,
@@ -13,10 +16,20 @@ const ROW: usize = 5;
 /// What bash says of a job that was stopped, between its number and its command line.
 const NOTICED: &str = "+  Stopped ";
 
-/// A call is noticed where guardd, on another processor, does not get to look at it within a millisecond: on a busy machine that
-/// happens to some. If jobs were stopped, it would happen to each. So this proves that they are not, whatever the load.
 #[test]
 fn a_shells_job_is_looked_at_without_the_shells_noticing() {
+    calls_that_a_shell_makes(false);
+}
+
+/// The other guard looks at nothing, but each that lets a process go on first sees whether the other keeps it.
+#[test]
+fn neither_does_it_where_there_is_another_guard() {
+    calls_that_a_shell_makes(true);
+}
+
+/// A call is noticed where guardd, on another processor, does not get to look at it within a millisecond: on a busy machine that
+/// happens to some. If jobs were stopped, it would happen to each. So this proves that they are not, whatever the load.
+fn calls_that_a_shell_makes(beside_another: bool) {
     if !["bash", "curl"].into_iter().all(has_program) {
         return;
     }
@@ -28,6 +41,9 @@ fn a_shells_job_is_looked_at_without_the_shells_noticing() {
         skipped("with one processor guardd cannot look while a job waits on it");
         return;
     }
+    // Two jobs at once would wait on two processors, and leave guardd none.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let place = Place::new();
     let ca = place.path("ca.pem");
     let server = ApiServer::tls(&[API], &ca);
@@ -36,6 +52,8 @@ fn a_shells_job_is_looked_at_without_the_shells_noticing() {
             "[[label]]\nname = \"destructive\"\nrequests = [{{ host = {API:?}, method = \"DELETE\" }}]"
         ))
         .rule("r", &["destructive"], "deny", "");
+    let other = Place::new();
+    let _other = beside_another.then(|| Guard::new(&other, &Policy::new()));
     let guard = Guard::new(&place, &policy);
     let mut pty = Pty::of(0);
     let mut command = guard.run(&["--agent", "x"], "bash");

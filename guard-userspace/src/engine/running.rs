@@ -100,13 +100,19 @@ impl Engine {
             if !self.may_run(id) {
                 continue;
             }
-            let kept = neighbours.keep(id);
+            // A job that waits on its processor for guardd, which no signal ends, would only be waited for in vain.
+            let spins = !neighbours.is_empty()
+                && process::stat(id.pid)
+                    .is_some_and(|stat| stat.id == id && !stat.is_stopped() && stat.is_job());
+            let kept = !spins && neighbours.keep(id);
             // From here on a thread that is about to be stopped waits with that until this is over: SIGCONT would undo it.
             self.kernel.tables.put_resuming(id.pid);
             if !self.has_unread(id) {
                 self.kernel.tables.drop_waiting(id.pid);
                 if kept {
                     self.kept_by_others.push(id);
+                } else if spins {
+                    // Whoever waits so goes on by that. A signal could undo the stop that the other guard is about to ask for.
                 } else if let Err(error) = process::signal(id, Signal::CONT)
                     // Whoever let it go on a moment ago may have let it end by now.
                     && error.kind() != std::io::ErrorKind::NotFound

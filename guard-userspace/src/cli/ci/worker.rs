@@ -185,6 +185,9 @@ mod tests {
                 },
                 parent: 0,
                 state: 'S',
+                group: 0,
+                session: 0,
+                terminal: 0,
             },
             name: (*name).to_owned(),
         };
