@@ -102,6 +102,7 @@ impl Engine {
             }
             // A job that waits on its processor for guardd, which no signal ends, would only be waited for in vain.
             let spins = !neighbours.is_empty()
+                && self.kernel.tables.is_waiting(id.pid)
                 && process::stat(id.pid)
                     .is_some_and(|stat| stat.id == id && !stat.is_stopped() && stat.is_job());
             let kept = !spins && neighbours.keep(id);
@@ -112,7 +113,7 @@ impl Engine {
                 if kept {
                     self.kept_by_others.push(id);
                 } else if spins {
-                    // Whoever waits so goes on by that. A signal could undo the stop that the other guard is about to ask for.
+                    // It goes on by that. A signal could undo the stop that the other guard is about to ask for.
                 } else if let Err(error) = process::signal(id, Signal::CONT)
                     // Whoever let it go on a moment ago may have let it end by now.
                     && error.kind() != std::io::ErrorKind::NotFound
