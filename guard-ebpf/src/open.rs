@@ -24,7 +24,7 @@ use crate::{
     judge::{self, Done, Judgement},
     kernel::{
         self, Address, BPRM_FILE, FDT_FD, FDT_MAX, FILE_DENTRY, FILE_FLAGS, FILE_INODE, FILE_MNT,
-        FILE_MODE, FILES_FDT, INODE_GENERATION, INODE_INO, INODE_MODE, INODE_SB, SB_DEV,
+        FILE_MODE, FILES_FDT, INODE_GENERATION, INODE_INO, INODE_MODE, INODE_SB, Known, SB_DEV,
         TASK_FILES, Words,
     },
     lineage,
@@ -63,7 +63,7 @@ pub fn guard_open(ctx: TracePointContext) -> u32 {
 fn opened(ctx: &TracePointContext) -> u32 {
     // SAFETY: the helper has no precondition.
     let thread = unsafe { bpf_get_current_task() };
-    let Some((tgid, task)) = lineage::current(thread) else {
+    let Some((tgid, task)) = lineage::tracing(thread) else {
         return 0;
     };
     // SAFETY: the context of a syscall tracepoint is readable at the offsets of its format, and the
@@ -72,12 +72,30 @@ fn opened(ctx: &TracePointContext) -> u32 {
     if ret < 0 {
         return 0;
     }
-    if let Some(file) = file_of(thread, ret as u64) {
+    if let Some(file) = own_file(thread, ret as u64) {
         judge_file(file, tgid, task, tier::TRACEPOINT, false);
         #[cfg(feature = "log")]
         aya_log_ebpf::debug!(ctx, "open by {}", tgid);
     }
     0
+}
+
+/// The `struct file` behind a descriptor of the current thread, which is `thread`.
+#[inline(always)]
+fn own_file(thread: Address, fd: u64) -> Option<Address> {
+    let Some(known) = Known::thread() else {
+        return file_of(thread, fd);
+    };
+    let fdt = known.behind(&TASK_FILES)?.behind(&FILES_FDT)?;
+    if fd >= fdt.get::<u32>(&FDT_MAX)? as u64 {
+        return None;
+    }
+    // What its places point to, the kernel's types do not tell.
+    let array: u64 = fdt.get(&FDT_FD)?;
+    match kernel::read_at::<u64>(array.wrapping_add(fd * 8)) {
+        Some(0) | None => None,
+        some => some,
+    }
 }
 
 /// The `struct file` behind a descriptor of `thread`.
@@ -134,7 +152,7 @@ pub fn guard_bprm_check(ctx: *mut c_void) -> i32 {
 fn opening(file: Address, place: usize, can_deny: bool) -> i32 {
     // SAFETY: the helper has no precondition.
     let thread = unsafe { bpf_get_current_task() };
-    let Some((tgid, task)) = lineage::current(thread) else {
+    let Some((tgid, task)) = lineage::tracing(thread) else {
         return 0;
     };
     let is_program = place == watched::PROGRAM;

@@ -5,6 +5,7 @@
 //! as root, so `target/` stays the caller's.
 
 use std::{
+    ffi::OsString,
     io::{BufRead as _, BufReader},
     path::PathBuf,
     process::{Command, ExitStatus, Stdio},
@@ -157,6 +158,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(bin_dir) = &bin_dir {
         let programs = test_programs()?;
         let with_guests = !args.no_vm && args.filter.is_none() && args.rest.is_empty();
+        let clients = clients();
         let room = vm::Room::default();
         // The tests on this kernel wait more than they compute, and an emulated processor computes all the time.
         thread::scope(|scope| {
@@ -169,7 +171,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 let mut command = sudo::command(
                     &program.executable.to_string_lossy(),
                     &program.executable,
-                    [(workspace::BIN_DIR_VAR, bin_dir.as_os_str())],
+                    [(workspace::BIN_DIR_VAR, bin_dir.as_os_str())]
+                        .into_iter()
+                        .chain(
+                            clients
+                                .iter()
+                                .map(|(name, value)| (*name, value.as_os_str())),
+                        ),
                 )?;
                 command
                     // As cargo does it, so that a test finds its fixtures either way.
@@ -209,6 +217,34 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("test: no test ran: are there any in the workspace?");
     }
     Ok(())
+}
+
+/// Says where libssl of OpenSSL 1.1 is; the test program `requests` has the same name.
+const LIBSSL_1_1_VAR: &str = "GUARD_TEST_LIBSSL_1_1";
+
+/// Variables by which the tests find programs that this machine may lack. Without one a test says what it lacks.
+fn clients() -> Vec<(&'static str, OsString)> {
+    let given = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let mut found = Vec::new();
+    match vm::clients::python_packages() {
+        Ok(path) => {
+            let mut path = path.into_os_string();
+            if let Some(given) = given("PYTHONPATH") {
+                path.push(":");
+                path.push(given);
+            }
+            found.push(("PYTHONPATH", path));
+        }
+        Err(error) => say(
+            "test",
+            format!("without python's requests and httpx: {error:#}"),
+        ),
+    }
+    match given(LIBSSL_1_1_VAR).map_or_else(vm::clients::openssl_1_1, |path| Ok(path.into())) {
+        Ok(path) => found.push((LIBSSL_1_1_VAR, path.into_os_string())),
+        Err(error) => say("test", format!("without OpenSSL 1.1: {error:#}")),
+    }
+    found
 }
 
 /// Makes room for a second virtual machine when it goes out of scope.

@@ -5,7 +5,7 @@
 //! program can be loaded, whatever the machine's own kernel allows. Times in a guest mean nothing.
 
 mod archive;
-mod clients;
+pub(crate) mod clients;
 mod initramfs;
 mod qemu;
 mod systemd;

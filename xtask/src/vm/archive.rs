@@ -231,44 +231,76 @@ impl Archive {
 /// Fetches `package` and what it needs beside what is installed on this machine, for the machine's own
 /// release and its backports, and unpacks all of it to `dir`.
 pub(super) fn unpack_for_host(cache: &Path, package: &str, dir: &Path) -> Result<()> {
+    let installed = Path::new("/var/lib/dpkg/status");
+    let backports = format!("{}-backports", codename()?);
+    Fetch {
+        root: &cache.join("apt-host"),
+        sources: &own_sources()?,
+        installed,
+        prefers: Some(&backports),
+    }
+    .unpack(&[package], dir)
+}
+
+/// This machine's own release of Debian.
+pub(super) fn own_sources() -> Result<String> {
     let (main, security) = repositories()?;
     let codename = codename()?;
-    let sources = [
+    Ok([
         source(&main, &codename),
         source(&main, &format!("{codename}-updates")),
         source(&security, &format!("{codename}-security")),
         source(&main, &format!("{codename}-backports")),
     ]
-    .concat();
-    let root = cache.join("apt-host");
-    let config = apt_root(&root, &sources, Some(Path::new("/var/lib/dpkg/status")))?;
-    let apt = |args: &[&str]| {
-        shell::output(
-            Command::new("apt-get")
-                .args(["--quiet", "--assume-yes"])
-                .args(args)
-                .env("APT_CONFIG", &config),
-        )
-    };
-    apt(&["update"])?;
-    let backports = format!("{codename}-backports");
-    apt(&[
-        "install",
-        "--download-only",
-        "--no-install-recommends",
-        "--target-release",
-        &backports,
-        package,
-    ])?;
-    let archives = root.join("cache/archives");
-    for entry in fs::read_dir(&archives)? {
-        let path = entry?.path();
-        if path.extension() == Some(OsStr::new("deb")) {
-            extract(&path, dir)?;
+    .concat())
+}
+
+/// The last release of Debian that had OpenSSL 1.1: its security updates are what kernel 5.10 is from, too.
+pub(super) fn sources_with_openssl_1_1() -> Result<String> {
+    Ok(source(&repositories()?.1, "bullseye-security"))
+}
+
+/// What packages are fetched from, and what they need not bring.
+pub(super) struct Fetch<'a> {
+    /// Directory for apt's own files.
+    pub(super) root: &'a Path,
+    /// Lines as in `sources.list`.
+    pub(super) sources: &'a str,
+    /// What counts as installed, as in dpkg's status file.
+    pub(super) installed: &'a Path,
+    /// Suite that goes before the others.
+    pub(super) prefers: Option<&'a str>,
+}
+
+impl Fetch<'_> {
+    /// Fetches packages and what they need, and unpacks all of it to `dir`.
+    pub(super) fn unpack(&self, packages: &[&str], dir: &Path) -> Result<()> {
+        let config = apt_root(self.root, self.sources, Some(self.installed))?;
+        let apt = |args: &[&str]| {
+            shell::output(
+                Command::new("apt-get")
+                    .args(["--quiet", "--assume-yes"])
+                    .args(args)
+                    .env("APT_CONFIG", &config),
+            )
+        };
+        apt(&["update"])?;
+        let mut install = vec!["install", "--download-only", "--no-install-recommends"];
+        if let Some(suite) = self.prefers {
+            install.extend(["--target-release", suite]);
         }
+        install.extend(packages);
+        apt(&install)?;
+        let archives = self.root.join("cache/archives");
+        for entry in fs::read_dir(&archives)? {
+            let path = entry?.path();
+            if path.extension() == Some(OsStr::new("deb")) {
+                extract(&path, dir)?;
+            }
+        }
+        fs::remove_dir_all(&archives)?;
+        Ok(())
     }
-    fs::remove_dir_all(&archives)?;
-    Ok(())
 }
 
 fn codename() -> Result<String> {

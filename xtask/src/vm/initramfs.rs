@@ -43,6 +43,8 @@ storms=$(sed -n 's/.*guard\.storms=\([a-z,-]*\).*/\1/p' /proc/cmdline)
 export GUARD_TEST_STORMS=$storms
 only=$(sed -n 's/.*guard\.only=\([a-z_,]*\).*/\1/p' /proc/cmdline)
 export GUARD_BIN_DIR=/guard/bin GUARD_TEST_PATIENCE=120 GUARD_LABORATORY=1
+libssl=/guard/openssl-1.1/libssl.so.1.1
+if [ -f $libssl ]; then export GUARD_TEST_LIBSSL_1_1=$libssl; fi
 status=0
 for program in /guard/deps/*; do
     name=${program##*/}
