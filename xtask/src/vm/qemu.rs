@@ -25,6 +25,9 @@ const WHOLE: Duration = Duration::from_secs(180 * 60);
 const LOOK: Duration = Duration::from_millis(200);
 /// What a guest that wants to be booted again says instead of a status.
 const AGAIN: &str = "again";
+/// What the kernel says of an archive that does not fit.
+/// <https://github.com/torvalds/linux/blob/v6.12/init/initramfs.c#L721>
+const UNPACKING_FAILED: &str = "Initramfs unpacking failed";
 /// Lines of the console that a failure shows.
 const TAIL: usize = 25;
 
@@ -196,6 +199,11 @@ impl Qemu {
             thread::sleep(LOOK);
         };
         lines.each(&mut on_line)?;
+        // It would go on with what there was room for, and its tests say that this or that is not installed.
+        let said = String::from_utf8_lossy(&fs::read(&console)?).into_owned();
+        if let Some(line) = said.lines().find(|line| line.contains(UNPACKING_FAILED)) {
+            bail!("{}: it needs more memory", line.trim());
+        }
         let status = fs::read_to_string(&status)?;
         match (ended, status.trim().parse::<u32>()) {
             (Some(ended), Ok(0)) if ended.success() => Ok(Ended::Over),
