@@ -642,7 +642,7 @@ pub fn wait_for_guardd(
 /// awake, and half of it for what a program does first.
 const SPIN_NS: u64 = 4_000_000;
 /// Looks in one call of [`guard_look_out`], calls of it in one of [`guard_watch`], and calls of that at most: the verifier
-/// follows each loop once. Together they are more than fit into [`SPIN_NS`].
+/// follows each loop once. Together they took 1.1 ms where it was measured, so that mostly they end before [`SPIN_NS`].
 const LOOKS: u32 = 40;
 /// See [`LOOKS`].
 const LOOKOUTS: u32 = 40;

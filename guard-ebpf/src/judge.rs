@@ -236,6 +236,7 @@ pub extern "C" fn guard_touch(session: u32, labels: u64, now_ns: u64) -> u64 {
 /// Labels, or rules, that one call of a function goes through: the verifier follows a loop over calls of it, and it once, and
 /// not all there are in each program.
 const PART: u32 = 8;
+const _: () = assert!(MAX_LABELS as u32 % PART == 0 && MAX_RULES as u32 % PART == 0);
 
 /// Notes that `session` touched those of the labels from `first` on that are in `some`. Exported for the reason given at
 /// [`kernel`].
@@ -386,6 +387,7 @@ static NOT_BEGUN: Progress = Progress {
 const MAX_TRIES: u32 = 16 + MAX_USER_RULES as u32;
 /// Of these, by one call of [`guard_fire`]: with less it takes the verifier longer, in the loop around it.
 const TRIES: u32 = 4;
+const _: () = assert!(MAX_TRIES % TRIES == 0);
 
 /// Position of the only set bit. A table, since BPF cannot count zeros and every branch would double
 /// the verifier's work: <https://www.chessprogramming.org/De_Bruijn_Sequence_Generator>

@@ -267,8 +267,8 @@ pub struct Engine {
     to_sweep: Vec<Id>,
     /// Every fork on the machine is being reported.
     tracing_forks: bool,
-    /// Processes that could go on but for another guard on the machine.
-    kept_by_others: Vec<Id>,
+    /// Processes that could go on but for another guard on the machine, and since when (ns of `CLOCK_MONOTONIC`).
+    kept_by_others: Vec<(Id, u64)>,
     /// Programs that run containers, and whose these are.
     containers: containers::Containers,
     herald: herald::Herald,

@@ -5,6 +5,7 @@ use rustix::process::Signal;
 use super::Engine;
 use crate::{
     clock,
+    kernel::STOPPING,
     process::{self, Id},
 };
 
@@ -110,10 +111,10 @@ impl Engine {
             self.kernel.tables.put_resuming(id.pid);
             if !self.has_unread(id) {
                 self.kernel.tables.drop_waiting(id.pid);
-                if kept {
-                    self.kept_by_others.push(id);
-                } else if spins {
-                    // It goes on by that. A signal could undo the stop that the other guard is about to ask for.
+                if kept || spins {
+                    // One that spins goes on by that; a signal could undo the stop that the other guard is about to ask for. But
+                    // it may have given up just now, and stop: that is seen at the next ticks.
+                    self.kept_by_others.push((id, clock::monotonic_ns()));
                 } else if let Err(error) = process::signal(id, Signal::CONT)
                     // Whoever let it go on a moment ago may have let it end by now.
                     && error.kind() != std::io::ErrorKind::NotFound
@@ -129,10 +130,18 @@ impl Engine {
     /// Those that other guards kept: whoever was the last to let one go has continued it, unless that
     /// one died over it.
     pub(super) fn look_after_kept(&mut self) {
-        let mut free = std::mem::take(&mut self.kept_by_others);
-        free.retain(|id| {
-            process::stat(id.pid).is_some_and(|stat| stat.id == *id && stat.is_stopped())
-        });
+        let now = clock::monotonic_ns();
+        let mut free = Vec::new();
+        for (id, since) in std::mem::take(&mut self.kept_by_others) {
+            match process::stat(id.pid) {
+                Some(stat) if stat.id == id && stat.is_stopped() => free.push(id),
+                // It may be about to stop.
+                Some(stat) if stat.id == id && now - since < STOPPING.as_nanos() as u64 => {
+                    self.kept_by_others.push((id, since));
+                }
+                _ => {}
+            }
+        }
         if !free.is_empty() {
             let _ = self.go_on(free);
         }

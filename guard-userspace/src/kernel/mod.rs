@@ -33,7 +33,7 @@ use aya::{
 pub use btf::Offsets;
 pub use hooks::Hooks;
 pub use inject::Judged;
-pub use neighbours::Neighbours;
+pub use neighbours::{Neighbours, STOPPING};
 pub use records::{Connection, Fields, NameServerBytes, Record, Said, Write};
 pub use tables::{Counters, LabelledFile, Lineage, Tables, kernel_dev};
 pub use watched::{FEATURES, Feature, Tier};

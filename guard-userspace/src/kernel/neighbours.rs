@@ -20,7 +20,7 @@ pub(super) const HELD: &str = "GUARD_HELD";
 pub(super) const WAITING: &str = "GUARD_WAITING";
 /// How long a process that other guards may just be stopping is given to stop: the programs of all of
 /// them run in the same call, one after another.
-const STOPPING: Duration = Duration::from_millis(100);
+pub const STOPPING: Duration = Duration::from_millis(100);
 
 /// Which of the kernel's tables are other guards', by their ids. Ids rise, so only those that are new since the last look
 /// have to be asked for their names.
