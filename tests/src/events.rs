@@ -139,6 +139,11 @@ impl Events {
         }
     }
 
+    /// Looks from now on only for events that have not been read yet: after tens of thousands, looking through all takes long.
+    pub fn forget(&mut self) {
+        self.seen.clear();
+    }
+
     /// All events that have been read by the last [`wait`](Self::wait).
     pub fn seen(&self, wanted: impl Fn(&Event) -> bool) -> Vec<Event> {
         self.seen

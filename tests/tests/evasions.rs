@@ -411,6 +411,8 @@ impl Stage {
 
     /// Tries one technique; what is wrong with its outcome.
     fn tries(&mut self, technique: &Technique, expected: Outcome) -> Result<(), String> {
+        // Each is an agent of its own.
+        self.events.forget();
         let before = (self.servers.bytes(), self.readers.reached());
         let output = self
             .command(technique)

@@ -80,7 +80,12 @@ pub(crate) fn given() -> Result<PathBuf> {
 /// Builds the programs of the tests' package as the tests use them; the directory that holds them.
 pub(crate) fn fixtures() -> Result<PathBuf> {
     let mut cargo = cargo("build")?;
-    cargo.args(["--package", "guard-tests", "--bins"]);
+    // As `cargo xtask test` compiles them, and what they depend on: crates get the features that all chosen packages ask
+    // for, and those that tests ask for too once there is one among the targets. The smallest stands for all.
+    cargo
+        .args(WORKSPACE)
+        .args(["--bin", "guard-demo", "--bin", "guard-fixture-*"])
+        .args(["--test", "recordings"]);
     shell::run(&mut cargo).context("build")?;
     Ok(workspace::target_dir().join("debug"))
 }

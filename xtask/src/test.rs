@@ -23,9 +23,6 @@ use crate::{
     sudo, vm, workspace,
 };
 
-/// The package of the end-to-end tests.
-const END_TO_END: &str = "guard-tests";
-
 /// How long output may still come after its program has ended. A daemon that a
 /// failed test left behind keeps the pipe open for ever.
 const AFTER_EXIT: Duration = Duration::from_secs(2);
@@ -148,7 +145,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let mut cargo = build::cargo("test")?;
         cargo
             .args(WORKSPACE)
-            .args(["--exclude", END_TO_END, "--no-fail-fast"])
+            .args(["--lib", "--bins", "--no-fail-fast"])
             .args(&args.filter);
         say("test", "unit tests");
         if let Err(error) = run_tests(&mut cargo, timeout, &mut tally) {
@@ -288,8 +285,11 @@ pub(crate) struct TestProgram {
 /// Compiles the end-to-end tests and says where they are.
 pub(crate) fn test_programs() -> Result<Vec<TestProgram>> {
     let mut cargo = build::cargo("test")?;
+    // Of all packages, as for the unit tests: for one alone, what it depends on would have other features, and be
+    // compiled again.
     cargo
-        .args(["--package", END_TO_END, "--no-run"])
+        .args(WORKSPACE)
+        .args(["--test", "*", "--no-run"])
         .args(["--message-format", "json-render-diagnostics"])
         .stdout(Stdio::piped());
     let output = cargo
