@@ -146,6 +146,14 @@ pub static KEPT: SkStorage<[u8; MAX_HELLO]> = SkStorage::new();
 /// With a socket whose plain HTTP guardd reads: the sequence number up to which it may leave, and whether all may.
 #[btf_map]
 pub static CLEARED: SkStorage<[u32; 2]> = SkStorage::new();
+/// The same by the socket's cookie, where no process has it any more: what a program says last is sent without it. The least
+/// recently used makes room: that one stays where it is.
+#[map]
+pub static ORPHANS: LruHashMap<u64, [u32; 2]> = LruHashMap::with_max_entries(4_096, 0);
+/// When a segment of TCP was last kept from leaving, ns of `CLOCK_MONOTONIC`. The kernel tries it again, with or without its
+/// process, and whether or not guardd still looks.
+#[map]
+pub static DROPPED: Array<u64> = Array::with_max_entries(1, 0);
 /// Processes whose TLS library guardd has looked for: tgid → [`Tapped`].
 #[map]
 pub static TAPPED: HashMap<u32, Tapped> = HashMap::with_max_entries(16_384, NO_PREALLOC);

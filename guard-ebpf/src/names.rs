@@ -40,8 +40,8 @@ use crate::{
     judge::{self, Done, Judgement},
     kernel::{self, Address, NET_INUM, SOCK_NET},
     maps::{
-        self, ANSWERED, CRITICAL, HELD, HOSTS, KEPT, NAMED, RESOLVED, SOCKETS, Scratch, TASKS,
-        with_memory,
+        self, ANSWERED, CRITICAL, DROPPED, HELD, HOSTS, KEPT, NAMED, RESOLVED, SOCKETS, Scratch,
+        TASKS, with_memory,
     },
     path, requests,
 };
@@ -300,7 +300,13 @@ pub fn guard_egress(ctx: SkBuffContext) -> i32 {
     }
     match leaves(skb, sk, socket, protocol, at) {
         Some(true) | None => PASS,
-        Some(false) => DROP,
+        Some(false) => {
+            if let Some(dropped) = DROPPED.get_ptr_mut(0) {
+                // SAFETY: the pointer was checked; whichever processor writes last, it is the time.
+                unsafe { dropped.write_volatile(bpf_ktime_get_ns()) };
+            }
+            DROP
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use guard_common::{
 
 use crate::{
     emit, exec, judge, kernel, lineage,
-    maps::{CLEARED, CRITICAL, REQUESTS, SOCKETS, STREAMS, TAPPED, WRITING},
+    maps::{CLEARED, CRITICAL, ORPHANS, REQUESTS, SOCKETS, STREAMS, TAPPED, WRITING},
     names::{self, Segment},
 };
 
@@ -444,6 +444,44 @@ pub fn waits_for_rest(sk: *mut bpf_sock, socket: &Socket) -> bool {
     false
 }
 
+/// What guardd has said of a segment.
+#[derive(Clone, Copy)]
+enum Word {
+    None,
+    Leaves,
+    All,
+    Never,
+}
+
+impl Word {
+    #[inline(always)]
+    fn done(self, socket: &mut Socket) -> Option<bool> {
+        match self {
+            // What it goes on with may be TLS.
+            Self::All => {
+                socket.state = connection::OPEN;
+                None
+            }
+            Self::Never => {
+                socket.state = connection::REFUSED;
+                Some(false)
+            }
+            Self::Leaves | Self::None => Some(true),
+        }
+    }
+}
+
+/// What guardd's `word` on a connection, of [`clears`], says of a segment that ends at `end`.
+#[inline(always)]
+fn word_on([upto, what]: [u32; 2], end: u32) -> Word {
+    match what {
+        clears::ALL => Word::All,
+        clears::NOTHING => Word::Never,
+        _ if end.wrapping_sub(upto) as i32 <= 0 => Word::Leaves,
+        _ => Word::None,
+    }
+}
+
 /// What becomes of a segment of a connection that guardd reads.
 #[inline(always)]
 pub fn read_ahead(
@@ -459,15 +497,15 @@ pub fn read_ahead(
             .cast::<[u32; 2]>()
             .as_ref()
     };
-    if let Some(&[upto, all]) = cleared {
-        if all == clears::ALL {
-            // What it goes on with may be TLS.
-            socket.state = connection::OPEN;
-            return None;
-        }
-        if end.wrapping_sub(upto) as i32 <= 0 {
-            return Some(true);
-        }
+    match cleared.map_or(Word::None, |&word| word_on(word, end)) {
+        Word::None => {}
+        word => return word.done(socket),
+    }
+    // SAFETY: takes the context; the entry is read in place.
+    let orphan = unsafe { ORPHANS.get(bpf_get_socket_cookie(skb.cast())) };
+    match orphan.map_or(Word::None, |&word| word_on(word, end)) {
+        Word::None => {}
+        word => return word.done(socket),
     }
     let config = judge::config()?;
     // SAFETY: the helper has no precondition.

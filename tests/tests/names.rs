@@ -1,13 +1,13 @@
 //! Whom a connection is for: names that name servers give, and names that ClientHellos say.
 
-use std::{fs, net::Ipv4Addr, process::Stdio};
+use std::{fs, net::Ipv4Addr, process::Stdio, time::Duration};
 
 use guard_tests::{
     Guard, Place, Policy,
     dns::{NameServer, Stands},
     eventually, has_program,
     hello::{hello, in_records, in_segments, spelled, with_ech, without_name},
-    proc,
+    let_pass, proc,
     quic::QuicServer,
     resolving::Resolving,
     server::Tcp,
@@ -55,6 +55,49 @@ fn is_broken(answer: &serde_json::Value) -> bool {
         || [libc::ECONNRESET, libc::EPIPE, libc::ENOTCONN]
             .iter()
             .any(|errno| answer["errno"] == *errno)
+}
+
+#[test]
+fn what_was_refused_does_not_leave_when_its_session_is_over_either() {
+    if !has_program("python3") {
+        return;
+    }
+    // Each is gone with its last word, as soon as that is in its socket.
+    const PYTHON: &str = "import os,socket,sys\n\
+        for n in range(20):\n\
+        \x20 if os.fork()==0:\n\
+        \x20  s=socket.create_connection((sys.argv[1],int(sys.argv[2])));s.sendall(bytes.fromhex(sys.argv[3]));os._exit(0)\n\
+        \x20 os.wait()";
+    let place = Place::new();
+    let server = Tcp::v4();
+    let mut guard = guarding(&place, &policy("deny", &[API]));
+    let said: String = hello(API, 0)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    for restart in [false, true] {
+        let mut command = guard.run(&["--agent", "x"], "python3");
+        command.args(["-c", PYTHON, "127.0.0.1", &server.port().to_string(), &said]);
+        assert!(command.status().unwrap().success());
+        if restart {
+            guard.kill();
+            guard.start();
+        }
+        // With no session alive hooks are taken off after a second; TCP tries again after 0.2, 0.6, 1.4 and 3 s.
+        let_pass(Duration::from_secs(4));
+        assert_eq!(server.reached().bytes, 0, "restarted: {restart}");
+        assert!(guard.sessions().is_empty());
+        // What others would pay for is off meanwhile.
+        eventually("the other hooks are off", || {
+            (guard.hook("connect")["attached"] == false).then_some(())
+        });
+        assert_eq!(guard.hook("names")["attached"], true);
+    }
+    let refused = guard.events_now();
+    let refused = refused
+        .iter()
+        .filter(|event| event.is_connect("infra", "deny"));
+    assert_eq!(refused.count(), 40);
 }
 
 #[test]

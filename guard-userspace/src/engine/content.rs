@@ -386,6 +386,9 @@ impl Engine {
             Verdict::Kill => {
                 self.refuse_all_of(id);
                 let _ = process::signal(id, Signal::KILL);
+                if write.via == via::PLAIN {
+                    self.end_socket(id, fields.session, write.conn);
+                }
                 self.kernel.tables.drop_waiting(id.pid);
                 Becomes::Ended
             }
@@ -464,7 +467,8 @@ impl Engine {
         self.clear_socket(id, write.fields.session, write.conn, upto, what);
     }
 
-    /// Lets what a socket holds back leave, up to a sequence number. Not where nobody has the socket any more.
+    /// Lets what a socket holds back leave, up to a sequence number, or nothing of it. Says whether somebody still has the
+    /// socket.
     pub(super) fn clear_socket(
         &mut self,
         id: Id,
@@ -474,6 +478,10 @@ impl Engine {
         what: u32,
     ) -> bool {
         let Some(socket) = self.find_socket(id, session, cookie) else {
+            // Its program may have ended with that; the kernel sends it all the same.
+            if let Err(error) = self.kernel.tables.clear_orphan(cookie, upto, what) {
+                self.problems.insert("requests", error.to_string());
+            }
             return false;
         };
         if let Err(error) = self.kernel.tables.clear_socket(&socket, upto, what) {

@@ -407,6 +407,10 @@ impl Engine {
         };
         self.kernel.tables.drop_held(hold.process.0);
         self.drop_put_off(hold.process_id());
+        // Nobody has approved the request that waits in it.
+        if let (Some(cookie), Some(_)) = (hold.cookie, hold.clears) {
+            self.end_socket(hold.process_id(), hold.session, cookie);
+        }
         let mut event = self.event_for(Kind::Hold, Some(hold.session));
         event.tgid = Some(hold.process.0);
         event.rule = Some(hold.rule.clone());
@@ -498,8 +502,12 @@ impl Engine {
             self.take_up_put_off(process, done == Verdict::Deny);
             self.go_on([process])
         };
-        if let Some(cookie) = hold.cookie.filter(|_| done != Verdict::Kill) {
-            self.push_socket(process, hold.session, cookie);
+        match hold.cookie {
+            Some(cookie) if done == Verdict::Kill => {
+                self.end_socket(process, hold.session, cookie);
+            }
+            Some(cookie) => self.push_socket(process, hold.session, cookie),
+            None => {}
         }
         self.let_rest_go_on(&hold);
         let word = match outcome {

@@ -442,6 +442,12 @@ impl Engine {
         if !engine.sessions.is_empty() {
             engine.find_containers();
         }
+        // What an earlier guardd has refused, of a session that is over.
+        if engine.kernel.may_leave_later()
+            && let Err(error) = engine.kernel.attach_calls()
+        {
+            engine.problems.insert("hooks", error.to_string());
+        }
         engine.kernel.drop_predecessors();
         engine.trace_forks(false);
         engine.save();
@@ -815,7 +821,13 @@ impl Engine {
         }
         let now = clock::monotonic_ns();
         let since = *self.idle_since_ns.get_or_insert(now);
-        if now - since >= 1_000_000_000 {
+        if now - since < 1_000_000_000 {
+            return;
+        }
+        // What was refused would leave as soon as nobody looks any more.
+        if self.kernel.may_leave_later() {
+            self.kernel.detach_calls_but_leaving();
+        } else {
             self.kernel.detach_calls();
             self.idle_since_ns = None;
         }

@@ -6,6 +6,7 @@ use guard_common::{
     Verdict,
     event::Header,
     names::{self as kernel_names, KnownHost, Resolved, seen},
+    requests::clears,
 };
 use rustix::process::Signal;
 use serde_json::{Map, Value};
@@ -281,6 +282,10 @@ impl Engine {
     /// Ends a connection, so that its program does not wait for an answer to what never leaves.
     pub(super) fn end_socket(&mut self, id: Id, session: u32, cookie: u64) -> bool {
         let Some(socket) = self.find_socket(id, session, cookie) else {
+            // Nobody waits; the kernel would still try to send.
+            if let Err(error) = self.kernel.tables.clear_orphan(cookie, 0, clears::NOTHING) {
+                self.problems.insert("requests", error.to_string());
+            }
             return false;
         };
         if let Err(error) = socket.end() {

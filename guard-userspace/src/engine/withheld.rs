@@ -248,16 +248,20 @@ impl Engine {
         }
     }
 
-    /// A process is to be killed: what waited in its sockets would leave when they are closed.
+    /// A process is to be killed: what waited in its sockets would leave when they are closed. They end here, as long as there
+    /// is somebody to take them from.
     pub(super) fn refuse_all_of(&mut self, id: Id) {
         self.withheld.retain(|_, waits| waits.id != id);
         let tables = &mut self.kernel.tables;
         let mut problem = None;
         let _ = Taken::each(id, |socket, _| {
-            if tables.is_withheld(&socket)
-                && let Err(error) = tables.refuse_socket(&socket)
-            {
-                problem = Some(error.to_string());
+            if tables.is_withheld(&socket) {
+                if let Err(error) = tables.refuse_socket(&socket) {
+                    problem = Some(error.to_string());
+                }
+                if let Err(error) = socket.end() {
+                    tracing::debug!(%error, "a refused connection is closed with its process");
+                }
             }
             true
         });

@@ -86,6 +86,15 @@ pub(super) struct Wanted {
     pub(super) names: bool,
 }
 
+/// What becomes of the program that keeps segments from leaving, when the hooks on calls are taken off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leaving {
+    /// It is taken off as well.
+    Free,
+    /// It goes on.
+    Looked,
+}
+
 /// Every hook's state, in the order of the table.
 #[derive(Debug)]
 pub struct Hooks {
@@ -396,7 +405,7 @@ impl Hooks {
         Ok(())
     }
 
-    pub(super) fn detach_calls(&mut self) {
+    pub(super) fn detach_calls(&mut self, leaving: Leaving) {
         let cgroups_first = |(hook, _): &(&Hook, &mut State)| !hook.is_on_cgroup();
         let mut order: Vec<(&Hook, &mut State)> = HOOKS
             .iter()
@@ -408,6 +417,7 @@ impl Hooks {
         for (_, state) in order
             .into_iter()
             .filter(|(hook, _)| again || !matches!(hook.attach, Attach::Security(..)))
+            .filter(|(hook, _)| leaving == Leaving::Free || !hook.keeps_from_leaving())
         {
             state.links.drain(..).for_each(Link::end);
         }

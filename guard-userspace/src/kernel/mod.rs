@@ -38,7 +38,7 @@ pub use records::{Connection, Fields, NameServerBytes, Record, Said, Write};
 pub use tables::{Counters, LabelledFile, Lineage, Tables, kernel_dev};
 pub use watched::{FEATURES, Feature, Tier};
 
-use crate::tls::Library;
+use crate::{clock, tls::Library};
 
 /// What can go wrong between userspace and the kernel.
 #[derive(Debug, thiserror::Error)]
@@ -324,7 +324,31 @@ impl Kernel {
 
     /// Takes them off again, when the last session has ended. Idempotent.
     pub fn detach_calls(&mut self) {
-        self.hooks.detach_calls();
+        self.hooks.detach_calls(hooks::Leaving::Free);
+    }
+
+    /// The same, but that segments of TCP which were kept from leaving still are: the kernel goes on trying them when their
+    /// process has gone.
+    pub fn detach_calls_but_leaving(&mut self) {
+        self.hooks.detach_calls(hooks::Leaving::Looked);
+    }
+
+    /// Whether a segment that was kept from leaving may still be tried again.
+    pub fn may_leave_later(&self) -> bool {
+        /// `TCP_RTO_MAX`, the longest time between two attempts; what is not tried again within it never is.
+        /// <https://github.com/torvalds/linux/blob/v6.12/include/net/tcp.h#L143>
+        const RTO_MAX_NS: u64 = 120_000_000_000;
+        /// For the timer, and for the attempt that is being made.
+        const MARGIN_NS: u64 = 5_000_000_000;
+        match self.tables.dropped_ns() {
+            Ok(0) => false,
+            Ok(dropped) => clock::monotonic_ns().saturating_sub(dropped) < RTO_MAX_NS + MARGIN_NS,
+            // Nothing is known against it.
+            Err(error) => {
+                tracing::warn!(%error, "when a segment was last kept from leaving");
+                true
+            }
+        }
     }
 
     /// Lets the kernel judge a fact that only userspace could see, of a kind of [`guard_common::event::kind`].
@@ -404,7 +428,7 @@ fn load_object(
     loader.override_global("CAN_READ_REGS", &regs, true);
     // What they hold is kept with sockets. A connection of which nothing has left yet is looked at by the next guardd too.
     if let Some(pins) = pins {
-        for table in ["SOCKETS", "KEPT", "CLEARED"] {
+        for table in ["SOCKETS", "KEPT", "CLEARED", "ORPHANS", "DROPPED"] {
             loader.map_pin_path(table, pins.shared(table));
         }
     }

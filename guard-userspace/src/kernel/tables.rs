@@ -90,6 +90,8 @@ pub struct Tables {
     streams: HashMap<MapData, StreamKey, StreamState>,
     sockets: SkStorage<MapData, Socket>,
     cleared: SkStorage<MapData, [u32; 2]>,
+    orphans: HashMap<MapData, u64, [u32; 2]>,
+    dropped: Array<MapData, u64>,
     markers: HashMap<MapData, EnvKey, u32>,
     rules: Array<MapData, RuleTable>,
     acts: Array<MapData, Acts>,
@@ -198,6 +200,8 @@ impl Tables {
             streams: take!(ebpf, "STREAMS"),
             sockets: take!(ebpf, "SOCKETS"),
             cleared: take!(ebpf, "CLEARED"),
+            orphans: take!(ebpf, "ORPHANS"),
+            dropped: take!(ebpf, "DROPPED"),
             markers: take!(ebpf, "MARKERS"),
             rules: take!(ebpf, "RULES"),
             acts: take!(ebpf, "ACTS"),
@@ -573,6 +577,22 @@ impl Tables {
     ) -> Result<(), KernelError> {
         let value = [upto, what];
         at("CLEARED", self.cleared.insert(socket.fd(), value, 0))
+    }
+
+    /// The same of a TCP socket that no process has any more.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn clear_orphan(&mut self, cookie: u64, upto: u32, what: u32) -> Result<(), KernelError> {
+        at("ORPHANS", self.orphans.insert(cookie, [upto, what], 0))
+    }
+
+    /// When a segment of TCP was last kept from leaving (ns of `CLOCK_MONOTONIC`); 0 when none ever was.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn dropped_ns(&self) -> Result<u64, KernelError> {
+        at("DROPPED", self.dropped.get(&0, 0))
     }
 
     /// Keeps what a socket has not sent yet from leaving, until a time (ns of `CLOCK_MONOTONIC`) at the latest. `anew` where

@@ -243,6 +243,11 @@ impl Hook {
         matches!(self.attach, Attach::Cgroup | Attach::Packets(_))
     }
 
+    /// Whether it keeps segments from leaving, which the kernel tries again after their process has gone.
+    pub(super) fn keeps_from_leaving(&self) -> bool {
+        matches!(self.attach, Attach::Packets(CgroupSkbAttachType::Egress))
+    }
+
     /// The kind of program it is, if guardd loads it itself.
     pub(super) const fn kind(&self) -> Option<Kind> {
         match self.attach {
