@@ -888,8 +888,9 @@ pub extern "C" fn guard_look(slot: u32, len: u32) -> u32 {
     DECIDED
 }
 
-/// Refuses a connection that was held, if a person has said so: whatever part of it comes first. Exported for the reason
-/// given at [`kernel`].
+/// Refuses a connection that was held, if a person has said so: whatever part of it comes first. And if nobody has said anything
+/// and its process is gone: the kernel goes on trying to send, also when the session is over and nothing is judged any more.
+/// Exported for the reason given at [`kernel`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn guard_refuse(slot: u32) -> u32 {
@@ -900,12 +901,23 @@ pub extern "C" fn guard_refuse(slot: u32) -> u32 {
     let now_ns = unsafe { bpf_ktime_get_ns() };
     scratch.judgement = Judgement::new(true, scratch.socket.held, record::CONNECT, 0);
     judge::refused(scratch.socket.tgid, now_ns, &mut scratch.judgement);
-    if scratch.judgement.verdict != Verdict::Deny as u8 {
+    if scratch.judgement.verdict == Verdict::Deny as u8 {
+        guard_tell_name(slot, 0, now_ns);
+    } else if is_somebodys(&scratch.socket) {
         return DECIDED;
     }
-    guard_tell_name(slot, 0, now_ns);
     scratch.socket.state = connection::REFUSED;
     STAYS
+}
+
+/// Whether the process that has connected it is alive.
+#[inline(always)]
+fn is_somebodys(socket: &Socket) -> bool {
+    match TASKS.get_ptr(socket.tgid) {
+        // SAFETY: the pointer was checked.
+        Some(task) => unsafe { (*task).start_ns == socket.start_ns },
+        None => false,
+    }
 }
 
 /// The rest of a ClientHello cannot be kept: judged as one that names nobody. Exported for the reason given at
@@ -1208,12 +1220,7 @@ pub extern "C" fn guard_hold_connection(slot: u32, labels: u64, now_ns: u64) -> 
         return 0;
     };
     let (session, tgid) = (scratch.socket.session, scratch.socket.tgid);
-    let alive = match TASKS.get_ptr(tgid) {
-        // SAFETY: the pointer was checked.
-        Some(task) => unsafe { (*task).start_ns == scratch.socket.start_ns },
-        None => false,
-    };
-    if !alive {
+    if !is_somebodys(&scratch.socket) {
         scratch.judgement.verdict = Verdict::Deny as u8;
         return 0;
     }

@@ -10,6 +10,7 @@ use guard_tests::{
     Guard, Place, Policy, api::ApiServer, eventually, has_program, let_pass, proc,
     resolving::Resolving,
 };
+use rustix::process::Signal;
 
 const API: &str = "api.guard-halves.test";
 const DELETION: &str = r#"{"query":"mutation { volumeDelete(volumeId: \"vol-1\") }"}"#;
@@ -220,6 +221,21 @@ fn of_a_request_that_its_program_is_killed_for_nothing_leaves_afterwards() {
         let at_its_end = server.bytes();
         let_pass(std::time::Duration::from_secs(4));
         assert_eq!(server.bytes(), before, "{at_its_end} at its end");
+    });
+}
+
+#[test]
+fn of_a_request_that_nobody_has_approved_nothing_leaves_when_its_program_is_killed() {
+    both("hold", |guard, writer, server| {
+        let mut program = writer(guard);
+        program.write(&head(DELETION));
+        program.tell(DELETION);
+        let hold = guard.hold();
+        proc::signal(hold["pid"].as_u64().unwrap() as u32, Signal::KILL);
+        eventually("it is killed", || program.child.try_wait().unwrap());
+        let_pass(std::time::Duration::from_secs(4));
+        assert_eq!(server.bytes(), 0);
+        assert!(guard.holds().is_empty());
     });
 }
 

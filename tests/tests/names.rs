@@ -13,6 +13,7 @@ use guard_tests::{
     server::Tcp,
     tls::TlsServer,
 };
+use rustix::process::Signal;
 
 const API: &str = "api.guard-names.test";
 /// As long, and nobody's.
@@ -98,6 +99,21 @@ fn what_was_refused_does_not_leave_when_its_session_is_over_either() {
         .iter()
         .filter(|event| event.is_connect("infra", "deny"));
     assert_eq!(refused.count(), 40);
+}
+
+#[test]
+fn what_nobody_has_approved_does_not_leave_when_its_process_is_killed() {
+    let place = Place::new();
+    let server = Tcp::v4();
+    let guard = guarding(&place, &policy("hold", &[API]));
+    let mut tool = guard.tool();
+    tool.tell(&send(&server, &hello(API, 0)));
+    guard.hold();
+    proc::wait_stopped(tool.pid());
+    proc::signal(tool.pid(), Signal::KILL);
+    tool.was_killed();
+    let_pass(Duration::from_secs(4));
+    assert_eq!(server.reached().bytes, 0);
 }
 
 #[test]
