@@ -244,8 +244,10 @@ pub fn run(state_dir: &Path, pins: &Path, guardd: u32) -> anyhow::Result<()> {
                 process::same(pid, task.start_ns).is_some_and(|stat| stat.is_alive())
             })
         };
-        // What guardd has attached is in force as long as there is anybody whom it concerns.
-        let in_force = pins.exists() && anybody(&tasks);
+        // What guardd has attached is in force as long as there is anybody whom it concerns, or anything that somebody has left
+        // in a socket.
+        let in_force =
+            pins.exists() && (anybody(&tasks) || crate::kernel::pins::may_leave_later(pins));
         if settled && !in_force && paused(&sessions).is_empty() {
             if pins.exists() {
                 crate::kernel::pins::remove(pins);

@@ -5,7 +5,7 @@ use std::{
     os::unix::{net::UnixStream, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -233,7 +233,7 @@ impl Guard {
                 let _ = child.wait();
                 panic!("guardd was not ready in time\n{}", self.log());
             }
-            std::thread::sleep(std::time::Duration::from_millis(2));
+            std::thread::sleep(Duration::from_millis(2));
         }
         self.child = Some(child);
         Ok(())
@@ -497,7 +497,8 @@ impl Drop for Guard {
             let mut status = None;
             while status.is_none() && Instant::now() < deadline {
                 status = child.try_wait().ok().flatten();
-                std::thread::yield_now();
+                // It has much to take off; a thread that spins would take half of a guest's only processor from it.
+                std::thread::sleep(Duration::from_millis(2));
             }
             if status.is_none() {
                 let _ = child.kill();

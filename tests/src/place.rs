@@ -12,6 +12,7 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use rustix::process::Signal;
@@ -162,7 +163,7 @@ impl Drop for Ground {
                 killed.insert(pid);
                 proc::signal(pid, Signal::KILL);
             }
-            thread::yield_now();
+            thread::sleep(Duration::from_millis(1));
         }
         // A guardd that was killed leaves its file system mounted.
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();

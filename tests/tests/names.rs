@@ -76,17 +76,23 @@ fn what_was_refused_does_not_leave_when_its_session_is_over_either() {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    for restart in [false, true] {
+    for meanwhile in ["guardd goes on", "guardd is restarted", "guardd is killed"] {
         let mut command = guard.run(&["--agent", "x"], "python3");
         command.args(["-c", PYTHON, "127.0.0.1", &server.port().to_string(), &said]);
         assert!(command.status().unwrap().success());
-        if restart {
+        if meanwhile != "guardd goes on" {
             guard.kill();
+        }
+        if meanwhile == "guardd is restarted" {
             guard.start();
         }
-        // With no session alive hooks are taken off after a second; TCP tries again after 0.2, 0.6, 1.4 and 3 s.
+        // With no session alive hooks are taken off after a second, or by the sentinel after two; TCP tries again after 0.2, 0.6,
+        // 1.4 and 3 s.
         let_pass(Duration::from_secs(4));
-        assert_eq!(server.reached().bytes, 0, "restarted: {restart}");
+        assert_eq!(server.reached().bytes, 0, "{meanwhile}");
+        if meanwhile == "guardd is killed" {
+            guard.start();
+        }
         assert!(guard.sessions().is_empty());
         // What others would pay for is off meanwhile.
         eventually("the other hooks are off", || {
@@ -98,7 +104,8 @@ fn what_was_refused_does_not_leave_when_its_session_is_over_either() {
     let refused = refused
         .iter()
         .filter(|event| event.is_connect("infra", "deny"));
-    assert_eq!(refused.count(), 40);
+    // Nobody records what happens without a guardd.
+    assert!(refused.count() >= 40);
 }
 
 #[test]

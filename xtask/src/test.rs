@@ -257,7 +257,7 @@ impl Drop for Over<'_> {
 fn in_guests(room: &vm::Room) -> Result<(Tally, Vec<String>)> {
     let mut tally = Tally::default();
     let guests = vm::sample();
-    let failures = match vm::Laboratory::prepare(&[]) {
+    let failures = match vm::Laboratory::prepare(&guests, &[]) {
         Ok(lab) => {
             let systemd = vm::Systemd {
                 only: &[],

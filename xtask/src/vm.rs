@@ -236,7 +236,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             known.join(", ")
         );
     };
-    let lab = Laboratory::prepare(&args.rest)?;
+    let lab = Laboratory::prepare(&guests, &args.rest)?;
     if args.shell {
         return lab.shell(first.release, first.lsm);
     }
@@ -328,12 +328,18 @@ impl Laboratory {
         })
     }
 
-    /// The same, with the binaries and the tests built and in the initramfs.
-    pub(crate) fn prepare(test_args: &[String]) -> Result<Self> {
+    /// The same, with the binaries built, and the tests that any of these guests runs, and all in the initramfs.
+    pub(crate) fn prepare(guests: &[Guest], test_args: &[String]) -> Result<Self> {
         let bin_dir = build::given()?;
         let lab = Self::open()?;
+        let runs = |name: &str| {
+            guests
+                .iter()
+                .any(|guest| guest.programs.is_empty() || guest.programs.contains(&name))
+        };
         let programs: Vec<PathBuf> = test::test_programs()?
             .into_iter()
+            .filter(|program| runs(&program.name))
             .map(|program| program.executable)
             .collect();
         initramfs::build(&lab.initramfs, &lab.busybox, &bin_dir, &programs, test_args)?;

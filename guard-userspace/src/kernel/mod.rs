@@ -335,14 +335,8 @@ impl Kernel {
 
     /// Whether a segment that was kept from leaving may still be tried again.
     pub fn may_leave_later(&self) -> bool {
-        /// `TCP_RTO_MAX`, the longest time between two attempts; what is not tried again within it never is.
-        /// <https://github.com/torvalds/linux/blob/v6.12/include/net/tcp.h#L143>
-        const RTO_MAX_NS: u64 = 120_000_000_000;
-        /// For the timer, and for the attempt that is being made.
-        const MARGIN_NS: u64 = 5_000_000_000;
         match self.tables.dropped_ns() {
-            Ok(0) => false,
-            Ok(dropped) => clock::monotonic_ns().saturating_sub(dropped) < RTO_MAX_NS + MARGIN_NS,
+            Ok(dropped) => tried_again(dropped),
             // Nothing is known against it.
             Err(error) => {
                 tracing::warn!(%error, "when a segment was last kept from leaving");
@@ -400,6 +394,16 @@ impl Kernel {
     }
 }
 
+/// Whether the kernel may still try to send what was last kept from leaving then, ns of `CLOCK_MONOTONIC`; 0 where nothing ever was.
+fn tried_again(dropped_ns: u64) -> bool {
+    /// `TCP_RTO_MAX`, the longest time between two attempts: what is not tried again within it never is.
+    /// <https://github.com/torvalds/linux/blob/v6.12/include/net/tcp.h#L143>
+    const RTO_MAX_NS: u64 = 120_000_000_000;
+    /// For the timer, and for the attempt that is being made.
+    const MARGIN_NS: u64 = 5_000_000_000;
+    dropped_ns != 0 && clock::monotonic_ns().saturating_sub(dropped_ns) < RTO_MAX_NS + MARGIN_NS
+}
+
 /// Helpers that not every supported kernel has. Each is proved by loading a program that calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Helpers {
@@ -428,7 +432,7 @@ fn load_object(
     loader.override_global("CAN_READ_REGS", &regs, true);
     // What they hold is kept with sockets. A connection of which nothing has left yet is looked at by the next guardd too.
     if let Some(pins) = pins {
-        for table in ["SOCKETS", "KEPT", "CLEARED", "ORPHANS", "DROPPED"] {
+        for table in ["SOCKETS", "KEPT", "CLEARED", "ORPHANS", pins::DROPPED] {
             loader.map_pin_path(table, pins.shared(table));
         }
     }

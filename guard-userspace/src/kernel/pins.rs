@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData};
 use guard_common::state::{Held, LAYOUT, Lease, LeaseKey, Session, Task};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use sha2::{Digest as _, Sha256};
@@ -30,6 +30,9 @@ const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 const TABLES: [&str; 4] = ["held", "waiting", "tasks", "sessions"];
 /// The table of leases, whose uses are counted while no guardd runs.
 const LEASES: &str = "leases";
+
+/// The table that says when something was last kept from leaving.
+pub(super) const DROPPED: &str = "DROPPED";
 
 /// The names of this guardd and of those before it.
 #[derive(Debug)]
@@ -228,6 +231,20 @@ pub fn remove(own: &Path) {
         // Not when there is another guardd's in it.
         let _ = fs::remove_dir(root);
     }
+}
+
+/// Whether the kernel may still try to send what the programs of the guardd with these names have kept from leaving.
+pub fn may_leave_later(own: &Path) -> bool {
+    let read = || -> Result<u64, String> {
+        let fd = sys::get(&own.join(DROPPED)).map_err(|error| error.to_string())?;
+        let data = MapData::from_fd(fd).map_err(|error| error.to_string())?;
+        let table: Array<MapData, u64> = Map::Array(data)
+            .try_into()
+            .map_err(|error: aya::maps::MapError| error.to_string())?;
+        table.get(&0, 0).map_err(|error| error.to_string())
+    };
+    // Of a table that is not there nothing was kept.
+    read().is_ok_and(super::tried_again)
 }
 
 fn number(path: &Path) -> Option<u32> {
