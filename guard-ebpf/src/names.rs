@@ -24,7 +24,7 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use guard_common::{
-    Verdict,
+    NS_PER_TICK, Verdict,
     event::{FLAG_SIGNAL_NEEDED, FLAG_STOPPED, kind as record, tier},
     matching::{FNV_OFFSET, fnv_step, fold},
     names::{
@@ -910,12 +910,13 @@ pub extern "C" fn guard_refuse(slot: u32) -> u32 {
     STAYS
 }
 
-/// Whether the process that has connected it is alive.
+/// Whether the process that has connected it is alive. By the tick in which it began: of either, an earlier guardd may have
+/// known more, or less ([`guard_common::state::TASK_COARSE`]).
 #[inline(always)]
 fn is_somebodys(socket: &Socket) -> bool {
     match TASKS.get_ptr(socket.tgid) {
         // SAFETY: the pointer was checked.
-        Some(task) => unsafe { (*task).start_ns == socket.start_ns },
+        Some(task) => unsafe { (*task).start_ns / NS_PER_TICK == socket.start_ns / NS_PER_TICK },
         None => false,
     }
 }

@@ -240,6 +240,45 @@ fn of_a_request_that_nobody_has_approved_nothing_leaves_when_its_program_is_kill
 }
 
 #[test]
+fn what_was_refused_does_not_leave_before_what_an_heir_of_its_connection_says() {
+    if !["unshare", "python3"].into_iter().all(has_program) {
+        return;
+    }
+    // Of a hundred children the last has the connection: guardd does not look through so many for it.
+    const PYTHON: &str = "import os,socket,sys,time\n\
+        s=socket.create_connection((sys.argv[1],int(sys.argv[2])))\n\
+        me=os.getpid();r,w=os.pipe()\n\
+        for n in range(100):\n\
+        \x20 if os.fork()==0:\n\
+        \x20  os.close(w)\n\
+        \x20  if n<99: s.close();os.close(r);time.sleep(20);os._exit(0)\n\
+        \x20  os.read(r,1)\n\
+        \x20  try: s.sendall(sys.argv[4].encode())\n\
+        \x20  except OSError: pass\n\
+        \x20  time.sleep(20);os._exit(0)\n\
+        os.close(r)\n\
+        s.sendall(sys.argv[3].encode())\n\
+        time.sleep(20)";
+    let place = Place::new();
+    let server = ApiServer::plain();
+    let resolving = Resolving::here(&place, &[API]);
+    let guard = Guard::new(&place, &policy("kill"));
+    let port = server.port().to_string();
+    let said = |body| format!("{}{body}", head(body));
+    let (deletion, question) = (said(DELETION), said(QUESTION));
+    let mut child = resolving
+        .run(
+            &guard,
+            &["python3", "-c", PYTHON, API, &port, &deletion, &question],
+        )
+        .spawn()
+        .unwrap();
+    eventually("it is killed", || child.try_wait().unwrap());
+    let_pass(std::time::Duration::from_secs(4));
+    assert_eq!(server.bytes(), 0);
+}
+
+#[test]
 fn what_a_program_says_last_is_sent_without_it() {
     if !["unshare", "python3"].into_iter().all(has_program) {
         return;

@@ -484,6 +484,13 @@ impl Engine {
             }
             return false;
         };
+        // Somebody has it after all, and says more behind what was refused.
+        if self.kernel.tables.is_refused(cookie) {
+            if let Err(error) = socket.end() {
+                tracing::warn!(%error, "a refused connection could not be ended");
+            }
+            return false;
+        }
         if let Err(error) = self.kernel.tables.clear_socket(&socket, upto, what) {
             self.problems.insert("requests", error.to_string());
         }

@@ -24,7 +24,7 @@ use guard_common::{
         KnownFile, NameKey, Pattern, env_bit, inode_slot,
     },
     names::{HostKey, KnownHost, Resolved, ResolvedKey, Socket, answers, connection},
-    requests::{StreamKey, StreamState, Tapped},
+    requests::{StreamKey, StreamState, Tapped, clears},
     rule::{Progress, ProgressKey},
     state::{
         Acts, Answer, AnswerKey, Config, Counter, Following, Half, Held, Lease, LeaseKey, Names,
@@ -579,12 +579,22 @@ impl Tables {
         at("CLEARED", self.cleared.insert(socket.fd(), value, 0))
     }
 
-    /// The same of a TCP socket that no process has any more.
+    /// The same of a TCP socket that no process has any more. What is refused stays so.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn clear_orphan(&mut self, cookie: u64, upto: u32, what: u32) -> Result<(), KernelError> {
+        if self.is_refused(cookie) {
+            return Ok(());
+        }
         at("ORPHANS", self.orphans.insert(cookie, [upto, what], 0))
+    }
+
+    /// Whether something was refused that waits in a socket which nobody seemed to have.
+    pub fn is_refused(&self, cookie: u64) -> bool {
+        self.orphans
+            .get(&cookie, 0)
+            .is_ok_and(|[_, what]| what == clears::NOTHING)
     }
 
     /// When a segment of TCP was last kept from leaving (ns of `CLOCK_MONOTONIC`); 0 when none ever was.
