@@ -808,7 +808,8 @@ impl Engine {
         }
     }
 
-    /// With no session alive only the lineage hooks stay attached. Taking hooks off waits for every
+    /// With no session alive only the lineage hooks stay attached, and for two minutes what keeps refused bytes from leaving, if
+    /// there were any. Taking hooks off waits for every
     /// CPU, so a session that comes within the second finds them in place.
     fn detach_when_idle(&mut self) {
         let alive = self

@@ -20,7 +20,8 @@ const OLDEST: u32 = 8;
 /// Everything that can be emulated, but what an emulator is slow at and a kernel prefers where it is there: copying byte by byte
 /// ("enhanced" and "fast short" `rep movsb`, to a processor of silicon the fastest way), and tables of pages in five levels.
 const PROCESSOR: &str = "max,-erms,-fsrm,-la57";
-/// Debian's kernels clear all memory that they hand out, and move each call's stack by chance: neither is what a guest tries.
+/// Debian's kernels clear all memory that they hand out, look for its misuse and for processors that stand still, and move each call's
+/// stack by chance: none of it is what a guest tries.
 const QUICKER: &str =
     " init_on_alloc=0 kfence.sample_interval=0 randomize_kstack_offset=off nowatchdog";
 /// A guest that says nothing for so long hangs: the longest test (a stress run, emulated) takes less.
